@@ -1,0 +1,150 @@
+"""Architectures by name, and the one function that nests a pair of them."""
+
+import difflib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import timm
+import torch
+
+from nestnet.mode import PerMode
+from nestnet.nested import NestedModel
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """One network of a family: the numbers its builder needs. Each family is a subclass."""
+
+    family: ClassVar[str]
+
+    @abstractmethod
+    def contains(self, base: Any) -> bool:
+        """Whether `base`, of the same family, fits inside."""
+
+    @staticmethod
+    @abstractmethod
+    def nest(*architectures: Any, **options: Any) -> NestedModel:
+        """The nested network of `(names, architectures)`, both per mode, its weights uninitialised.
+
+        A family's options are the keyword arguments of its own `nest`.
+        """
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+
+
+def register(variant: Callable[[], Architecture]) -> Callable[[], Architecture]:
+    """Make a variant known under its function's name, which is timm's name of the network."""
+    ARCHITECTURES[variant.__name__] = variant()
+    return variant
+
+
+def list_models(motivated: str | None = None) -> list[str]:
+    """All architectures, or those that fit inside `motivated`.
+
+    >>> import nestnet
+    >>> nestnet.list_models("resnet44")
+    ['resnet20', 'resnet32', 'resnet44']
+    """
+    if motivated is None:
+        return list(ARCHITECTURES)
+    outer = _architecture("motivated", motivated)
+    return [name for name, inner in ARCHITECTURES.items() if _fits(inner, outer)]
+
+
+def create_model(
+    base: str, motivated: str, *, num_classes: int = 1000, in_chans: int = 3, **options: Any
+) -> NestedModel:
+    """A base network nested in a motivated one of the same family, with timm's initialisation of the motivated one.
+
+    Args:
+        base: timm's name of the small network, such as `"resnet20"`; `nestnet.list_models()` lists them.
+        motivated: of the big one. Any base fits in any network of its family that is at least as big.
+        num_classes: outputs of the head.
+        in_chans: channels of the images.
+        options: all families: `batch_norm="private" | "shared"` (running statistics; not for ViT), `drop_rate` (before the
+            head) and `drop_path_rate` (stochastic depth), each one number or one a mode `[base, motivated]`.
+            ResNets and EfficientNets: `depth_map="last" | "first"`, where a stage's last base block lies.
+            ViT: `img_size`, `qkv_map="heads" | "prefix"`, `pos_drop_rate`, `proj_drop_rate`, `attn_drop_rate`.
+
+    Raises:
+        ValueError: for an unknown name, a pair that does not nest, or an option that the family does not have; it says
+            what would work.
+
+    >>> import nestnet, torch
+    >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+    >>> net(torch.zeros(2, 3, 32, 32), mode="base").shape
+    torch.Size([2, 10])
+    """
+    inner, outer = _architecture("base", base), _architecture("motivated", motivated)
+    if not _fits(inner, outer):
+        outers = [name for name in ARCHITECTURES if _fits(inner, ARCHITECTURES[name])]
+        raise ValueError(
+            f"base = {base!r} ({inner.family}) does not fit inside motivated = {motivated!r} ({outer.family}): inside "
+            f"{motivated} fit {', '.join(list_models(motivated))}; {base} fits inside {', '.join(outers)}"
+        )
+    for field, value in {"num_classes": num_classes, "in_chans": in_chans}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
+    known = _options(outer)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            raise ValueError(
+                f"{option} = {options[option]!r}: {outer.family} has no such option"
+                + (f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}")
+            )
+    with torch.device("meta"):
+        net = outer.nest(
+            PerMode(base, motivated), PerMode(inner, outer), num_classes=num_classes, in_chans=in_chans, **options
+        )
+    initial = timm.create_model(motivated, num_classes=num_classes, in_chans=in_chans, **net.timm_options.motivated)
+    net.load_state_dict(initial.state_dict(), assign=True)
+    return net
+
+
+def per_mode(field: str, value: Any, *, below: float = 1.0) -> PerMode[float]:
+    """A rate for each mode from one number for both or a pair `[base, motivated]`.
+
+    Raises:
+        ValueError: unless all numbers are at least 0 and less than `below`.
+    """
+    pair = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(pair) != 2 or not all(isinstance(rate, (int, float)) and 0 <= rate < below for rate in pair):
+        raise ValueError(
+            f"{field} = {value!r}: it must be a number from 0 to below {below:g}, or a pair [base, motivated]"
+        )
+    return PerMode(float(pair[0]), float(pair[1]))
+
+
+def choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
+    """`value`, if it is one of `choices`.
+
+    Raises:
+        ValueError: if not.
+    """
+    if value not in choices:
+        raise ValueError(f"{field} = {value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def _architecture(field: str, name: str) -> Architecture:
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    near = difflib.get_close_matches(str(name), ARCHITECTURES, n=1)
+    hint = f"did you mean {near[0]}? Known are " if near else "known are "
+    raise ValueError(f"{field} = {name!r} is no known architecture; {hint}{', '.join(ARCHITECTURES)}")
+
+
+def _fits(inner: Architecture, outer: Architecture) -> bool:
+    return inner.family == outer.family and outer.contains(inner)
+
+
+def _options(architecture: Architecture) -> list[str]:
+    """The names of a family's options: the keyword arguments of its `nest`, less those of every family."""
+    parameters = inspect.signature(architecture.nest).parameters.values()
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return [name for name in names if name not in ("num_classes", "in_chans")]
