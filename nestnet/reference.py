@@ -1,0 +1,297 @@
+"""The copy-based reference: Algorithm 1 of arXiv 2602.21064 taken literally, and the check of a nested network against it.
+
+Two plain timm models, two torch optimizers. At each change of mode, and at the end of an epoch that ends motivated, weights,
+buffers and optimizer state are copied through the weights map. A nested network does the same without a copy; the
+check runs both on the same batches, with the same random numbers, and compares every number.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nestnet.blocks import NestedParameter
+from nestnet.mode import Mode
+from nestnet.nested import NestedModel, whole_name
+from nestnet.optim import is_scalar, share_step_counts
+from nestnet.weights_map import Placement
+
+MakeOptimizer = Callable[[nn.Module], Optimizer]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+STEP_COUNTS = ("own", "literal")
+
+
+class CopyReference:
+    """Two models and two optimizers that take turns.
+
+    Args:
+        net: both models start from the weights and buffers of its subnets, and copying follows its weights map.
+        make_optimizer: makes an optimizer of a model's parameters; it is called once for each model.
+        step_count: how Adam-type optimizers count the steps of the differential part of a tensor that the base has a
+            part of. `"literal"`: `step` is one number a tensor and is copied with the rest of the state. `"own"`: that
+            part counts its own updates, as in a nested network; the two parts of a tensor are then stepped one after the
+            other, each with its own count.
+    """
+
+    def __init__(self, net: NestedModel, make_optimizer: MakeOptimizer, *, step_count: str = "own") -> None:
+        self.weights_map = net.weights_map
+        self.models = {mode: net.standalone(mode) for mode in Mode}
+        self.optimizers = {mode: make_optimizer(model) for mode, model in self.models.items()}
+        self.parameters = {mode: dict(model.named_parameters()) for mode, model in self.models.items()}
+        self.own_counts = step_count == "own"
+        self.own_scalars: dict[str, dict[str, Any]] = {}
+        self.active = Mode.BASE
+        self.switches = 0
+
+    def step(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> float:
+        """Train the model of `mode` on one batch, after copying if it was not the active one; returns the loss."""
+        self.switch(mode)
+        model, optimizer = self.models[mode], self.optimizers[mode]
+        loss = loss_function(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        if mode is Mode.MOTIVATED and self.own_counts:
+            self._step_parts(optimizer)
+        else:
+            optimizer.step()
+        return loss.item()
+
+    def end_epoch(self) -> None:
+        """An epoch that ends motivated is followed by a copy back to the base."""
+        self.switch(Mode.BASE)
+
+    def switch(self, mode: Mode) -> None:
+        """Copy weights, buffers and optimizer state to the model of `mode`, unless it is the active one."""
+        if mode is self.active:
+            return
+        source, target = self.active, mode
+        states = {m: dict(model.state_dict()) for m, model in self.models.items()}
+        for name, placement in self.weights_map.items():
+            if placement.private:
+                continue  # each mode keeps its own running statistics
+            base, motivated = states[Mode.BASE][name], states[Mode.MOTIVATED][placement.name]
+            copy_part(base, motivated, placement, to=target)
+            if name in self.parameters[Mode.BASE]:
+                parameters = {Mode.BASE: self.parameters[Mode.BASE][name]}
+                parameters[Mode.MOTIVATED] = self.parameters[Mode.MOTIVATED][placement.name]
+                self._copy_optimizer_state(parameters, placement, source, target)
+        for group, other in zip(
+            self.optimizers[target].param_groups, self.optimizers[source].param_groups, strict=True
+        ):
+            if "step" in other:  # timm's Lamb counts by group
+                group["step"] = copy.deepcopy(other["step"])
+        self.active = mode
+        self.switches += 1
+
+    def _copy_optimizer_state(
+        self, parameters: dict[Mode, nn.Parameter], placement: Placement, source: Mode, target: Mode
+    ) -> None:
+        state, other = (self.optimizers[mode].state[parameters[mode]] for mode in (target, source))
+        for key, value in other.items():
+            if not isinstance(value, Tensor) or is_scalar(value):
+                state[key] = copy.deepcopy(value)
+            else:
+                if state.get(key) is None:
+                    state[key] = torch.zeros_like(parameters[target])
+                tensors = {target: state[key], source: value}
+                copy_part(tensors[Mode.BASE], tensors[Mode.MOTIVATED], placement, to=target)
+
+    @torch.no_grad()
+    def _step_parts(self, optimizer: Optimizer) -> None:
+        """One step of the motivated optimizer in which the differential part of a divided tensor has its own count.
+
+        The whole step is taken with the base's counts and gives the base's part; then the divided tensors are put back
+        and stepped again with their differential part's counts, which gives that part.
+        """
+        parameters = self.parameters[Mode.MOTIVATED]
+        divided = {p.name: p for name, p in self.weights_map.items() if p.name in parameters and not p.is_whole}
+        before = {
+            name: (parameters[name].clone(), copy.deepcopy(optimizer.state[parameters[name]])) for name in divided
+        }
+        optimizer.step()
+        states = {name: optimizer.state[parameters[name]] for name in divided}
+        if not any(is_scalar(value) for state in states.values() for value in state.values()):
+            return
+        after = {name: (parameters[name].clone(), copy.deepcopy(state)) for name, state in states.items()}
+        others = {name: p.grad for name, p in parameters.items() if name not in divided}
+        for name in others:
+            parameters[name].grad = None
+        for name, (values, state) in before.items():
+            parameters[name].copy_(values)
+            optimizer.state[parameters[name]] = {**state, **self.own_scalars.get(name, initial_scalars(state))}
+        optimizer.step()
+        for name, placement in divided.items():
+            second = optimizer.state[parameters[name]]
+            self.own_scalars[name] = {key: copy.deepcopy(v) for key, v in second.items() if is_scalar(v)}
+            values, state = after[name]
+            copy_part(values[placement.index], parameters[name], placement, to=Mode.MOTIVATED)
+            for key, value in state.items():
+                if is_scalar(value):
+                    second[key] = value
+                elif isinstance(value, Tensor):
+                    copy_part(value[placement.index], second[key], placement, to=Mode.MOTIVATED)
+        for name, grad in others.items():
+            parameters[name].grad = grad
+
+
+@torch.no_grad()
+def copy_part(base: Tensor, motivated: Tensor, placement: Placement, *, to: Mode) -> None:
+    """Copy a base tensor into its place in the motivated one, or out of it."""
+    if to is Mode.MOTIVATED:
+        motivated[placement.index] = base
+    else:
+        base.copy_(motivated[placement.index])
+
+
+def initial_scalars(state: dict[str, Any]) -> dict[str, Any]:
+    """What an optimizer starts the scalars of its state with: counts at 0, running products (NAdam's) at 1."""
+    start = {"mu_product": 1.0}
+    return {
+        key: torch.full_like(value, start.get(key, 0.0)) if isinstance(value, Tensor) else start.get(key, 0)
+        for key, value in state.items()
+        if is_scalar(value)
+    }
+
+
+@dataclass
+class Comparison:
+    """The largest absolute difference between a nested network and its reference, of each kind; NaN differs by infinity.
+
+    Attributes:
+        differences: for losses, weights, buffers and optimizer state.
+        steps: batches trained.
+        switches: changes of mode, the copies back at the ends of epochs included.
+        motivated: batches trained in motivated mode.
+    """
+
+    differences: dict[str, float] = field(
+        default_factory=lambda: {"losses": 0.0, "weights": 0.0, "buffers": 0.0, "optimizer state": 0.0}
+    )
+    steps: int = 0
+    switches: int = 0
+    motivated: int = 0
+
+    @property
+    def identical(self) -> bool:
+        """Whether every number is the same to the last bit."""
+        return not any(self.differences.values())
+
+    def add(self, kind: str, ours: Any, theirs: Any) -> None:
+        """Take in two tensors, or two numbers, that should be the same."""
+        ours, theirs = (torch.as_tensor(value).detach().double() for value in (ours, theirs))
+        if ours.shape != theirs.shape:
+            difference = math.inf
+        elif torch.equal(ours, theirs) or not ours.numel():
+            return
+        else:
+            difference = (ours - theirs).abs().nan_to_num(nan=math.inf).max().item()
+        self.differences[kind] = max(self.differences[kind], difference)
+
+
+def check_against_reference(
+    net: NestedModel,
+    make_optimizer: MakeOptimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    modes: Iterable[Mode] | Callable[[float | None], Mode],
+    *,
+    loss_function: LossFunction = nn.functional.cross_entropy,
+    step_count: str = "own",
+    epoch_ends: Iterable[int] = (),
+    prepare: Callable[[Optimizer], None] | None = None,
+) -> Comparison:
+    """Train `net` and its copy-based reference side by side and compare every number.
+
+    Args:
+        net: is trained in place.
+        make_optimizer: makes an optimizer of a module's parameters, such as
+            `lambda module: torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)`.
+        batches: images `[B, C, H, W]` and labels `[B]`.
+        modes: a mode for each batch, or a function that gives the next mode from the last loss (`None` at the start).
+        step_count: `"own"` or `"literal"`, for Adam-type optimizers: see `CopyReference`.
+        epoch_ends: the batches, counted from 1, after which an epoch ends.
+        prepare: is called with the nested network's optimizer, to change it further.
+
+    Returns:
+        The largest differences. In float32 on a CPU they are exactly 0 for optimizers that treat each entry of a weight by
+        itself (SGD, the Adam family, RMSprop).
+    """
+    if step_count not in STEP_COUNTS:
+        raise ValueError(f"step_count = {step_count!r}: it must be one of {', '.join(STEP_COUNTS)}")
+    reference = CopyReference(net, make_optimizer, step_count=step_count)
+    optimizer = make_optimizer(net)
+    if step_count == "literal":
+        share_step_counts(optimizer, net)
+    if prepare is not None:
+        prepare(optimizer)
+    comparison, ends, loss = Comparison(), set(epoch_ends), None
+    sequence = None if callable(modes) else iter(modes)
+    for images, labels in batches:
+        mode = modes(loss) if callable(modes) else next(sequence)  # type: ignore[arg-type]
+        random_state = torch.get_rng_state()
+        loss = _nested_step(net, optimizer, images, labels, mode, loss_function)
+        torch.set_rng_state(random_state)  # so that both drop the same activations
+        comparison.add("losses", loss, reference.step(images, labels, mode, loss_function))
+        comparison.steps += 1
+        comparison.motivated += mode is Mode.MOTIVATED
+        if comparison.steps in ends:
+            reference.end_epoch()
+            loss = None
+    reference.end_epoch()
+    comparison.switches = reference.switches
+    _compare(comparison, net, optimizer, reference)
+    return comparison
+
+
+def _nested_step(
+    net: NestedModel, optimizer: Optimizer, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction
+) -> float:
+    loss = loss_function(net(images, mode), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _compare(comparison: Comparison, net: NestedModel, optimizer: Optimizer, reference: CopyReference) -> None:
+    """Compare all state of both. The base's part is the base model's; the motivated model's copy of it may be out of date."""
+    base, motivated = (dict(reference.models[mode].state_dict()) for mode in (Mode.BASE, Mode.MOTIVATED))
+    whole = {name: tensor.clone() for name, tensor in motivated.items()}
+    net.weights_map.put(base, whole)
+    ours = {**net.state_dict(), **net.subnet(Mode.BASE).state_dict(prefix="base:")}
+    theirs = {**whole, **{f"base:{name}": tensor for name, tensor in base.items()}}
+    parameters = {whole_name(name) for name, _ in net.named_parameters()}
+    parameters |= {f"base:{name}" for name, p in net.weights_map.items() if p.name in parameters}
+    for name, tensor in theirs.items():
+        comparison.add("weights" if name in parameters else "buffers", ours[name], tensor)
+
+    base_names = {p.name: name for name, p in net.weights_map.items()}
+    for name, parameter in reference.parameters[Mode.MOTIVATED].items():
+        state = reference.optimizers[Mode.MOTIVATED].state.get(parameter, {})
+        weight = getattr(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+        expected: list[tuple[nn.Parameter, dict[str, Any]]] = []
+        if name in base_names:
+            base_parameter = reference.parameters[Mode.BASE][base_names[name]]
+            base_state = reference.optimizers[Mode.BASE].state.get(base_parameter, {})
+            expected.append((weight.base if isinstance(weight, NestedParameter) else weight, base_state))
+        else:
+            expected.append((weight, state))
+        if isinstance(weight, NestedParameter):
+            scalars = {key: value for key, value in state.items() if is_scalar(value)}
+            scalars = reference.own_scalars.get(name, scalars)
+            for block_name in weight.blocks().keys() - {"base"}:
+                tensors = {
+                    k: weight.split(v)[block_name] for k, v in state.items() if k not in scalars and v is not None
+                }
+                expected.append((getattr(weight, block_name), {**tensors, **scalars}))
+        for block, block_state in expected:
+            own_state = optimizer.state.get(block, {})
+            for key in own_state.keys() | block_state.keys():
+                values = (own_state.get(key), block_state.get(key))
+                if any(value is not None for value in values):
+                    missing = [math.nan if value is None else value for value in values]
+                    comparison.add("optimizer state", *missing)
