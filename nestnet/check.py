@@ -1,0 +1,73 @@
+"""`nestnet check`: a configuration's nested network against the copy-based reference."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from nestnet.config import Config
+from nestnet.mode import Mode
+from nestnet.reference import Comparison, check_against_reference
+from nestnet.training import Trainer, make_optimizer
+
+
+def check_config(config: Config, *, steps: int, sequence: str = "condition") -> str:
+    """Train both for `steps` batches of the configuration's data, and tell the largest differences.
+
+    Args:
+        sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"` draws each batch's
+            mode, with the configuration's seed, for many switches.
+    """
+    trainer = Trainer(config)
+    length = len(trainer.train_batches)
+    comparison = check_against_reference(
+        trainer.net.train(),
+        lambda module: make_optimizer(module, config),
+        itertools.islice(_batches(trainer), steps),
+        _by_condition(trainer) if sequence == "condition" else _random_modes(config.seed),
+        step_count=config.optimizer.step_count,
+        epoch_ends=range(length, steps + 1, length),
+    )
+    return _report(trainer, comparison)
+
+
+def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    for epoch in itertools.count():
+        trainer.train_batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        for images, labels in trainer.train_batches:
+            yield trainer.to_device(images), labels.to(trainer.device)
+
+
+def _by_condition(trainer: Trainer) -> Callable[[float | None], Mode]:
+    def next_mode(loss: float | None) -> Mode:
+        if loss is None:
+            trainer.condition.reset()
+        else:
+            trainer.condition.update(loss)
+        return trainer.condition.mode
+
+    return next_mode
+
+
+def _random_modes(seed: int) -> Callable[[float | None], Mode]:
+    """An epoch starts in base mode; every other batch's mode is drawn."""
+    draw = random.Random(seed)
+    return lambda loss: Mode.BASE if loss is None else draw.choice(list(Mode))
+
+
+def _report(trainer: Trainer, comparison: Comparison) -> str:
+    names, o = trainer.net.architectures, trainer.config.optimizer
+    exact = trainer.device.type == "cpu"
+    lines = [
+        f"{names.base} in {names.motivated}, {o.name} (step count: {o.step_count}), float32 on {trainer.device}, "
+        f"torch {torch.__version__}",
+        f"{comparison.steps} batches, {comparison.motivated} of them motivated, {comparison.switches} switches",
+        *(f"largest difference in {kind + ':':<16} {value:g}" for kind, value in comparison.differences.items()),
+    ]
+    if comparison.identical:
+        lines.append("identical to the copy-based reference, bit for bit")
+    elif not exact:
+        lines.append("differences on this device come from its order of summation; a CPU gives the same bits")
+    return "\n".join(lines)

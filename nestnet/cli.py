@@ -1,0 +1,143 @@
+"""The command line: `nestnet <verb>`. Each verb is a few lines over the library."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nestnet.version import __version__
+
+USAGE = """\
+usage: nestnet <verb> ...
+
+  train     --config FILE [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...]
+  evaluate  RUN_DIR --mode base|motivated
+  export    RUN_DIR --mode base|motivated --output FILE
+  plot      RUN_DIR [--output FILE]
+  check     --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
+
+`nestnet <verb> --help` says more; `nestnet --version` prints the version.
+"""
+
+# Verbs import what they need when they run, so that --help and mistakes answer at once.
+
+
+def train(arguments: list[str]) -> None:
+    """Train a nested network and export both subnets."""
+    from nestnet import config
+    from nestnet.training import Trainer
+
+    run_dir = Trainer(config.parse(arguments)).fit()
+    print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Print a subnet's top-1 on the test images of its run."""
+    parser = argparse.ArgumentParser("nestnet evaluate", description=evaluate.__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--mode", required=True, choices=("base", "motivated"))
+    options = parser.parse_args(arguments)
+
+    from nestnet.data import eval_loader, load_data
+    from nestnet.mode import Mode
+    from nestnet.run_directory import read_run
+    from nestnet.training import top1
+
+    run = read_run(options.run_dir)
+    images = load_data(run.config.data, run.config.model)
+    accuracy = top1(run.net.eval(), eval_loader(images, run.config.data), [Mode(options.mode)])[Mode(options.mode)]
+    print(f"{run.net.subnet(options.mode).architecture} ({options.mode}): top-1 {accuracy:.2f} %")
+
+
+def export(arguments: list[str]) -> None:
+    """Write a subnet of a run as a safetensors file that timm loads."""
+    parser = argparse.ArgumentParser("nestnet export", description=export.__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--mode", required=True, choices=("base", "motivated"))
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+
+    from nestnet.export import export as write
+    from nestnet.run_directory import read_run
+
+    run = read_run(options.run_dir)
+    write(
+        run.net,
+        options.mode,
+        options.output,
+        class_names=run.checkpoint["class_names"],
+        input_size=tuple(run.checkpoint["input_size"]),
+        mean=run.config.data.mean,
+        std=run.config.data.std,
+    )
+    name, classes = run.net.subnet(options.mode).architecture, run.net.num_classes
+    print(f'timm.create_model("{name}", num_classes={classes}, checkpoint_path="{options.output}")')
+
+
+def plot(arguments: list[str]) -> None:
+    """Draw a run: the loss of each batch with the motivated ones marked, and both subnets' top-1."""
+    parser = argparse.ArgumentParser("nestnet plot", description=plot.__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="a PNG, SVG or PDF; by default RUN_DIR/run.png")
+    options = parser.parse_args(arguments)
+
+    from nestnet.figures import draw_run
+
+    print(draw_run(options.run_dir, options.output or options.run_dir / "run.png"))
+
+
+def check(arguments: list[str]) -> None:
+    """Train the nested network and the copy-based reference side by side and print the largest differences."""
+    parser = argparse.ArgumentParser("nestnet check", description=check.__doc__, allow_abbrev=False)
+    parser.add_argument("--steps", type=int, default=60, help="batches to train (60)")
+    parser.add_argument(
+        "--sequence",
+        choices=("condition", "random"),
+        default="condition",
+        help="modes by the configured condition, or drawn at random for many switches",
+    )
+    options, rest = parser.parse_known_args(arguments)
+
+    from nestnet import config
+    from nestnet.check import check_config
+
+    if options.steps < 1:
+        raise ValueError(f"--steps {options.steps}: it must be at least 1")
+    print(check_config(config.parse(rest, prog="nestnet check"), steps=options.steps, sequence=options.sequence))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "plot": plot,
+    "check": check,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb. A user's mistake gives one line on standard error and 2; a run that cannot go on gives 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"nestnet {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"nestnet: error: {verb!r} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        VERBS[verb](rest)
+    except FloatingPointError as error:
+        print(f"nestnet {verb}: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nestnet {verb}: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        # an error in a loader's worker carries that process's traceback; its last line is the message
+        print(f"nestnet {verb}: error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,293 @@
+"""The configuration of a run: plain dataclasses, filled from YAML with dotted overrides.
+
+The only file that calls jsonargparse. Every field says its unit, its range and its effect; `nestnet train --help` prints them.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+from timm.optim import list_optimizers
+
+Pair = float | list[float]
+Augmentation = Literal["shift", "crop", "resized_crop", "none"]
+
+
+@dataclass
+class ModelConfig:
+    """The pair of networks. Options left at null are the family's defaults: see `nestnet.create_model`."""
+
+    base: str = "resnet20"
+    """timm's name of the network that trains by default."""
+    motivated: str = "resnet32"
+    """timm's name of the network around it."""
+    num_classes: int | None = None
+    """Outputs of the head; null: the classes of the data."""
+    in_chans: int | None = None
+    """Channels of the images, 1 or 3; null: those of the data."""
+    batch_norm: Literal["private", "shared"] | None = None
+    """Whether each mode keeps its own running statistics or both share one set (the paper's way)."""
+    depth_map: Literal["last", "first"] | None = None
+    """Which motivated block holds a stage's last base block: the last, or the first free one."""
+    qkv_map: Literal["heads", "prefix"] | None = None
+    """ViT: whether the base has part of the queries, keys and values each, or the first rows of the packed matrix."""
+    drop_rate: Pair | None = None
+    """Dropout before the head, from 0 to below 1: one number, or a pair [base, motivated]."""
+    drop_path_rate: Pair | None = None
+    """Stochastic depth of the last block, from 0 to below 1: one number, or a pair [base, motivated]."""
+    pos_drop_rate: Pair | None = None
+    """ViT: dropout of the position embedding."""
+    proj_drop_rate: Pair | None = None
+    """ViT: dropout after the projections of attention and MLP."""
+    attn_drop_rate: Pair | None = None
+    """ViT: dropout of the attention weights."""
+    zero_init_last: bool | None = None
+    """ResNet: whether each block's last BatchNorm starts at 0."""
+
+
+@dataclass
+class DataConfig:
+    """The images."""
+
+    name: Literal["digits", "folder"] = "digits"
+    """`digits`: the 1,797 scikit-learn digits, 8 x 8 grey pixels, a fifth held out. `folder`: images of your own."""
+    root: str | None = None
+    """folder: holds `train/` and `test/` or `val/`, each with a folder of images a class."""
+    img_size: int | None = None
+    """Height and width in pixels that images are brought to; null: 8 for digits, 224 for a folder."""
+    batch_size: int = 128
+    """Images a training step, at least 2. A last, smaller batch of an epoch is left out."""
+    eval_batch_size: int = 256
+    """Images at a time in evaluation; it does not change the result."""
+    augment: Augmentation | None = None
+    """Training images. `shift`: padded by an eighth and cropped at random. `crop`: that and a random flip, usual for
+    small images. `resized_crop`: a random part, flipped at random, usual for large ones. null: `shift` for digits, `crop`
+    for a folder up to 64 pixels, else `resized_crop`."""
+    mean: list[float] | None = None
+    """Of each channel of images with values from 0 to 1, by which they are normalised; null: timm's of the motivated
+    network (digits: those of the training images)."""
+    std: list[float] | None = None
+    """Likewise."""
+    workers: int = 0
+    """Processes that read images; 0 reads them in the training process."""
+
+
+@dataclass
+class OptimizerConfig:
+    """One of timm's optimizers. Biases, norms, position embedding and class token have no weight decay."""
+
+    name: str = "momentum"
+    """timm's name: `momentum` (SGD), `sgd` (SGD with Nesterov's momentum), `adamw`, `rmsprop`, `lamb` ..."""
+    lr: float = 0.1
+    """Learning rate, above 0."""
+    weight_decay: float = 5e-4
+    """At least 0."""
+    momentum: float = 0.9
+    """From 0 to below 1; for optimizers that have one."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer, such as `{betas: [0.9, 0.99]}`."""
+    step_count: Literal["own", "literal"] = "own"
+    """Adam and its kin: whether the differential part of a weight counts its own steps, or takes over the base's count as
+    the paper's copying does."""
+    clip_grad: float | None = None
+    """Largest norm of all gradients together, above 0; null: no clipping."""
+
+
+@dataclass
+class ScheduleConfig:
+    """One of timm's learning rate schedules."""
+
+    name: Literal["cosine", "tanh", "step", "multistep", "poly", "none"] = "cosine"
+    """timm's name; `none` keeps the learning rate."""
+    interval: Literal["step", "epoch"] = "step"
+    """Whether the learning rate changes after each batch or after each epoch."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up, at least 0, part of `epochs`."""
+    warmup_lr: float = 1e-5
+    """Learning rate at the start of warm-up."""
+    min_lr: float = 0.0
+    """Learning rate at the end (cosine, tanh, poly)."""
+    decay_epochs: float = 30
+    """step: epochs between decays."""
+    decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
+    """multistep: the epochs of decays."""
+    decay_rate: float = 0.1
+    """step, multistep: what a decay multiplies the learning rate by; poly: the power."""
+
+
+@dataclass
+class MotivationConfig:
+    """What motivates."""
+
+    name: Literal["loss_decrease"] = "loss_decrease"
+    """`loss_decrease`: k falling losses in a row."""
+    k: int = 2
+    """At least 1. About one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3."""
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    motivation: MotivationConfig = field(default_factory=MotivationConfig)
+    epochs: int = 20
+    """Passes over the training images, at least 1."""
+    seed: int = 0
+    """Of the initial weights, the order of the images, their augmentation and dropout; at least 0."""
+    run_dir: str | None = None
+    """Where the run leaves its files; it must be new or empty. null: a new folder below `runs/`."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` ...; `auto`: cuda where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: autocast. It pays on GPUs and on CPUs with AMX or AVX512-BF16."""
+    channels_last: bool = False
+    """Memory format of images and convolutions. It pays with bfloat16, and for convolutions on GPUs."""
+
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+SECTIONS |= {"motivation": MotivationConfig}
+
+
+def parse(arguments: list[str], *, prog: str = "nestnet train") -> Config:
+    """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
+
+    Raises:
+        ValueError: for an unknown key, a value of the wrong type or out of range, or an absent file: one line that names
+            the field, its value, the rule and the remedy.
+    """
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="Train a nested network.")
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
+    parser.add_class_arguments(Config)
+    _check_options(arguments)
+    try:
+        namespace = parser.parse_args(arguments)
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(_one_line(str(error))) from error
+    namespace.pop("config", None)
+    return checked(Config(**vars(parser.instantiate(namespace))))
+
+
+def load(path: Path) -> Config:
+    """The configuration in a YAML file. Raises ValueError as `parse` does."""
+    return parse(["--config", str(path)])
+
+
+def dump(config: Config, path: Path) -> None:
+    """Write all fields as YAML, so that `load` gives the same configuration."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+
+def checked(config: Config) -> Config:
+    """The configuration, if every value is in range.
+
+    Raises:
+        ValueError: naming the first field that is not, its value, and the rule.
+    """
+    c, d, o, s = config, config.data, config.optimizer, config.schedule
+    optimizers = [
+        str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])
+    ]  # these need packages of their own
+    near = difflib.get_close_matches(o.name, optimizers, n=3) or ["momentum", "adamw", "rmsprop", "lamb"]
+    rules: list[tuple[str, Any, bool, str]] = [
+        ("epochs", c.epochs, c.epochs >= 1, "at least 1"),
+        ("seed", c.seed, 0 <= c.seed < 2**32, "from 0 to 4294967295"),
+        ("motivation.k", c.motivation.k, c.motivation.k >= 1, "at least 1, the falling losses that motivate"),
+        ("data.root", d.root, d.name != "folder" or d.root is not None, "a folder of images: give --data.root FOLDER"),
+        ("data.batch_size", d.batch_size, d.batch_size >= 2, "at least 2, BatchNorm needs more than one image"),
+        ("data.eval_batch_size", d.eval_batch_size, d.eval_batch_size >= 1, "at least 1"),
+        ("data.img_size", d.img_size, d.img_size is None or d.img_size >= 1, "at least 1 pixel"),
+        ("data.workers", d.workers, d.workers >= 0, "at least 0"),
+        ("data.std", d.std, d.std is None or all(value > 0 for value in d.std), "above 0 for each channel"),
+        ("optimizer.name", o.name, o.name in optimizers, f"an optimizer of timm's, such as {', '.join(near)}"),
+        ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "above 0"),
+        ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
+        ("optimizer.momentum", o.momentum, 0 <= o.momentum < 1, "from 0 to below 1"),
+        (
+            "optimizer.clip_grad",
+            o.clip_grad,
+            o.clip_grad is None or o.clip_grad > 0,
+            "above 0, or null for no clipping",
+        ),
+        (
+            "schedule.warmup_epochs",
+            s.warmup_epochs,
+            0 <= s.warmup_epochs < c.epochs,
+            f"from 0 to below epochs = {c.epochs}",
+        ),
+        ("schedule.warmup_lr", s.warmup_lr, 0 <= s.warmup_lr < math.inf, "at least 0"),
+        ("schedule.min_lr", s.min_lr, 0 <= s.min_lr < math.inf, "at least 0"),
+        ("schedule.decay_epochs", s.decay_epochs, s.decay_epochs > 0, "above 0"),
+    ]
+    for name, value, fine, rule in rules:
+        if not fine:
+            raise ValueError(f"{name} = {'null' if value is None else repr(value)}: it must be {rule}")
+    return config
+
+
+def _check_options(arguments: list[str]) -> None:
+    """Refuse unknown names with the nearest right one, in the arguments and in the YAML files that they name.
+
+    jsonargparse refuses most of them too, but passes over a section that is no mapping (`model: 3`).
+    """
+    names = {"config", "help", "print_config", *(f.name for f in dataclasses.fields(Config) if f.name not in SECTIONS)}
+    names |= {f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
+    previous = ""
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name not in names:
+            raise ValueError(f"--{name} is no option{_nearest(name, names)}")
+        if path := argument if previous == "--config" else value if argument.startswith("--config=") else "":
+            _check_file(Path(path), names)
+        previous = argument
+
+
+def _check_file(path: Path, names: set[str]) -> None:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise ValueError(f"config = {str(path)!r}: cannot be read as YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"config = {str(path)!r}: it must hold fields of a run, and holds {content or 'nothing'}")
+    for key, value in content.items():
+        if key in SECTIONS and value is not None and not isinstance(value, dict):
+            raise ValueError(f"{key} = {value!r} in {path}: it must be a section of `key: value` lines")
+        for name in [f"{key}.{sub}" for sub in value or ()] if key in SECTIONS else [str(key)]:
+            if name not in names:
+                raise ValueError(f"{name} in {path} is no field{_nearest(name, names)}")
+
+
+def _nearest(name: str, names: set[str]) -> str:
+    leaves = [known for known in sorted(names) if known.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = leaves or difflib.get_close_matches(name, sorted(names | set(SECTIONS)), n=1)
+    return f"; did you mean {near[0]}?" if near else "; `nestnet train --help` lists all"
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's message about a value as `field = value: rule`."""
+    found = re.search(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL)
+    if not found:
+        return " ".join(message.split())
+    name, rest = found[1], found[2]
+    value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", rest)
+    kinds = re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", rest)
+    rule = " or ".join(dict.fromkeys(_plain(kind) for kind in kinds)) or " ".join(rest.split())
+    return f"{name} = {value[1] if value else '?'}: it must be {rule}"
+
+
+def _plain(kind: str) -> str:
+    """`typing.Literal['a', 'b']` and `<class 'int'>` in plain words."""
+    if kind.startswith("typing.Literal["):
+        return "one of " + kind.removeprefix("typing.Literal[").rstrip("]").replace("'", "")
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "list": "a list"}
+    return {f"<class '{k}'>": v for k, v in (words | {"NoneType": "null", "dict": "a mapping"}).items()}.get(kind, kind)

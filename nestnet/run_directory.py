@@ -1,0 +1,146 @@
+"""What a run leaves on disk, and how it is read again.
+
+config.yaml               the resolved configuration
+steps.csv                 a row a batch: step, epoch, mode, loss, lr
+metrics.csv               a row an epoch
+checkpoint.pt             network, optimizer, schedule and condition after the last epoch
+base.safetensors          the two subnets, as timm loads them, at the end
+motivated.safetensors
+"""
+
+import csv
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from nestnet import config as configuration
+from nestnet.config import Config
+from nestnet.models import create_model
+from nestnet.nested import NestedModel
+
+STEP_COLUMNS = ("step", "epoch", "mode", "loss", "lr")
+METRIC_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "base_top1",
+    "motivated_top1",
+    "motivated_fraction",
+    "images_per_second",
+    "seconds",
+)
+
+
+class RunDirectory:
+    """The folder of a run that is being trained.
+
+    Args:
+        path: is made; `None` for a new folder below `runs/`.
+        config: names that folder.
+
+    Raises:
+        ValueError: if `path` holds anything: an earlier run is never written over.
+    """
+
+    def __init__(self, path: Path | None, config: Config) -> None:
+        self.path = path or _unused(Path("runs") / f"{config.model.base}-{config.model.motivated}-{config.data.name}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise ValueError(
+                    f"run_dir = {str(self.path)!r}: it is not empty; name another folder, or remove this one"
+                )
+        except OSError as error:
+            raise ValueError(f"run_dir = {str(self.path)!r}: it cannot be made: {error.strerror}") from error
+        self.steps = _Table(self.path / "steps.csv", STEP_COLUMNS)
+        self.metrics = _Table(self.path / "metrics.csv", METRIC_COLUMNS)
+
+    def save_config(self, config: Config) -> None:
+        configuration.dump(config, self.path / "config.yaml")
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Written beside the last one and then renamed, so that there is always a whole one."""
+        unfinished = self.path / "checkpoint.pt.tmp"
+        torch.save(state, unfinished)
+        unfinished.replace(self.path / "checkpoint.pt")
+
+    def close(self) -> None:
+        self.steps.close()
+        self.metrics.close()
+
+
+class _Table:
+    """A CSV file that gains a row at a time; each row is on disk when the next is written."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.file: IO[str] = path.open("w", newline="", buffering=1)
+        self.writer = csv.DictWriter(self.file, columns, lineterminator="\n")
+        self.writer.writeheader()
+
+    def add(self, **row: Any) -> None:
+        self.writer.writerow(row)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@dataclass
+class Run:
+    """A trained run, read from its folder."""
+
+    path: Path
+    config: Config
+    net: NestedModel
+    checkpoint: dict[str, Any]
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """The network of a run after its last finished epoch, and all that was stored with it.
+
+    Raises:
+        ValueError: if the folder is no run, or its checkpoint is absent, damaged or of other networks.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is no run directory: it has no config.yaml")
+    config = configuration.load(path / "config.yaml")
+    if not (path / "checkpoint.pt").is_file():
+        raise ValueError(f"{path} has no checkpoint.pt: its first epoch was not finished")
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)
+        net = network(config)
+        net.load_state_dict(checkpoint["net"])
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path / 'checkpoint.pt'} is damaged, or not of this run's networks: {reason}") from error
+    return Run(path, config, net, checkpoint)
+
+
+def network(config: Config) -> NestedModel:
+    """The nested network of a resolved configuration, newly initialised."""
+    model = config.model
+    options = {name: value for name, value in vars(model).items() if value is not None}
+    base, motivated = options.pop("base"), options.pop("motivated")
+    if motivated.startswith("vit"):
+        options["img_size"] = config.data.img_size
+    return create_model(base, motivated, **options)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of one of a run's CSV files."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is no run directory: it has no {path.name}")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _unused(stem: Path) -> Path:
+    """`stem`, or `stem-2`, `stem-3` ... if there is one already."""
+    number, path = 1, stem
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path
