@@ -61,21 +61,16 @@ class NestedParameter(nn.Module):
 
     def forward(self, mode: Mode) -> Tensor:
         """`[g*o, i, ...]` in base mode, `[g*O, I, ...]` in motivated mode."""
-        return self.base if mode is Mode.BASE else self.join(self.blocks())
+        return self.base if mode is Mode.BASE else self.join(self.base, self.right, self.below)
 
-    def blocks(self) -> dict[str, Tensor]:
-        """The blocks that exist, by name."""
-        return {name: block for name in BLOCK_NAMES if (block := getattr(self, name)) is not None}
-
-    def join(self, blocks: dict[str, Tensor]) -> Tensor:
+    def join(self, base: Tensor, right: Tensor | None = None, below: Tensor | None = None) -> Tensor:
         """The whole tensor from tensors of the blocks' shapes: weights, gradients or optimizer state."""
-        groups, whole = self.placement.groups, self._rows(blocks["base"])
-        inner = 0 if groups == 1 else 1
-        if "right" in blocks:
-            whole = torch.cat([whole, self._rows(blocks["right"])], dim=self.column_dim + inner)
-        if "below" in blocks:
-            whole = torch.cat([whole, self._rows(blocks["below"])], dim=inner)
-        return whole if groups == 1 else whole.flatten(0, 1)
+        inner, whole = 0 if self.placement.groups == 1 else 1, self._rows(base)
+        if right is not None:
+            whole = torch.cat([whole, self._rows(right)], dim=self.column_dim + inner)
+        if below is not None:
+            whole = torch.cat([whole, self._rows(below)], dim=inner)
+        return whole if inner == 0 else whole.flatten(0, 1)
 
     def split(self, whole: Tensor) -> dict[str, Tensor]:
         """The inverse of `join`, as views of `whole` where its strides allow."""

@@ -165,6 +165,7 @@ def parse(arguments: list[str], *, prog: str = "nestnet train") -> Config:
         ValueError: for an unknown key, a value of the wrong type or out of range, or an absent file: one line that names
             the field, its value, the rule and the remedy.
     """
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' docstrings are the help
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="Train a nested network.")
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
     parser.add_class_arguments(Config)

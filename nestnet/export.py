@@ -60,10 +60,19 @@ def export(
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in subnet.state_dict().items()}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(save(state, metadata))
+        unfinished.write_bytes(_sorted(save(state, metadata)))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sorted(file: bytes) -> bytes:
+    """The file with its header's entries in order: safetensors writes metadata in a random one, equal networks give equal
+    files here. The format: the header's length in 8 bytes, the header as JSON, padded to a multiple of 8, the tensors."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[8 + length :]
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

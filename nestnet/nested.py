@@ -179,13 +179,14 @@ class Subnet(nn.Module):
         In base mode, and for all that lies in one piece, the entries share memory with the network. Divided weights of the
         motivated network are copies, whose in-place changes reach the network.
         """
-        if self.mode is Mode.MOTIVATED:
-            tensors = self.net.state_dict(keep_vars=keep_vars)
-        else:
-            tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
         destination = OrderedDict() if destination is None else destination
-        for name, tensor in self._own(tensors):
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
+        if self.mode is Mode.MOTIVATED:
+            tensors = self._own(self.net.state_dict(keep_vars=keep_vars))
+        else:
+            live = self._own({**dict(self.net.named_parameters()), **dict(self.net.named_buffers())})
+            tensors = ((name, tensor if keep_vars else tensor.detach()) for name, tensor in live)
+        for name, tensor in tensors:
+            destination[prefix + name] = tensor
         return destination
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:

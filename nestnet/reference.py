@@ -283,11 +283,11 @@ def _compare(comparison: Comparison, net: NestedModel, optimizer: Optimizer, ref
         if isinstance(weight, NestedParameter):
             scalars = {key: value for key, value in state.items() if is_scalar(value)}
             scalars = reference.own_scalars.get(name, scalars)
-            for block_name in weight.blocks().keys() - {"base"}:
-                tensors = {
-                    k: weight.split(v)[block_name] for k, v in state.items() if k not in scalars and v is not None
-                }
-                expected.append((getattr(weight, block_name), {**tensors, **scalars}))
+            wholes = {key: weight.split(v) for key, v in state.items() if key not in scalars and v is not None}
+            for block_name, block in weight.named_parameters():
+                if block_name != "base":
+                    parts = {key: blocks[block_name] for key, blocks in wholes.items()}
+                    expected.append((block, {**parts, **scalars}))
         for block, block_state in expected:
             own_state = optimizer.state.get(block, {})
             for key in own_state.keys() | block_state.keys():

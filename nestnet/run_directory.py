@@ -67,7 +67,10 @@ class RunDirectory:
         torch.save(state, unfinished)
         unfinished.replace(self.path / "checkpoint.pt")
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.steps.close()
         self.metrics.close()
 

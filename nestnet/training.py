@@ -62,10 +62,11 @@ class Trainer:
         Raises:
             FloatingPointError: when a loss is NaN or infinite.
         """
-        self.run = RunDirectory(Path(self.config.run_dir) if self.config.run_dir else None, self.config)
-        self.config = replace(self.config, run_dir=str(self.run.path))
-        self.run.save_config(self.config)
-        with Progress(self.config.epochs, len(self.train_batches)) as self.progress:
+        path = Path(self.config.run_dir) if self.config.run_dir else None
+        bar = Progress(self.config.epochs, len(self.train_batches))
+        with RunDirectory(path, self.config) as self.run, bar as self.progress:
+            self.config = replace(self.config, run_dir=str(self.run.path))
+            self.run.save_config(self.config)
             self.progress.started(self.net, self.run.path)
             while self.epochs_done < self.config.epochs:
                 metrics = self.epoch() | self.evaluate()
@@ -73,9 +74,8 @@ class Trainer:
                 self.run.metrics.add(**metrics)
                 self.run.save_checkpoint(self.state())
                 self.progress.epoch_done(metrics)
-        for mode in Mode:
-            self.export(mode, self.run.path / f"{mode}.safetensors")
-        self.run.close()
+            for mode in Mode:
+                self.export(mode, self.run.path / f"{mode}.safetensors")
         return self.run.path
 
     def epoch(self) -> dict[str, float]:

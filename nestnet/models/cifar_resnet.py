@@ -67,6 +67,7 @@ class CifarResNet(nn.Module):
         self.grad_checkpointing = False
         self.conv1 = nn.Conv2d(in_chans, CHANNELS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(CHANNELS[0])
+        self.act1 = nn.ReLU(inplace=True)  # a module, because timm's features_only runs the children in order
         in_planes, rates = CHANNELS[0], [drop_path_rate * i / (3 * depth - 1) for i in range(3 * depth)]
         for stage, planes in enumerate(CHANNELS, start=1):
             stride = 1 if stage == 1 else 2
@@ -91,7 +92,7 @@ class CifarResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """`[B, in_chans, H, W]` to `[B, 64, H/4, W/4]`."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.act1(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -115,7 +116,9 @@ class CifarResNet(nn.Module):
 
 
 def _create(name: str, depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    return build_model_with_cfg(CifarResNet, name, pretrained, depth=depth, **kwargs)
+    return build_model_with_cfg(
+        CifarResNet, name, pretrained, depth=depth, feature_cfg={"out_indices": (0, 1, 2)}, **kwargs
+    )
 
 
 @register_model

@@ -1,0 +1,35 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11+ and make: they set up .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint format
+
+demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, evaluate and export both, draw a figure
+	$(BIN)/nestnet train --config configs/digits_resnet20_32.yaml --run_dir $(RUN)
+	$(BIN)/nestnet evaluate $(RUN) --mode base
+	$(BIN)/nestnet evaluate $(RUN) --mode motivated
+	$(BIN)/nestnet export $(RUN) --mode base --output $(RUN)/resnet20.safetensors
+	$(BIN)/nestnet export $(RUN) --mode motivated --output $(RUN)/resnet32.safetensors
+	$(BIN)/nestnet plot $(RUN)
+
+test: .venv/installed  ## all tests, the slow ones included
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed  ## what `lint` can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "nestnet needs Python 3.11 or newer, and $(PYTHON) is older: run make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,137 @@
+"""What the benchmarks share: interleaved timing, a table, and a result file that says where it comes from."""
+
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import nestnet
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of networks and the batch that they are measured on."""
+
+    base: str
+    motivated: str
+    img_size: int
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.base} in {self.motivated}, {self.batch_size} x {self.img_size} px"
+
+    def nested(self, device: torch.device) -> nestnet.NestedModel:
+        options = {"img_size": self.img_size} if self.base.startswith("vit") else {}
+        return nestnet.create_model(self.base, self.motivated, num_classes=10, **options).to(device)
+
+    def batch(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        images = torch.randn(self.batch_size, 3, self.img_size, self.img_size, device=device)
+        return images, torch.randint(10, (self.batch_size,), device=device)
+
+
+def sgd(module: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+
+def step(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> float:
+    """One whole training step, up to and with reading the loss."""
+    loss = nn.functional.cross_entropy(forward(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """How long one call takes, the device's queued work included."""
+    started = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Time each function once a round, starting with another one each round, so that a busy machine hits all alike."""
+    names, samples = list(functions), {name: [] for name in functions}
+    for round_number in range(-warmup, rounds):
+        for shift in range(len(names)):
+            name = names[(round_number + shift) % len(names)]
+            taken = seconds(functions[name])
+            if round_number >= 0:
+                samples[name].append(taken)
+    return samples
+
+
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """The median of the ratios round by round, and their first and third quartiles."""
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    if len(ratios) < 2:
+        return ratios[0], ratios[0], ratios[0]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return middle, low, high
+
+
+def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=150).print(table)
+
+
+def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:
+    """Write a result file: the command, the hardware, the versions, and the raw samples."""
+    path = output or RESULTS / f"{name}-{device.type}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "hardware": hardware(device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "nestnet": nestnet.__version__,
+        },
+        **content,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    if (information := Path("/proc/cpuinfo")).is_file():
+        names = [
+            line.split(":")[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "accelerator": accelerator,
+    }

@@ -1,0 +1,49 @@
+"""What several test files use."""
+
+import torch
+from torch import nn
+
+import nestnet
+from nestnet import Mode, NestedModel
+from nestnet.layers import BatchNorm2d
+
+FAMILIES = {
+    "resnet": ("resnet20", "resnet32", {}),
+    "vit": ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32}),
+    "efficientnet": ("efficientnet_b1", "efficientnet_b2", {}),
+}
+"""One small pair of each family, for 32 x 32 images."""
+
+
+def make(family: str, **options) -> NestedModel:
+    base, motivated, own = FAMILIES[family]
+    return nestnet.create_model(base, motivated, num_classes=5, **own, **options)
+
+
+@torch.no_grad()
+def randomised(net: NestedModel) -> NestedModel:
+    """Weights and statistics of usual size at random: zeros and ones would hide a wrong index."""
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            parameter.uniform_(-1, 1).mul_((3 / parameter[0].numel()) ** 0.5)
+        else:
+            parameter.uniform_(0.5, 1.0)
+    for module in net.modules():
+        if isinstance(module, BatchNorm2d):
+            for name, buffer in module.named_buffers(recurse=False):
+                buffer.uniform_(
+                    0.8, 1.2
+                ) if "var" in name else buffer.zero_() if "batches" in name else buffer.normal_()
+    return net
+
+
+def batch(size: int = 4, pixels: int = 32, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(size, 3, pixels, pixels), torch.randint(classes, (size,))
+
+
+def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, mode: Mode, pixels: int = 32) -> None:
+    images, labels = batch(pixels=pixels)
+    loss = nn.functional.cross_entropy(net(images, mode), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

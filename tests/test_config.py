@@ -1,0 +1,99 @@
+import re
+
+import pytest
+
+from nestnet import config
+
+
+def test_defaults_and_overrides_from_file_and_command_line(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("model:\n  base: resnet32\n  motivated: resnet44\nepochs: 3\noptimizer:\n  lr: 1e-3\n")
+    second.write_text("epochs: 4\n")
+    found = config.parse(
+        ["--config", str(first), "--config", str(second), "--motivation.k", "3", "--model.drop_rate=[0.1, 0.2]"]
+    )
+    assert (found.model.base, found.model.motivated) == ("resnet32", "resnet44")
+    assert (found.epochs, found.optimizer.lr, found.motivation.k) == (4, 1e-3, 3)
+    assert found.model.drop_rate == [0.1, 0.2]
+    assert found.data == config.DataConfig()
+
+
+def test_what_is_written_reads_back(tmp_path):
+    found = config.parse(["--optimizer.options", "{betas: [0.9, 0.95]}", "--data.mean", "[0.5]", "--run_dir", "x y"])
+    config.dump(found, tmp_path / "c.yaml")
+    assert config.load(tmp_path / "c.yaml") == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data.batchsize 3", "--data.batchsize is no option; did you mean data.batch_size?"),
+        ("--k 3", "--k is no option; did you mean motivation.k?"),
+        ("--qqq 3", "--qqq is no option; `nestnet train --help` lists all"),
+        ("--model {}", "--model is no option"),
+        ("stray", "unrecognized arguments: stray"),
+        ("--epochs", "argument --epochs: expected one argument"),
+        ("--epochs x", "epochs = x: it must be a whole number"),
+        ("--epochs 1.5", "epochs = 1.5: it must be a whole number"),
+        ("--epochs 0", "epochs = 0: it must be at least 1"),
+        ("--seed -1", "seed = -1: it must be from 0 to 4294967295"),
+        ("--motivation.k 0", "motivation.k = 0: it must be at least 1"),
+        ("--motivation.name luck", "motivation.name = luck: it must be one of loss_decrease"),
+        ("--data.name foo", "data.name = foo: it must be one of digits, folder"),
+        ("--data.name folder", "data.root = null: it must be a folder of images: give --data.root FOLDER"),
+        ("--data.batch_size 1", "data.batch_size = 1: it must be at least 2"),
+        ("--data.std [0.0]", "data.std = [0.0]: it must be above 0 for each channel"),
+        ("--data.workers -1", "data.workers = -1: it must be at least 0"),
+        ("--optimizer.name adam_w", "optimizer.name = 'adam_w': it must be an optimizer of timm's, such as adamw"),
+        ("--optimizer.lr 0", "optimizer.lr = 0.0: it must be above 0"),
+        ("--optimizer.lr nan", "optimizer.lr = nan: it must be a number"),
+        ("--optimizer.weight_decay -1", "optimizer.weight_decay = -1.0: it must be at least 0"),
+        ("--optimizer.momentum 1", "optimizer.momentum = 1.0: it must be from 0 to below 1"),
+        ("--optimizer.clip_grad 0", "optimizer.clip_grad = 0.0: it must be above 0, or null"),
+        ("--optimizer.step_count both", "optimizer.step_count = both: it must be one of own, literal"),
+        ("--schedule.name cosin", "schedule.name = cosin: it must be one of cosine, "),
+        ("--schedule.warmup_epochs 20", "schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20"),
+        ("--model.drop_rate abc", "model.drop_rate = abc: it must be a number or a list or null"),
+        ("--channels_last maybe", "channels_last = maybe: it must be true or false"),
+        ("--precision half", "precision = half: it must be one of float32, bfloat16"),
+        ("--config absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
+        ("--config=absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
+    ],
+)
+def test_wrong_command_lines(arguments, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as raised:
+        config.parse(arguments.split(maxsplit=1))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle:\n  base: resnet20\n", "modle in {file} is no field; did you mean model?"),
+        ("model:\n  bse: 3\n", "model.bse in {file} is no field; did you mean model.base?"),
+        ("lr: 3\n", "lr in {file} is no field; did you mean optimizer.lr?"),
+        ("model: 3\n", "model = 3 in {file}: it must be a section of `key: value` lines"),
+        ("- 1\n", "config = '{file}': it must hold fields of a run, and holds [1]"),
+        ("", "config = '{file}': it must hold fields of a run, and holds nothing"),
+        ("a: [\n", "config = '{file}': cannot be read as YAML: while parsing"),
+        ("a: !!python/object/apply:os.system [touch hacked]\n", "config = '{file}': cannot be read as YAML: could not"),
+        ("epochs: [1]\n", "epochs = [1]: it must be a whole number"),
+        ("\x00", "config = '{file}': cannot be read as YAML"),
+    ],
+)
+def test_wrong_files(content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match="^" + re.escape(message.replace("{file}", str(file)))) as raised:
+        config.parse(["--config", str(file)])
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_every_field_says_what_it_is(capsys):
+    with pytest.raises(SystemExit):
+        config.parse(["--help"])
+    printed = capsys.readouterr().out
+    assert "--motivation.k" in printed
+    assert "one batch in" in printed

@@ -1,0 +1,294 @@
+"""Runs from a configuration, and the command line over them."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from nestnet import LossDecrease, Mode, config
+from nestnet.cli import main
+from nestnet.data import eval_loader, load_data, train_loader
+from nestnet.export import read_metadata
+from nestnet.run_directory import read_run, read_table
+from nestnet.training import Trainer, make_optimizer, make_schedule, top1
+
+QUICK = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256", "--epochs", "2"]
+DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A short run of ResNet-20 in ResNet-32 on the digits."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "--config", str(DIGITS), "--epochs", "2", "--run_dir", str(path)]) == 0
+    return path
+
+
+def test_the_run_directory(run_dir):
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "steps.csv",
+        "metrics.csv",
+        "checkpoint.pt",
+        "base.safetensors",
+        "motivated.safetensors",
+    }
+    steps, epochs = read_table(run_dir / "steps.csv"), read_table(run_dir / "metrics.csv")
+    assert [row["epoch"] for row in epochs] == ["1", "2"]
+    assert [int(row["step"]) for row in steps] == list(range(1, 45))
+    for row in epochs:
+        own = [step for step in steps if step["epoch"] == row["epoch"]]
+        losses = [float(step["loss"]) for step in own]
+        assert float(row["train_loss"]) == pytest.approx(sum(losses) / len(losses))
+        motivated = sum(step["mode"] == "motivated" for step in own) / len(own)
+        assert float(row["motivated_fraction"]) == motivated
+        assert 0 <= float(row["base_top1"]) <= 100
+    resolved = config.load(run_dir / "config.yaml")
+    assert (resolved.model.num_classes, resolved.model.in_chans, resolved.data.img_size) == (10, 1, 8)
+
+
+def test_the_modes_are_those_of_the_condition(run_dir):
+    condition, epoch = LossDecrease(2), None
+    for row in read_table(run_dir / "steps.csv"):
+        if row["epoch"] != epoch:
+            condition.reset()
+            epoch = row["epoch"]
+        assert row["mode"] == condition.mode
+        condition.update(float(row["loss"]))
+
+
+def test_the_exports_give_the_recorded_accuracy(run_dir):
+    last, run = read_table(run_dir / "metrics.csv")[-1], read_run(run_dir)
+    images = load_data(run.config.data, run.config.model)
+    for mode in Mode:
+        found = read_metadata(run_dir / f"{mode}.safetensors")
+        model = timm.create_model(
+            found["architecture"], num_classes=10, in_chans=1, checkpoint_path=str(run_dir / f"{mode}.safetensors")
+        ).eval()
+        with torch.inference_mode():
+            correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in eval_loader(images, run.config.data))
+        assert 100 * correct / 360 == pytest.approx(float(last[f"{mode}_top1"]))
+        assert json.loads(found["class_names"]) == [str(digit) for digit in range(10)]
+        assert json.loads(found["input_size"]) == [1, 8, 8]
+        assert json.loads(found["mean"]) == run.config.data.mean
+
+
+def test_evaluate_export_and_plot(run_dir, capsys, tmp_path):
+    last = read_table(run_dir / "metrics.csv")[-1]
+    for mode, name in (("base", "resnet20"), ("motivated", "resnet32")):
+        assert main(["evaluate", str(run_dir), "--mode", mode]) == 0
+        assert capsys.readouterr().out == f"{name} ({mode}): top-1 {float(last[f'{mode}_top1']):.2f} %\n"
+        output = tmp_path / f"{name}.safetensors"
+        assert main(["export", str(run_dir), "--mode", mode, "--output", str(output)]) == 0
+        assert f'timm.create_model("{name}", num_classes=10, checkpoint_path="{output}")' in capsys.readouterr().out
+        assert output.read_bytes() == (run_dir / f"{mode}.safetensors").read_bytes()
+    assert main(["plot", str(run_dir), "--output", str(tmp_path / "run.png")]) == 0
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_a_run_is_never_written_over(run_dir, capsys):
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    assert main(["train", *QUICK, "--run_dir", str(run_dir)]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"nestnet train: error: run_dir = {str(run_dir)!r}: it is not empty; name another folder, or remove this one\n"
+    )
+    assert before == {path.name: path.read_bytes() for path in run_dir.iterdir()}
+
+
+def test_unnamed_runs_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["train", *QUICK, "--epochs", "1"]) == 0
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "resnet20-resnet20-digits",
+        "resnet20-resnet20-digits-2",
+    }
+    assert "epoch 1/1  loss " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    names = ("steps.csv", "base.safetensors", "motivated.safetensors")
+    arguments = ["train", "--config", str(DIGITS), "--epochs", "2"]
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert main([*arguments, "--seed", seed, "--run_dir", str(tmp_path / name)]) == 0
+    a, b, c = ([(tmp_path / run / name).read_bytes() for name in names] for run in "abc")
+    assert a == b
+    assert all(ours != theirs for ours, theirs in zip(a, c, strict=True))
+
+
+def test_training_in_base_mode_alone_is_training_timm_s_network():
+    """The loop against a plain one over a plain timm model: the same bits, dropout and schedule included."""
+    run = config.parse([*QUICK, "--model.motivated", "resnet32", "--model.drop_rate", "0.2", "--motivation.k", "1000"])
+    trainer = Trainer(run)
+    model = trainer.net.standalone("base")
+    optimizer = make_optimizer(model, run)
+    images = load_data(run.data, run.model)
+    loader = train_loader(images, run.data, run.seed)
+    schedule = make_schedule(optimizer, run.schedule, run.epochs, len(loader))
+
+    state = torch.get_rng_state()
+    trainer.run = trainer.progress = _Ignore()
+    for _ in range(run.epochs):
+        trainer.epoch()
+        trainer.epochs_done += 1
+    torch.set_rng_state(state)
+    model.train()
+    step = 0
+    for epoch in range(run.epochs):
+        loader.batch_sampler.set_epoch(epoch)
+        for x, y in loader:
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            schedule.step_update(step)
+    for name, tensor in trainer.net.subnet("base").state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+class _Ignore:
+    """Takes any call."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *args, **kwargs):
+        return self
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"],
+        ["--optimizer.name", "lamb", "--optimizer.lr", "1e-2", "--optimizer.clip_grad", "1.0"],
+        ["--optimizer.name", "rmsprop", "--optimizer.lr", "1e-3", "--schedule.name", "step", "--schedule.interval", "epoch"],
+        ["--optimizer.options", "{fused: true}", "--motivation.k", "1", "--schedule.name", "none"],
+        ["--precision", "bfloat16", "--channels_last", "true", "--schedule.warmup_epochs", "1"],
+        ["--model.base", "efficientnet_b0", "--model.motivated", "efficientnet_b1", "--data.img_size", "32",
+         "--model.batch_norm", "shared", "--model.drop_rate", "[0.1, 0.2]"],
+        ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16"],
+    ],
+    ids=["adamw", "lamb", "rmsprop", "fused sgd", "bfloat16", "efficientnet", "vit"],
+)  # fmt: skip
+def test_settings_train(overrides, tmp_path):
+    trainer = Trainer(config.parse([*QUICK, "--model.motivated", "resnet32", *overrides, "--epochs", "2"]))
+    trainer.net.train()
+    for number, (images, labels) in enumerate(trainer.train_batches):
+        assert math.isfinite(trainer.step(images, labels, list(Mode)[number % 2]))
+    accuracies = trainer.evaluate()
+    assert set(accuracies) == {"base_top1", "motivated_top1"}
+    assert not torch.isnan(torch.cat([p.flatten() for p in trainer.net.parameters()])).any()
+
+
+def test_schedule_moves_the_learning_rate_as_timm_does():
+    run = config.parse([*QUICK, "--epochs", "4", "--schedule.warmup_epochs", "1", "--schedule.interval", "epoch"])
+    trainer = Trainer(run)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-5), "warm-up starts at once"
+    assert Trainer(replace(run, schedule=config.ScheduleConfig())).optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    path = tmp_path / "run"
+    assert main(["train", *QUICK, "--optimizer.lr", "1e30", "--run_dir", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("nestnet train: stopped: the loss is ")
+    assert "lower optimizer.lr = 1e+30" in error
+    assert error.count("\n") == 1
+    assert read_table(path / "steps.csv"), "the steps up to there are on disk"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model.base", "resnet21"], "base = 'resnet21' is no known architecture; did you mean resnet"),
+        (["train", "--model.motivated", "vit_tiny_patch16_224"], "does not fit inside"),
+        (["train", "--model.num_classes", "7"], "model.num_classes = 7: the data has 10 classes"),
+        (["train", "--model.in_chans", "3"], "model.in_chans = 3: the digits have 1 channel"),
+        (["train", "--model.qkv_map", "heads"], "qkv_map = 'heads': ResNet has no such option"),
+        (["train", "--device", "cuda:7"], "device = 'cuda:7': "),
+        (["train", "--device", "gpu"], "device = 'gpu': "),
+        (["train", "--optimizer.options", "{speed: 3}"], "optimizer.name = 'momentum' with options {'speed': 3}: "),
+        (
+            ["train", "--data.name", "folder", "--data.root", "/absent"],
+            "data.root = '/absent': there is no such folder",
+        ),
+        (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': it cannot be made: Not a directory"),
+        (["evaluate", "/absent", "--mode", "base"], "/absent is no run directory: it has no config.yaml"),
+        (["plot", "/absent"], "/absent is no run directory: it has no steps.csv"),
+        (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
+        (["fly"], "'fly' is no verb; there are train, evaluate, export, plot, check"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "pickle", "other", "absent"])
+def test_a_damaged_checkpoint_is_named(run_dir, tmp_path, damage, capsys):
+    path = tmp_path / "copy"
+    path.mkdir()
+    (path / "config.yaml").write_bytes((run_dir / "config.yaml").read_bytes())
+    content = (run_dir / "checkpoint.pt").read_bytes()
+    if damage == "cut":
+        (path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    elif damage == "pickle":
+        torch.save({"net": print}, path / "checkpoint.pt")
+    elif damage == "other":
+        torch.save({"net": {"x": torch.zeros(1)}}, path / "checkpoint.pt")
+    assert main(["evaluate", str(path), "--mode", "base"]) == 2
+    error = capsys.readouterr().err
+    assert "checkpoint.pt" in error
+    assert error.count("\n") == 1
+
+
+def test_check(capsys):
+    arguments = ["--config", str(DIGITS), "--steps", "40", "--sequence", "random", "--data.batch_size", "16"]
+    assert main(["check", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "40 batches, " in printed
+    assert "identical to the copy-based reference, bit for bit" in printed
+    assert main(["check", "--config", str(DIGITS), "--steps", "25", "--optimizer.name", "adamw",
+                 "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]) == 0  # fmt: skip
+    assert "adamw (step count: literal)" in capsys.readouterr().out
+
+
+def test_help_and_version(capsys):
+    assert main([]) == main(["--help"]) == 0
+    assert "usage: nestnet <verb>" in capsys.readouterr().out
+    done = subprocess.run([sys.executable, "-m", "nestnet", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == "nestnet 0.1.0\n"
+
+
+def test_top1_counts_every_image():
+    class Fixed(nn.Module):
+        def forward(self, x, mode):
+            return x if mode is Mode.BASE else -x
+
+    batches = [(torch.eye(3), torch.tensor([0, 1, 0])), (torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0]))]
+    assert top1(Fixed(), batches) == {Mode.BASE: 50.0, Mode.MOTIVATED: pytest.approx(100 * 2 / 4)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demo_reaches_97_percent(seed, tmp_path):
+    path = tmp_path / "run"
+    assert main(["train", "--config", str(DIGITS), "--seed", str(seed), "--run_dir", str(path)]) == 0
+    last = read_table(path / "metrics.csv")[-1]
+    assert float(last["base_top1"]) >= 97
+    assert float(last["motivated_top1"]) >= 97
