@@ -13,8 +13,6 @@ from typing import Any
 
 import timm
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import nestnet
@@ -33,7 +31,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.base} in {self.motivated}, {self.batch_size} x {self.img_size} px"
+        names = f"{self.base} in {self.motivated}".replace("_patch16_224", "")
+        return f"{names}, {self.batch_size} x {self.img_size} px"
 
     def nested(self, device: torch.device) -> nestnet.NestedModel:
         options = {"img_size": self.img_size} if self.base.startswith("vit") else {}
@@ -73,7 +72,8 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
     """Time each function once a round, starting with another one each round, so that a busy machine hits all alike."""
-    names, samples = list(functions), {name: [] for name in functions}
+    names = list(functions)
+    samples: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(-warmup, rounds):
         for shift in range(len(names)):
             name = names[(round_number + shift) % len(names)]
@@ -93,12 +93,12 @@ def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=150).print(table)
+    """Print a table as Markdown, its columns aligned."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    lines = [columns, ["-" * width for width in widths], *rows]
+    print(f"\n{title}\n")
+    for cells in lines:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
 
 
 def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:

@@ -1,12 +1,13 @@
 """Time of a training step: nested base and motivated against timm's standalone networks, interleaved in one process.
 
-    python benchmarks/step_time.py [--rounds 15] [--device cpu] [--case resnet20:resnet32:32:128 ...]
+    python benchmarks/step_time.py [--rounds 20] [--device cpu] [--case resnet20:resnet32:32:128 ...]
 
 Prints a table of medians and of ratios nested / timm (median and quartiles of the ratios round by round) and writes
 benchmarks/results/step_time-DEVICE.json with the raw samples, in seconds.
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,8 @@ def measure(case: Case, rounds: int, device: torch.device) -> dict[str, list[flo
     """Seconds of each kind of step, round by round."""
     torch.manual_seed(0)
     net, (images, labels) = case.nested(device), case.batch(device)
-    optimizer, steps = sgd(net), {}
+    optimizer = sgd(net)
+    steps: dict[str, Callable[[], float]] = {}
     for mode in Mode:
         standalone = net.standalone(mode)
         steps[f"timm {mode}"] = partial(step, standalone, sgd(standalone), images, labels)
@@ -41,7 +43,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> dict[str, list[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="measurements of each step")
+    parser.add_argument("--rounds", type=int, default=20, help="measurements of each step")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--case", nargs="*", help="BASE:MOTIVATED:PIXELS:BATCH, instead of the standard cases")
     parser.add_argument("--output", type=Path, help="the result file")

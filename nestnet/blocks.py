@@ -75,15 +75,12 @@ class NestedParameter(nn.Module):
     def split(self, whole: Tensor) -> dict[str, Tensor]:
         """The inverse of `join`, as views of `whole` where its strides allow."""
         groups, inner = self.placement.groups, 0 if self.placement.groups == 1 else 1
-        rows = self.base.shape[0] // groups
-        columns = self.base.shape[self.column_dim] if self.right is not None else 0
-        upper, below = (
-            (part := self._rows(whole)).narrow(inner, 0, rows),
-            part.narrow(inner, rows, part.shape[inner] - rows),
-        )
-        blocks = {"base": upper, "below": below} if self.below is not None else {"base": upper}
+        rows, whole = self.base.shape[0] // groups, self._rows(whole)
+        blocks = {"base": whole.narrow(inner, 0, rows)}
+        if self.below is not None:
+            blocks["below"] = whole.narrow(inner, rows, whole.shape[inner] - rows)
         if self.right is not None:
-            dim = self.column_dim + inner
+            dim, columns, upper = self.column_dim + inner, self.base.shape[self.column_dim], blocks["base"]
             blocks["base"] = upper.narrow(dim, 0, columns)
             blocks["right"] = upper.narrow(dim, columns, upper.shape[dim] - columns)
         return blocks if groups == 1 else {name: block.flatten(0, 1) for name, block in blocks.items()}
@@ -98,9 +95,8 @@ class NestedParameter(nn.Module):
         for name, values in self.split(whole).items():
             block: nn.Parameter = getattr(self, name)
             if assign:
-                setattr(
-                    self, name, nn.Parameter(values.clone(memory_format=torch.contiguous_format), block.requires_grad)
-                )
+                values = values.clone(memory_format=torch.contiguous_format)
+                setattr(self, name, nn.Parameter(values, block.requires_grad))
             else:
                 block.copy_(values)
 

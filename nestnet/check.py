@@ -16,6 +16,9 @@ from nestnet.training import Trainer, make_optimizer
 def check_config(config: Config, *, steps: int, sequence: str = "condition") -> str:
     """Train both for `steps` batches of the configuration's data, and tell the largest differences.
 
+    Both train in float32, at the optimizer's learning rate, without the schedule and without clipping: a norm is summed up
+    in another order over blocks than over whole tensors.
+
     Args:
         sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"` draws each batch's
             mode, with the configuration's seed, for many switches.
@@ -61,8 +64,8 @@ def _report(trainer: Trainer, comparison: Comparison) -> str:
     names, o = trainer.net.architectures, trainer.config.optimizer
     exact = trainer.device.type == "cpu"
     lines = [
-        f"{names.base} in {names.motivated}, {o.name} (step count: {o.step_count}), float32 on {trainer.device}, "
-        f"torch {torch.__version__}",
+        f"{names.base} in {names.motivated}, {o.name} at lr {o.lr:g} (step count: {o.step_count}), float32, "
+        f"{trainer.device}, torch {torch.__version__}",
         f"{comparison.steps} batches, {comparison.motivated} of them motivated, {comparison.switches} switches",
         *(f"largest difference in {kind + ':':<16} {value:g}" for kind, value in comparison.differences.items()),
     ]

@@ -1,5 +1,6 @@
 """The nested network: one module, two subnets over the same memory."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,7 +16,7 @@ from nestnet.mode import Mode, PerMode
 from nestnet.weights_map import Placement, WeightsMap
 
 
-class NestedModel(NestedModule):
+class NestedModel(NestedModule, ABC):
     """A base network inside a motivated one: what `nestnet.create_model` returns.
 
     It trains with any torch or timm optimizer: parameters that the current mode does not use have no gradient after
@@ -49,15 +50,21 @@ class NestedModel(NestedModule):
     def forward(self, x: Tensor, mode: Mode | str) -> Tensor:
         """Logits `[B, K]` of the images `x` `[B, in_chans, H, W]` by the subnet of `mode`."""
         mode = Mode(mode)
-        return self.forward_head(self.forward_features(x, mode), mode)
+        return self._head(self._features(x, mode), mode, pre_logits=False)
 
-    def forward_features(self, x: Tensor, mode: Mode) -> Tensor:
+    def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
         """What the last block (or norm) of `mode` gives: `[B, C, H, W]`, or `[B, N, D]` of a ViT."""
-        raise NotImplementedError("a family defines it")
+        return self._features(x, Mode(mode))
 
-    def forward_head(self, x: Tensor, mode: Mode) -> Tensor:
-        """Logits `[B, K]` from features."""
-        raise NotImplementedError("a family defines it")
+    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
+        """Logits `[B, K]` from features, or with `pre_logits` what the classifier gets: `[B, C]` or `[B, D]`."""
+        return self._head(x, Mode(mode), pre_logits)
+
+    @abstractmethod
+    def _features(self, x: Tensor, mode: Mode) -> Tensor: ...
+
+    @abstractmethod
+    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor: ...
 
     @cached_property
     def weights_map(self) -> WeightsMap:
@@ -107,13 +114,11 @@ class NestedModel(NestedModule):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that timm's model exempts from weight decay by name, block by block."""
-        model = self.skeleton(Mode.MOTIVATED)
-        exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
-        return {name for name, _ in self.named_parameters() if whole_name(name) in exempt}
+        return self.subnet(Mode.MOTIVATED).no_weight_decay()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's patterns for layer-wise learning rates; they match the blocks' names as well."""
-        return self.skeleton(Mode.MOTIVATED).group_matcher(coarse)
+        return self.subnet(Mode.MOTIVATED).group_matcher(coarse)
 
     def __repr__(self) -> str:
         counts = PerMode(*(sum(p.numel() for p in self.subnet(mode).parameters()) for mode in Mode))
@@ -137,7 +142,8 @@ class Subnet(nn.Module):
     """One mode of a nested network as a module of its own, over the very same parameters and buffers.
 
     `state_dict` has the keys and shapes of timm's model, in both directions. `named_parameters` gives the parameters that
-    the mode trains: under timm's names in base mode; in motivated mode a divided weight shows as its blocks.
+    the mode trains: under timm's names in base mode; in motivated mode a divided weight shows as its blocks. `train`, `eval`
+    and `to` act on the whole nested network.
     """
 
     def __init__(self, net: NestedModel, mode: Mode) -> None:
@@ -215,6 +221,16 @@ class Subnet(nn.Module):
                 if name in own:
                     own[name].copy_(tensor)
         return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's model of this mode exempts from weight decay by name, block by block."""
+        model = self.net.skeleton(self.mode)
+        exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+        return {name for name, _ in self.named_parameters() if whole_name(name) in exempt}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's patterns for layer-wise learning rates."""
+        return self.net.skeleton(self.mode).group_matcher(coarse)
 
     @property
     def architecture(self) -> str:

@@ -58,4 +58,4 @@ class Progress:
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s"
         )
-        self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, loss=float("nan"), mode="")
+        self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, epochs=self.epochs, loss=float("nan"), mode="")

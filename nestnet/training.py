@@ -71,6 +71,8 @@ class Trainer:
             while self.epochs_done < self.config.epochs:
                 metrics = self.epoch() | self.evaluate()
                 self.epochs_done += 1
+                if self.config.schedule.interval == "epoch" and self.schedule is not None:
+                    self.schedule.step(self.epochs_done, metric=metrics["base_top1"])
                 self.run.metrics.add(**metrics)
                 self.run.save_checkpoint(self.state())
                 self.progress.epoch_done(metrics)
@@ -96,8 +98,6 @@ class Trainer:
             self._stop_unless_finite(loss, mode)
             self.progress.step_done(loss, mode)
             losses, motivated = losses + loss, motivated + (mode is Mode.MOTIVATED)
-        if self.config.schedule.interval == "epoch" and self.schedule is not None:
-            self.schedule.step(self.epochs_done + 1)
         seconds, batches = time.perf_counter() - started, len(self.train_batches)
         return {
             "epoch": self.epochs_done + 1,
@@ -210,6 +210,7 @@ def make_schedule(optimizer: Optimizer, config: ScheduleConfig, epochs: int, ste
         decay_epochs=config.decay_epochs,
         decay_milestones=config.decay_milestones,
         decay_rate=config.decay_rate,
+        patience_epochs=config.patience_epochs,
         step_on_epochs=config.interval == "epoch",
         updates_per_epoch=steps_an_epoch,
     )

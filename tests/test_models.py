@@ -5,7 +5,7 @@ import functools
 import pytest
 import timm
 import torch
-from helpers import randomised
+from helpers import make, randomised
 from torch import nn
 
 import nestnet
@@ -114,8 +114,6 @@ def test_timm_s_motivated_state_loads_as_it_is():
 
 @pytest.mark.parametrize("family", ["resnet", "vit", "efficientnet"])
 def test_a_subnet_loads_timm_s_state_of_its_mode(family):
-    from helpers import make
-
     net, other = randomised(make(family)), randomised(make(family))
     kept = {name: t.clone() for name, t in net.named_parameters() if name.endswith((".right", ".below"))}
     for mode in Mode:
@@ -316,3 +314,16 @@ class TestCifarResNets:
         features = timm.create_model("resnet20", features_only=True)(torch.zeros(2, 3, 32, 32))
         assert [tuple(f.shape[1:]) for f in features] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
         assert all(feature.min() >= 0 for feature in features)
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit", "efficientnet"])
+def test_features_and_head_are_timm_s(family):
+    net, images = randomised(make(family)).eval(), torch.randn(2, 3, 32, 32)
+    for mode in ("base", "motivated"):
+        alone = net.standalone(mode)
+        features = net.forward_features(images, mode)
+        torch.testing.assert_close(features, alone.forward_features(images))
+        pooled = net.forward_head(features, mode, pre_logits=True)
+        torch.testing.assert_close(pooled, alone.forward_head(features, pre_logits=True))
+    with pytest.raises(ValueError, match="mode = 'Base': it must be 'base' or 'motivated'"):
+        net.forward_features(images, "Base")

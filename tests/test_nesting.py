@@ -1,6 +1,7 @@
 """What base steps must leave alone, for any optimizer, and what a nested network must do like any other module."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -21,7 +22,7 @@ from nestnet.mode import Size
 from nestnet.nested import whole_name
 
 OPTIMIZERS = {
-    f"{name} {kind}": (cls, {**own, kind: True} if kind != "plain" else {**own, "foreach": False})
+    f"{name} {kind}": (cls, {**own, kind: True} if kind != "plain" else own)
     for name, cls, own in [
         ("SGD", torch.optim.SGD, {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-2}),
         ("AdamW", torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.05}),
@@ -29,7 +30,8 @@ OPTIMIZERS = {
         ("LAMB", timm.optim.Lamb, {"lr": 1e-3, "weight_decay": 0.02}),
     ]
     for kind in ("plain", "foreach", "fused")
-    if kind != "fused" or name in ("SGD", "AdamW")  # torch has no fused RMSprop, timm no fused LAMB
+    if kind == "plain"
+    or kind in inspect.signature(cls).parameters  # no RMSprop or LAMB is fused, old LAMBs have no foreach
 }
 
 
@@ -209,6 +211,12 @@ def test_parameter_groups_are_timm_s(name, family, options):
         for of, groups in ((names, ours.param_groups), (their_names, theirs.param_groups))
     )
     assert found == expected
+    subnet, alone = net.subnet("base"), net.standalone("base")
+    base_groups = [timm.optim.create_optimizer_v2(module, **arguments).param_groups for module in (subnet, alone)]
+    counts = [
+        sorted((len(g["params"]), g["weight_decay"], g.get("lr_scale", 1)) for g in groups) for groups in base_groups
+    ]
+    assert counts[0] == counts[1]
 
 
 class TestLikeAnyModule:

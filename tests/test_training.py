@@ -198,6 +198,16 @@ def test_schedule_moves_the_learning_rate_as_timm_does():
     assert Trainer(replace(run, schedule=config.ScheduleConfig())).optimizer.param_groups[0]["lr"] == 0.1
 
 
+def test_plateau_watches_the_base(tmp_path):
+    arguments = ["--schedule.name", "plateau", "--schedule.interval", "epoch", "--schedule.patience_epochs", "0"]
+    path = tmp_path / "run"
+    # nothing is learned at this rate, so that top-1 never rises after the first epoch
+    assert main(["train", *QUICK, *arguments, "--epochs", "4", "--optimizer.lr", "1e-12", "--run_dir", str(path)]) == 0
+    lrs = [float(row["lr"]) for row in read_table(path / "steps.csv")]
+    assert lrs[0] == 1e-12
+    assert lrs[-1] < 1e-12
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     path = tmp_path / "run"
     assert main(["train", *QUICK, "--optimizer.lr", "1e30", "--run_dir", str(path)]) == 1
@@ -265,7 +275,7 @@ def test_check(capsys):
     assert "identical to the copy-based reference, bit for bit" in printed
     assert main(["check", "--config", str(DIGITS), "--steps", "25", "--optimizer.name", "adamw",
                  "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]) == 0  # fmt: skip
-    assert "adamw (step count: literal)" in capsys.readouterr().out
+    assert "adamw at lr 0.001 (step count: literal)" in capsys.readouterr().out
 
 
 def test_help_and_version(capsys):

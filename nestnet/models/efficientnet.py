@@ -188,15 +188,15 @@ class NestedEfficientNet(NestedModel):
         self.head_drop = Dropout(drop_rate)
         self.classifier = Linear(features, Size(num_classes, num_classes))
 
-    def forward_features(self, x: Tensor, mode: Mode) -> Tensor:
+    def _features(self, x: Tensor, mode: Mode) -> Tensor:
         x = F.silu(self.bn1(self.conv_stem(x, mode), mode), inplace=True)
         for stage in self.blocks:
             x = stage(x, mode)
         return F.silu(self.bn2(self.conv_head(x, mode), mode), inplace=True)
 
-    def forward_head(self, x: Tensor, mode: Mode) -> Tensor:
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.classifier(self.head_drop(x, mode), mode)
+    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+        x = self.head_drop(F.adaptive_avg_pool2d(x, 1).flatten(1), mode)
+        return x if pre_logits else self.classifier(x, mode)
 
 
 @register

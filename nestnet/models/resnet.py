@@ -176,15 +176,15 @@ class NestedResNet(NestedModel):
         self.head_drop = Dropout(drop_rate)
         self.fc = nn.Linear(in_planes, num_classes)
 
-    def forward_features(self, x: Tensor, mode: Mode) -> Tensor:
+    def _features(self, x: Tensor, mode: Mode) -> Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(x), mode), inplace=True))
         for name in self.stage_names:
             x = self.get_submodule(name)(x, mode)
         return x
 
-    def forward_head(self, x: Tensor, mode: Mode) -> Tensor:
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.fc(self.head_drop(x, mode))
+    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+        x = self.head_drop(F.adaptive_avg_pool2d(x, 1).flatten(1), mode)
+        return x if pre_logits else self.fc(x)
 
 
 @register

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import calculate_drop_path_rates, to_2tuple
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from nestnet.blocks import in_mode, weight
@@ -156,13 +156,16 @@ class NestedViT(NestedModel):
         self.pos_embed = weight((1, tokens, width.motivated), (1, tokens, width.base))
         self.patch_embed = PatchEmbed(img_size, in_chans, width)
         self.pos_drop = Dropout(rates["pos_drop_rate"])
-        drop_path = [calculate_drop_path_rates(rates["drop_path_rate"].of(mode), DEPTH) for mode in Mode]
+        ends = rates["drop_path_rate"]
+        drop_path = [
+            torch.linspace(0, ends.of(mode), DEPTH, device="cpu").tolist() for mode in Mode
+        ]  # timm's to the bit
         self.blocks = nn.ModuleList(Block(width, qkv_map, rates, Rate(*pair)) for pair in zip(*drop_path, strict=True))
         self.norm = LayerNorm(width)
         self.head_drop = Dropout(rates["drop_rate"])
         self.head = Linear(width, Size(num_classes, num_classes))
 
-    def forward_features(self, x: Tensor, mode: Mode) -> Tensor:
+    def _features(self, x: Tensor, mode: Mode) -> Tensor:
         x = self.patch_embed(x, mode)
         cls_token = in_mode(self.cls_token, mode).expand(x.shape[0], -1, -1)
         x = torch.cat([cls_token, x], dim=1) + in_mode(self.pos_embed, mode)
@@ -171,8 +174,9 @@ class NestedViT(NestedModel):
             x = block(x, mode)
         return self.norm(x, mode)
 
-    def forward_head(self, x: Tensor, mode: Mode) -> Tensor:
-        return self.head(self.head_drop(x[:, 0], mode), mode)
+    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+        x = self.head_drop(x[:, 0], mode)
+        return x if pre_logits else self.head(x, mode)
 
 
 @register
