@@ -1,5 +1,6 @@
 """What the benchmarks share: interleaved timing, a table, and a result file that says where it comes from."""
 
+import argparse
 import json
 import platform
 import statistics
@@ -41,6 +42,24 @@ class Case:
     def batch(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.randn(self.batch_size, 3, self.img_size, self.img_size, device=device)
         return images, torch.randint(10, (self.batch_size,), device=device)
+
+    @classmethod
+    def parse(cls, text: str) -> "Case":
+        """From `BASE:MOTIVATED:PIXELS:BATCH`."""
+        base, motivated, pixels, images = text.split(":")
+        return cls(base, motivated, int(pixels), int(images))
+
+
+def add_common_options(parser: argparse.ArgumentParser, cases: list[Case]) -> None:
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument(
+        "--case",
+        nargs="*",
+        type=Case.parse,
+        default=cases,
+        help="BASE:MOTIVATED:PIXELS:BATCH, instead of the standard cases",
+    )
+    parser.add_argument("--output", type=Path, help="the result file")
 
 
 def sgd(module: nn.Module) -> torch.optim.Optimizer:

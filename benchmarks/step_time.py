@@ -9,11 +9,10 @@ benchmarks/results/step_time-DEVICE.json with the raw samples, in seconds.
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
-from common import Case, interleaved, ratio, sgd, show, step, write
+from common import Case, add_common_options, interleaved, ratio, sgd, show, step, write
 
 from nestnet import Mode
 
@@ -44,17 +43,11 @@ def measure(case: Case, rounds: int, device: torch.device) -> dict[str, list[flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each step")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--case", nargs="*", help="BASE:MOTIVATED:PIXELS:BATCH, instead of the standard cases")
-    parser.add_argument("--output", type=Path, help="the result file")
+    add_common_options(parser, CASES)
     options = parser.parse_args()
-    cases = CASES
-    if options.case:
-        fields = [text.split(":") for text in options.case]
-        cases = [Case(base, motivated, int(pixels), int(batch)) for base, motivated, pixels, batch in fields]
 
     rows, results = [], []
-    for case in cases:
+    for case in options.case:
         samples = measure(case, options.rounds, options.device)
         row, ratios = [case.name], {}
         for mode in Mode:

@@ -14,12 +14,11 @@ import argparse
 import random
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-from common import Case, seconds, sgd, show, step, write
+from common import Case, add_common_options, seconds, sgd, show, step, write
 from torch import nn
 
 from nestnet import LossDecrease, Mode
@@ -111,17 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=60, help="of an epoch")
     parser.add_argument("--k", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--case", nargs="*", help="BASE:MOTIVATED:PIXELS:BATCH, instead of the standard cases")
-    parser.add_argument("--output", type=Path, help="the result file")
+    add_common_options(parser, CASES)
     options = parser.parse_args()
-    cases = CASES
-    if options.case:
-        fields = [text.split(":") for text in options.case]
-        cases = [Case(base, motivated, int(pixels), int(batch)) for base, motivated, pixels, batch in fields]
 
     times, memory, results = [], [], []
-    for case in cases:
+    for case in options.case:
         counts = held(case, options.device)
         memory += [
             [f"{case.name}: {name}", *(f"{n / 2**20:.2f}" for n in kinds.values())] for name, kinds in counts.items()

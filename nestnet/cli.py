@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from nestnet.version import __version__
 
@@ -19,6 +20,14 @@ usage: nestnet <verb> ...
 `nestnet <verb> --help` says more; `nestnet --version` prints the version.
 """
 
+
+class Parser(argparse.ArgumentParser):
+    """Leaves it to `main` to print what is wrong, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
 # Verbs import what they need when they run, so that --help and mistakes answer at once.
 
 
@@ -33,7 +42,7 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Print a subnet's top-1 on the test images of its run."""
-    parser = argparse.ArgumentParser("nestnet evaluate", description=evaluate.__doc__)
+    parser = Parser("nestnet evaluate", description=evaluate.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
     options = parser.parse_args(arguments)
@@ -41,23 +50,25 @@ def evaluate(arguments: list[str]) -> None:
     from nestnet.data import eval_loader, load_data
     from nestnet.mode import Mode
     from nestnet.run_directory import read_run
-    from nestnet.training import top1
+    from nestnet.training import top1, torch_device
 
-    run = read_run(options.run_dir)
-    images = load_data(run.config.data, run.config.model)
-    accuracy = top1(run.net.eval(), eval_loader(images, run.config.data), [Mode(options.mode)])[Mode(options.mode)]
-    print(f"{run.net.subnet(options.mode).architecture} ({options.mode}): top-1 {accuracy:.2f} %")
+    run, device = read_run(options.run_dir), torch_device("auto")
+    images, mode = load_data(run.config.data, run.config.model), Mode(options.mode)
+    batches = eval_loader(images, run.config.data)
+    accuracies = top1(run.net.to(device).eval(), batches, [mode], device=device, precision=run.config.precision)
+    print(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
 
 
 def export(arguments: list[str]) -> None:
     """Write a subnet of a run as a safetensors file that timm loads."""
-    parser = argparse.ArgumentParser("nestnet export", description=export.__doc__)
+    parser = Parser("nestnet export", description=export.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
 
     from nestnet.export import export as write
+    from nestnet.mode import Mode
     from nestnet.run_directory import read_run
 
     run = read_run(options.run_dir)
@@ -70,13 +81,20 @@ def export(arguments: list[str]) -> None:
         mean=run.config.data.mean,
         std=run.config.data.std,
     )
-    name, classes = run.net.subnet(options.mode).architecture, run.net.num_classes
-    print(f'timm.create_model("{name}", num_classes={classes}, checkpoint_path="{options.output}")')
+    name, channels = run.net.architectures.of(Mode(options.mode)), run.net.in_chans
+    arguments = [
+        f'"{name}"',
+        f"num_classes={run.net.num_classes}",
+        *([f"in_chans={channels}"] if channels != 3 else []),
+    ]
+    if "img_size" in run.net.timm_options.base:
+        arguments.append(f"img_size={run.config.data.img_size}")
+    print(f'timm.create_model({", ".join(arguments)}, checkpoint_path="{options.output}")')
 
 
 def plot(arguments: list[str]) -> None:
     """Draw a run: the loss of each batch with the motivated ones marked, and both subnets' top-1."""
-    parser = argparse.ArgumentParser("nestnet plot", description=plot.__doc__)
+    parser = Parser("nestnet plot", description=plot.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--output", type=Path, metavar="FILE", help="a PNG, SVG or PDF; by default RUN_DIR/run.png")
     options = parser.parse_args(arguments)
@@ -88,7 +106,7 @@ def plot(arguments: list[str]) -> None:
 
 def check(arguments: list[str]) -> None:
     """Train the nested network and the copy-based reference side by side and print the largest differences."""
-    parser = argparse.ArgumentParser("nestnet check", description=check.__doc__, allow_abbrev=False)
+    parser = Parser("nestnet check", description=check.__doc__, allow_abbrev=False)
     parser.add_argument("--steps", type=int, default=60, help="batches to train (60)")
     parser.add_argument(
         "--sequence",

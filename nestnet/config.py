@@ -103,9 +103,8 @@ class OptimizerConfig:
 class ScheduleConfig:
     """One of timm's learning rate schedules."""
 
-    name: Literal["cosine", "tanh", "step", "multistep", "poly", "plateau", "none"] = "cosine"
-    """timm's name; `none` keeps the learning rate. `plateau` decays it when the base's top-1 does not rise; it needs
-    `interval: epoch`."""
+    name: Literal["cosine", "tanh", "step", "multistep", "poly", "none"] = "cosine"
+    """timm's name; `none` keeps the learning rate."""
     interval: Literal["step", "epoch"] = "step"
     """Whether the learning rate changes after each batch or after each epoch."""
     warmup_epochs: int = 0
@@ -116,12 +115,10 @@ class ScheduleConfig:
     """Learning rate at the end (cosine, tanh, poly)."""
     decay_epochs: float = 30
     """step: epochs between decays."""
-    patience_epochs: int = 10
-    """plateau: epochs without a rise before a decay."""
     decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
     """multistep: the epochs of decays."""
     decay_rate: float = 0.1
-    """step, multistep, plateau: what a decay multiplies the learning rate by; poly: the power."""
+    """step, multistep: what a decay multiplies the learning rate by; poly: the power."""
 
 
 @dataclass
@@ -230,13 +227,6 @@ def checked(config: Config) -> Config:
         ),
         ("schedule.warmup_lr", s.warmup_lr, 0 <= s.warmup_lr < math.inf, "at least 0"),
         ("schedule.min_lr", s.min_lr, 0 <= s.min_lr < math.inf, "at least 0"),
-        (
-            "schedule.interval",
-            s.interval,
-            s.name != "plateau" or s.interval == "epoch",
-            "'epoch' for the plateau schedule",
-        ),
-        ("schedule.patience_epochs", s.patience_epochs, s.patience_epochs >= 0, "at least 0"),
         ("schedule.decay_epochs", s.decay_epochs, s.decay_epochs > 0, "above 0"),
     ]
     for name, value, fine, rule in rules:

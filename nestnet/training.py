@@ -23,7 +23,6 @@ from nestnet.data import EpochBatches, ImageData, eval_loader, load_data, train_
 from nestnet.export import export
 from nestnet.mode import Mode
 from nestnet.motivation import Condition, LossDecrease
-from nestnet.nested import NestedModel
 from nestnet.optim import fill_momentum, share_step_counts
 from nestnet.progress import Progress
 from nestnet.run_directory import RunDirectory, network
@@ -72,7 +71,7 @@ class Trainer:
                 metrics = self.epoch() | self.evaluate()
                 self.epochs_done += 1
                 if self.config.schedule.interval == "epoch" and self.schedule is not None:
-                    self.schedule.step(self.epochs_done, metric=metrics["base_top1"])
+                    self.schedule.step(self.epochs_done)
                 self.run.metrics.add(**metrics)
                 self.run.save_checkpoint(self.state())
                 self.progress.epoch_done(metrics)
@@ -110,7 +109,7 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor, mode: Mode) -> float:
         """Train the subnet of `mode` on one batch; returns its loss."""
         images, labels = self.to_device(images), labels.to(self.device, non_blocking=True)
-        with self.autocast():
+        with autocast(self.device, self.config.precision):
             loss = F.cross_entropy(self.net(images, mode), labels)
         self.optimizer.zero_grad()
         loss.backward()
@@ -121,10 +120,7 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Both subnets' top-1 on the test images, in percent."""
-        self.net.eval()
-        batches = ((self.to_device(images), labels.to(self.device)) for images, labels in self.test_batches)
-        with self.autocast():
-            accuracies = top1(self.net, batches)
+        accuracies = top1(self.net.eval(), self.test_batches, device=self.device, precision=self.config.precision)
         return {f"{mode}_top1": accuracy for mode, accuracy in accuracies.items()}
 
     def export(self, mode: Mode, path: Path) -> None:
@@ -157,9 +153,6 @@ class Trainer:
         memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
         return images.to(self.device, non_blocking=True, memory_format=memory_format)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-
     def _stop_unless_finite(self, loss: float, mode: Mode) -> None:
         if not math.isfinite(loss):
             lr = self.config.optimizer.lr
@@ -172,15 +165,28 @@ class Trainer:
 
 @torch.inference_mode()
 def top1(
-    net: NestedModel, batches: Iterable[tuple[Tensor, Tensor]], modes: Iterable[Mode] = tuple(Mode)
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    modes: Iterable[Mode] = tuple(Mode),
+    *,
+    device: torch.device,
+    precision: str = "float32",
 ) -> dict[Mode, float]:
     """The share of images, in percent, for which the subnet of each mode gives the right class the largest logit."""
     correct, total = dict.fromkeys(modes, 0), 0
     for images, labels in batches:
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         total += len(labels)
         for mode in correct:
-            correct[mode] += int((net(images, mode).argmax(dim=1) == labels).sum())
+            with autocast(device, precision):
+                logits = net(images, mode)
+            correct[mode] += int((logits.argmax(dim=1) == labels).sum())
     return {mode: 100 * count / total for mode, count in correct.items()}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Autocast to bfloat16, or nothing for `"float32"`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def make_optimizer(module: nn.Module, config: Config) -> Optimizer:
@@ -210,7 +216,6 @@ def make_schedule(optimizer: Optimizer, config: ScheduleConfig, epochs: int, ste
         decay_epochs=config.decay_epochs,
         decay_milestones=config.decay_milestones,
         decay_rate=config.decay_rate,
-        patience_epochs=config.patience_epochs,
         step_on_epochs=config.interval == "epoch",
         updates_per_epoch=steps_an_epoch,
     )

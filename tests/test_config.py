@@ -53,7 +53,6 @@ def test_what_is_written_reads_back(tmp_path):
         ("--optimizer.step_count both", "optimizer.step_count = both: it must be one of own, literal"),
         ("--schedule.name cosin", "schedule.name = cosin: it must be one of cosine, "),
         ("--schedule.warmup_epochs 20", "schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20"),
-        ("--schedule.name plateau", "schedule.interval = 'step': it must be 'epoch' for the plateau schedule"),
         ("--model.drop_rate abc", "model.drop_rate = abc: it must be a list or a number or null"),
         ("--channels_last maybe", "channels_last = maybe: it must be true or false"),
         ("--precision half", "precision = half: it must be one of float32, bfloat16"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 from nestnet import LossDecrease, Mode, config
@@ -88,7 +89,9 @@ def test_evaluate_export_and_plot(run_dir, capsys, tmp_path):
         assert capsys.readouterr().out == f"{name} ({mode}): top-1 {float(last[f'{mode}_top1']):.2f} %\n"
         output = tmp_path / f"{name}.safetensors"
         assert main(["export", str(run_dir), "--mode", mode, "--output", str(output)]) == 0
-        assert f'timm.create_model("{name}", num_classes=10, checkpoint_path="{output}")' in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert printed == f'timm.create_model("{name}", num_classes=10, in_chans=1, checkpoint_path="{output}")\n'
+        assert eval(printed, {"timm": timm}).num_classes == 10
         assert output.read_bytes() == (run_dir / f"{mode}.safetensors").read_bytes()
     assert main(["plot", str(run_dir), "--output", str(tmp_path / "run.png")]) == 0
     assert (tmp_path / "run.png").stat().st_size > 10_000
@@ -198,14 +201,26 @@ def test_schedule_moves_the_learning_rate_as_timm_does():
     assert Trainer(replace(run, schedule=config.ScheduleConfig())).optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_plateau_watches_the_base(tmp_path):
-    arguments = ["--schedule.name", "plateau", "--schedule.interval", "epoch", "--schedule.patience_epochs", "0"]
-    path = tmp_path / "run"
-    # nothing is learned at this rate, so that top-1 never rises after the first epoch
-    assert main(["train", *QUICK, *arguments, "--epochs", "4", "--optimizer.lr", "1e-12", "--run_dir", str(path)]) == 0
-    lrs = [float(row["lr"]) for row in read_table(path / "steps.csv")]
-    assert lrs[0] == 1e-12
-    assert lrs[-1] < 1e-12
+def test_the_folder_config_trains_on_jpeg_files(tmp_path, capsys):
+    for part, count in (("train", 6), ("test", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.jpg")
+    arguments = ["--config", str(DIGITS.with_name("cifar10_folder_resnet20_32.yaml")), "--epochs", "2"]
+    arguments += ["--data.root", str(tmp_path / "images"), "--data.batch_size", "4", "--run_dir", str(tmp_path / "run")]
+    assert main(["train", *arguments]) == 0
+    assert len(read_table(tmp_path / "run" / "steps.csv")) == 6
+    found = read_metadata(tmp_path / "run" / "base.safetensors")
+    assert json.loads(found["class_names"]) == ["cat", "dog"]
+    assert json.loads(found["mean"]) == [0.4914, 0.4822, 0.4465], "CIFAR-10's, as of the network"
+    (tmp_path / "images" / "train" / "cat" / "3.jpg").write_bytes(b"cut short")
+    for workers in ("0", "1"):
+        assert main(["train", *arguments[:-1], str(tmp_path / f"run{workers}"), "--data.workers", workers]) == 2
+        error = capsys.readouterr().err
+        assert "3.jpg cannot be read as an image" in error
+        assert error.count("\n") == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
@@ -236,6 +251,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': it cannot be made: Not a directory"),
         (["evaluate", "/absent", "--mode", "base"], "/absent is no run directory: it has no config.yaml"),
         (["plot", "/absent"], "/absent is no run directory: it has no steps.csv"),
+        (["evaluate", "runs/x"], "the following arguments are required: --mode; see `nestnet evaluate --help`"),
+        (["export", "runs/x", "--mode", "small", "--output", "x"], "argument --mode: invalid choice: 'small'"),
+        (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
         (["fly"], "'fly' is no verb; there are train, evaluate, export, plot, check"),
     ],
@@ -291,7 +309,10 @@ def test_top1_counts_every_image():
             return x if mode is Mode.BASE else -x
 
     batches = [(torch.eye(3), torch.tensor([0, 1, 0])), (torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0]))]
-    assert top1(Fixed(), batches) == {Mode.BASE: 50.0, Mode.MOTIVATED: pytest.approx(100 * 2 / 4)}
+    assert top1(Fixed(), batches, device=torch.device("cpu")) == {
+        Mode.BASE: 50.0,
+        Mode.MOTIVATED: pytest.approx(100 * 2 / 4),
+    }
 
 
 @pytest.mark.slow
