@@ -44,7 +44,7 @@ def measure(case: Case, modes: list[Mode], device: torch.device) -> dict[str, li
     """Seconds of each batch by each of the ways."""
     torch.manual_seed(0)
     net, (images, labels) = case.nested(device), case.batch(device)
-    optimizer, reference = sgd(net), CopyReference(net, sgd)
+    optimizer, reference = sgd(net), CopyReference(net, sgd, step_count="literal")
     alone = {mode: net.standalone(mode) for mode in Mode}
     alone_steps = {mode: partial(step, model, sgd(model), images, labels) for mode, model in alone.items()}
 
@@ -69,7 +69,7 @@ def measure(case: Case, modes: list[Mode], device: torch.device) -> dict[str, li
 def held(case: Case, device: torch.device) -> dict[str, dict[str, int]]:
     """Bytes of weights, optimizer state, and gradients after a base and after a motivated step, of each way."""
     net, (images, labels) = case.nested(device), case.batch(device)
-    reference, counts = CopyReference(net, sgd), {}
+    reference, counts = CopyReference(net, sgd, step_count="literal"), {}
     for mode in (Mode.BASE, Mode.MOTIVATED, Mode.BASE):
         reference.step(images, labels, mode, nn.functional.cross_entropy)
     counts["copy-based"] = {

@@ -25,13 +25,13 @@ class Progress:
             progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("loss {task.fields[loss]:.3f}  {task.fields[mode]}"),
+            progress.TextColumn("{task.fields[status]:<22}"),
             progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=steps, epoch=1, epochs=epochs, loss=float("nan"), mode="")
+        self.task = self.bar.add_task("", total=steps, epoch=1, epochs=epochs, status="")
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -50,7 +50,7 @@ class Progress:
         )
 
     def step_done(self, loss: float, mode: Mode) -> None:
-        self.bar.update(self.task, advance=1, loss=loss, mode=str(mode))
+        self.bar.update(self.task, advance=1, status=f"loss {loss:.3f}  {mode}")
 
     def epoch_done(self, metrics: dict[str, float]) -> None:
         self.console.print(
@@ -58,4 +58,5 @@ class Progress:
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s"
         )
-        self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, epochs=self.epochs, loss=float("nan"), mode="")
+        if metrics["epoch"] < self.epochs:
+            self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, epochs=self.epochs, status="")
