@@ -111,6 +111,9 @@ class Conv2d(Layer):
         )
 
 
+STATISTICS = ("private", "shared")
+
+
 class BatchNorm2d(Layer):
     """Normalises `[B, c, H, W]` in base mode, `[B, C, H, W]` in motivated mode, as `nn.BatchNorm2d`.
 

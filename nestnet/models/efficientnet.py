@@ -12,10 +12,20 @@ import torch.nn.functional as F
 from timm.layers import make_divisible
 from torch import Tensor, nn
 
-from nestnet.layers import DEPTH_MAPS, BatchNorm2d, Conv2d, Dropout, DropPath, Linear, Stage, depth_map, drop_path_rates
+from nestnet.layers import (
+    DEPTH_MAPS,
+    STATISTICS,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    DropPath,
+    Linear,
+    Stage,
+    depth_map,
+    drop_path_rates,
+)
 from nestnet.mode import Mode, PerMode, Rate, Size
 from nestnet.models.registry import Architecture, choice, per_mode, register
-from nestnet.models.resnet import STATISTICS
 from nestnet.nested import NestedModel
 
 

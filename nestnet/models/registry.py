@@ -65,7 +65,7 @@ def create_model(
         motivated: of the big one. Any base fits in any network of its family that is at least as big.
         num_classes: outputs of the head.
         in_chans: channels of the images.
-        options: all families: `batch_norm="private" | "shared"` (running statistics; not for ViT), `drop_rate` (before the
+        options: all families: `batch_norm="private" | "shared"` (running statistics; a ViT has none), `drop_rate` (before the
             head) and `drop_path_rate` (stochastic depth), each one number or one a mode `[base, motivated]`.
             ResNets and EfficientNets: `depth_map="last" | "first"`, where a stage's last base block lies.
             ViT: `img_size`, `qkv_map="heads" | "prefix"`, `pos_drop_rate`, `proj_drop_rate`, `attn_drop_rate`.

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nestnet.layers import DEPTH_MAPS, BatchNorm2d, Dropout, DropPath, Stage, depth_map, drop_path_rates
+from nestnet.layers import DEPTH_MAPS, STATISTICS, BatchNorm2d, Dropout, DropPath, Stage, depth_map, drop_path_rates
 from nestnet.mode import Mode, PerMode, Rate, Size
 from nestnet.models.registry import Architecture, choice, per_mode, register
 from nestnet.nested import NestedModel
-
-STATISTICS = ("private", "shared")
 
 
 @dataclass(frozen=True)

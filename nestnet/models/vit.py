@@ -14,7 +14,7 @@ from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from nestnet.blocks import in_mode, weight
-from nestnet.layers import Conv2d, Dropout, DropPath, LayerNorm, Linear
+from nestnet.layers import STATISTICS, Conv2d, Dropout, DropPath, LayerNorm, Linear
 from nestnet.mode import Mode, PerMode, Rate, Size
 from nestnet.models.registry import Architecture, choice, per_mode, register
 from nestnet.nested import NestedModel
@@ -42,6 +42,7 @@ class ViTArchitecture(Architecture):
         in_chans: int,
         img_size: int | tuple[int, int] = 224,
         qkv_map: str = "heads",
+        batch_norm: str = "private",
         drop_rate: float | list[float] = 0.0,
         pos_drop_rate: float | list[float] = 0.0,
         proj_drop_rate: float | list[float] = 0.0,
@@ -49,6 +50,7 @@ class ViTArchitecture(Architecture):
         drop_path_rate: float | list[float] = 0.0,
     ) -> NestedModel:
         choice("qkv_map", qkv_map, QKV_MAPS)
+        choice("batch_norm", batch_norm, STATISTICS)  # there is none in a ViT, so that either value is true of it
         height, width = to_2tuple(img_size)
         if not all(isinstance(side, int) and side >= PATCH for side in (height, width)):
             raise ValueError(
