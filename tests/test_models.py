@@ -239,7 +239,7 @@ def test_equal_networks_nest():
     ("arguments", "options", "message"),
     [
         (("resnet21", "resnet32"), {}, "base = 'resnet21' is no known architecture; did you mean resnet"),
-        (("resnet20", "vit"), {}, "motivated = 'vit' is no known architecture; known are resnet20, "),
+        (("resnet20", "vit"), {}, "motivated = 'vit' is no known architecture; known are "),
         (
             ("resnet20", "vit_tiny_patch16_224"),
             {},
