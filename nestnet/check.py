@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nestnet.config import Config
+from nestnet.data import EpochBatches
 from nestnet.mode import Mode
 from nestnet.reference import Comparison, check_against_reference
 from nestnet.training import Trainer, make_optimizer
@@ -37,8 +38,10 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
 
 
 def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    sampler = trainer.train_batches.batch_sampler
+    assert isinstance(sampler, EpochBatches)
     for epoch in itertools.count():
-        trainer.train_batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        sampler.set_epoch(epoch)
         for images, labels in trainer.train_batches:
             yield trainer.to_device(images), labels.to(trainer.device)
 

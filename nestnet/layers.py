@@ -6,6 +6,7 @@ dimension. Weights are created uninitialised: `nestnet.create_model` fills them 
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -171,7 +172,7 @@ class BatchNorm2d(Layer):
             else:
                 yield name, placement
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A state of timm's motivated model has no private statistics: they start from its first entries."""
         own = [name for name in self._buffers if name.startswith("base_")]
         if own and not any(prefix + name in state_dict for name in own):

@@ -229,9 +229,9 @@ def check_against_reference(
     if prepare is not None:
         prepare(optimizer)
     comparison, ends, loss = Comparison(), set(epoch_ends), None
-    sequence = None if callable(modes) else iter(modes)
+    next_mode = modes if callable(modes) else _in_turn(modes)
     for images, labels in batches:
-        mode = modes(loss) if callable(modes) else next(sequence)  # type: ignore[arg-type]
+        mode = next_mode(loss)
         random_state = torch.get_rng_state()
         loss = _nested_step(net, optimizer, images, labels, mode, loss_function)
         torch.set_rng_state(random_state)  # so that both drop the same activations
@@ -245,6 +245,12 @@ def check_against_reference(
     comparison.switches = reference.switches
     _compare(comparison, net, optimizer, reference)
     return comparison
+
+
+def _in_turn(modes: Iterable[Mode]) -> Callable[[float | None], Mode]:
+    """A fixed sequence as a function of the last loss."""
+    sequence = iter(modes)
+    return lambda loss: next(sequence)
 
 
 def _nested_step(

@@ -54,7 +54,10 @@ def test_packed_qkv_takes_part_of_each_of_q_k_and_v():
 @given(sizes(), sizes(), st.booleans(), st.sampled_from([1, 3]), st.sampled_from([1, 2]))
 def test_conv_is_torch_s_in_both_modes(inputs, outputs, bias, kernel, stride):
     layer = filled(Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias))
-    make = lambda m: nn.Conv2d(inputs.of(m), outputs.of(m), kernel, stride, kernel // 2, bias=bias)  # noqa: E731
+
+    def make(m):
+        return nn.Conv2d(inputs.of(m), outputs.of(m), kernel, stride, kernel // 2, bias=bias)
+
     for mode, twin in twins(layer, make):
         x = torch.randn(2, inputs.of(mode), 5, 5)
         torch.testing.assert_close(layer(x, mode), twin(x))
@@ -64,7 +67,10 @@ def test_conv_is_torch_s_in_both_modes(inputs, outputs, bias, kernel, stride):
 def test_depthwise_conv_and_more_groups_of_the_same_width(groups, width):
     channels = Size(width * groups.base, width * groups.motivated)
     layer = filled(Conv2d(channels, channels, 3, padding=1, groups=groups))
-    make = lambda m: nn.Conv2d(channels.of(m), channels.of(m), 3, padding=1, groups=groups.of(m))  # noqa: E731
+
+    def make(m):
+        return nn.Conv2d(channels.of(m), channels.of(m), 3, padding=1, groups=groups.of(m))
+
     for mode, twin in twins(layer, make):
         x = torch.randn(2, channels.of(mode), 4, 4)
         torch.testing.assert_close(layer(x, mode), twin(x))
