@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from nestnet.blocks import NestedParameter
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel, whole_name
-from nestnet.optim import is_scalar, share_step_counts
+from nestnet.optim import fill_momentum, is_scalar, share_step_counts
 from nestnet.weights_map import Placement
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
@@ -42,6 +42,8 @@ class CopyReference:
         self.weights_map = net.weights_map
         self.models = {mode: net.standalone(mode) for mode in Mode}
         self.optimizers = {mode: make_optimizer(model) for mode, model in self.models.items()}
+        for optimizer in self.optimizers.values():
+            fill_momentum(optimizer)
         self.parameters = {mode: dict(model.named_parameters()) for mode, model in self.models.items()}
         self.own_counts = step_count == "own"
         self.own_scalars: dict[str, dict[str, Any]] = {}
@@ -224,6 +226,7 @@ def check_against_reference(
         raise ValueError(f"step_count = {step_count!r}: it must be one of {', '.join(STEP_COUNTS)}")
     reference = CopyReference(net, make_optimizer, step_count=step_count)
     optimizer = make_optimizer(net)
+    fill_momentum(optimizer)
     if step_count == "literal":
         share_step_counts(optimizer, net)
     if prepare is not None:

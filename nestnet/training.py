@@ -42,8 +42,8 @@ class Trainer:
         self.images = load_data(config.data, config.model)
         self.config = config = resolved(config, self.images)
         torch.manual_seed(config.seed)
-        memory_format = torch.channels_last if config.channels_last else torch.preserve_format
-        self.net = network(config).to(self.device).to(memory_format=memory_format)
+        self.memory_format = torch.channels_last if config.channels_last else torch.preserve_format
+        self.net = network(config).to(self.device).to(memory_format=self.memory_format)
         self.optimizer = make_optimizer(self.net, config)
         if config.optimizer.step_count == "literal":
             share_step_counts(self.optimizer, self.net)
@@ -150,8 +150,7 @@ class Trainer:
         }
 
     def to_device(self, images: Tensor) -> Tensor:
-        memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
-        return images.to(self.device, non_blocking=True, memory_format=memory_format)
+        return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
 
     def _stop_unless_finite(self, loss: float, mode: Mode) -> None:
         if not math.isfinite(loss):

@@ -62,6 +62,18 @@ def test_bit_identical_when_each_part_counts_its_own_steps(family, optimizer):
     assert comparison.identical, comparison
 
 
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_fused_sgd(family):
+    modes = [Mode.BASE, Mode.MOTIVATED, Mode.BASE, Mode.MOTIVATED]
+    comparison = check_against_reference(
+        make(family),
+        lambda module: torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, fused=True),
+        [batch() for _ in modes],
+        modes,
+    )
+    assert max(comparison.differences.values()) < 1e-6, comparison
+
+
 @pytest.mark.parametrize("options", [{"batch_norm": "private"}, {"batch_norm": "shared"}])
 def test_lamb_on_resnets(options):
     comparison = compare("resnet", "lamb", **options)
