@@ -3,18 +3,40 @@
 from nestnet.export import export
 from nestnet.mode import Mode
 from nestnet.models import create_model, list_models
-from nestnet.motivation import Condition, LossDecrease
+from nestnet.motivation import (
+    Always,
+    Condition,
+    EMADecrease,
+    GradientNormIncrease,
+    HeldOutLossDecrease,
+    LossDecrease,
+    Never,
+    Periodic,
+    RandomBatches,
+    RandomLike,
+    register_condition,
+)
 from nestnet.nested import NestedModel, Subnet
 from nestnet.optim import fill_momentum, share_step_counts
+from nestnet.pretrained import load_weights
+from nestnet.recalibration import recalibrate
 from nestnet.version import __version__
 from nestnet.weights_map import Placement, WeightsMap
 
 __all__ = [
+    "Always",
     "Condition",
+    "EMADecrease",
+    "GradientNormIncrease",
+    "HeldOutLossDecrease",
     "LossDecrease",
     "Mode",
     "NestedModel",
+    "Never",
+    "Periodic",
     "Placement",
+    "RandomBatches",
+    "RandomLike",
     "Subnet",
     "WeightsMap",
     "__version__",
@@ -22,5 +44,8 @@ __all__ = [
     "export",
     "fill_momentum",
     "list_models",
+    "load_weights",
+    "recalibrate",
+    "register_condition",
     "share_step_counts",
 ]

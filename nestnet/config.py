@@ -5,6 +5,8 @@ The only file that calls jsonargparse. Every field says its unit, its range and 
 
 import dataclasses
 import difflib
+import itertools
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -15,8 +17,11 @@ import jsonargparse
 import yaml
 from timm.optim import list_optimizers
 
+from nestnet.motivation import CONDITIONS
+
 Pair = float | list[float]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
+DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
 
 
 @dataclass
@@ -49,18 +54,32 @@ class ModelConfig:
     """ViT: dropout of the attention weights."""
     zero_init_last: bool | None = None
     """ResNet: whether each block's last BatchNorm starts at 0."""
+    base_weights: str | None = None
+    """Start the base from an export or another checkpoint file of that network, or, with `timm`, from the weights that timm
+    downloads for it. A head for other classes is made anew."""
+    motivated_weights: str | None = None
+    """Likewise the motivated network, of which the base is a part; `base_weights` are then written over that part."""
 
 
 @dataclass
 class DataConfig:
     """The images."""
 
-    name: Literal["digits", "folder"] = "digits"
-    """`digits`: the 1,797 scikit-learn digits, 8 x 8 grey pixels, a fifth held out. `folder`: images of your own."""
+    name: DataName = "digits"
+    """`digits`: the 1,797 scikit-learn digits, 8 x 8 grey pixels, a fifth held out. `cifar10`, `cifar100`, `flowers102`,
+    `oxford_pets`: as torchvision stores them below `root`. `imagenet`: `train/` and `val/` with a folder for each WordNet
+    id. `folder`: images of your own."""
     root: str | None = None
-    """folder: holds `train/` and `test/` or `val/`, each with a folder of images a class."""
+    """Where the images lie. folder: it holds `train/` and `test/` or `val/`, each with a folder of images a class. null:
+    `data`, but a folder must be named."""
+    download: bool = False
+    """Whether torchvision may download what is not there (CIFAR, Flowers, Pets)."""
     img_size: int | None = None
-    """Height and width in pixels that images are brought to; null: 8 for digits, 224 for a folder."""
+    """Height and width in pixels that training images are brought to; null: 8 for digits, 32 for CIFAR, else 224."""
+    eval_img_size: int | None = None
+    """The same for test images; null: `img_size`."""
+    crop_pct: float | None = None
+    """The part of a large test image's shorter side that is kept, above 0, at most 1; null: timm's of the network."""
     batch_size: int = 128
     """Images a training step, at least 2. A last, smaller batch of an epoch is left out."""
     eval_batch_size: int = 256
@@ -68,14 +87,38 @@ class DataConfig:
     augment: Augmentation | None = None
     """Training images. `shift`: padded by an eighth and cropped at random. `crop`: that and a random flip, usual for
     small images. `resized_crop`: a random part, flipped at random, usual for large ones. null: `shift` for digits, `crop`
-    for a folder up to 64 pixels, else `resized_crop`."""
+    up to 64 pixels, else `resized_crop`."""
+    auto_augment: str | None = None
+    """After that: `cifar10` or `imagenet`, AutoAugment's policies for them, or timm's RandAugment, such as
+    `rand-m9-mstd0.5-inc1`. For colour images."""
+    random_erasing: float = 0.0
+    """The probability that a random rectangle of an image is filled with noise (timm's), from 0 to 1."""
+    mixup: float = 0.0
+    """Alpha of Mixup (timm's): 0 for none; usual are 0.1 to 0.8."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (timm's): 0 for none; usual is 1. With both, each batch gets one of them."""
+    mixup_prob: float = 1.0
+    """The probability that a batch is mixed, from 0 to 1."""
+    repeats: int = 1
+    """Repeated augmentation: how often an epoch has each of its images, differently augmented, at least 1. The epoch stays
+    as long; it has fewer different images."""
     mean: list[float] | None = None
-    """Of each channel of images with values from 0 to 1, by which they are normalised; null: timm's of the motivated
-    network (digits: those of the training images)."""
+    """Of each channel of images with values from 0 to 1, by which they are normalised; null: those of the data set
+    (digits, CIFAR), else timm's of the motivated network."""
     std: list[float] | None = None
     """Likewise."""
     workers: int = 0
     """Processes that read images; 0 reads them in the training process."""
+
+
+@dataclass
+class LossConfig:
+    """The loss that is trained."""
+
+    name: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """`bce`: binary cross entropy of each class (timm's), averaged over the classes."""
+    label_smoothing: float = 0.0
+    """The part of a label that is spread over all classes, from 0 to below 1."""
 
 
 @dataclass
@@ -123,12 +166,30 @@ class ScheduleConfig:
 
 @dataclass
 class MotivationConfig:
-    """What motivates."""
+    """What motivates: which of the two networks a batch trains."""
 
-    name: Literal["loss_decrease"] = "loss_decrease"
-    """`loss_decrease`: k falling losses in a row."""
+    name: str = "loss_decrease"
+    """`loss_decrease`: k falling losses in a row, the paper's. `ema_decrease`: k falls of the loss's moving average.
+    `held_out_loss_decrease`: k falling losses on one batch of training images that is kept out of training.
+    `gradient_norm_increase`: k rising gradient norms. `random`: a random number of random batches in each epoch (the
+    paper's experiment A). `random_like`: random batches, as many as in earlier runs (experiment B). `periodic`: every
+    period-th batch. `always`, `never`: classical training of the motivated or the base network. `joint`: both
+    networks at every batch. Others: `nestnet.register_condition`."""
     k: int = 2
-    """At least 1. About one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3."""
+    """At least 1. With falling losses about one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3."""
+    decay: float | None = None
+    """ema_decrease: the average's share of itself at each batch, from 0 to below 1; null: 0.9."""
+    min_drop: float | None = None
+    """ema_decrease: the smallest relative fall that counts; null: 0.002."""
+    period: int | None = None
+    """periodic: every how many batches; null: (k+1)!, as often as k falling losses are expected."""
+    runs: list[str] | None = None
+    """random_like: the run directories whose motivated batches are counted."""
+    distillation: float | None = None
+    """joint: the share of the motivated network's output, against that of the labels, in the base's targets, from 0 to 1;
+    null: 0. At 1 the base learns from the motivated network alone (in-place distillation)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of a condition of your own."""
 
 
 @dataclass
@@ -137,6 +198,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     motivation: MotivationConfig = field(default_factory=MotivationConfig)
@@ -151,15 +213,22 @@ class Config:
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: autocast. It pays on GPUs and on CPUs with AMX or AVX512-BF16."""
     channels_last: bool = False
-    """Memory format of images and convolutions. It pays with bfloat16, and for convolutions on GPUs."""
+    """Memory format of images and convolutions. It pays for convolutional networks."""
+    recalibration_batches: int = 0
+    """Training batches on which the BatchNorm statistics of each network are computed anew before each evaluation and for
+    the exports; 0: the running statistics are used."""
+    snapshot_steps: int = 0
+    """Batches between the snapshots of the base's weights that `nestnet dynamics` draws; 0: none."""
 
 
-SECTIONS = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
-SECTIONS |= {"motivation": MotivationConfig}
+SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "loss": LossConfig, "optimizer": OptimizerConfig}
+SECTIONS |= {"schedule": ScheduleConfig, "motivation": MotivationConfig}
 
 
 def parse(arguments: list[str], *, prog: str = "nestnet train") -> Config:
     """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
+
+    A file may start from others: `include: FILE`, or a list of them, taken from its own folder; its own fields go over theirs.
 
     Raises:
         ValueError: for an unknown key, a value of the wrong type or out of range, or an absent file: one line that names
@@ -169,9 +238,8 @@ def parse(arguments: list[str], *, prog: str = "nestnet train") -> Config:
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="Train a nested network.")
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
     parser.add_class_arguments(Config)
-    _check_options(arguments)
     try:
-        namespace = parser.parse_args(arguments)
+        namespace = parser.parse_args(_expanded(arguments))
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
     namespace.pop("config", None)
@@ -194,65 +262,93 @@ def checked(config: Config) -> Config:
     Raises:
         ValueError: naming the first field that is not, its value, and the rule.
     """
-    c, d, o, s = config, config.data, config.optimizer, config.schedule
-    optimizers = [
-        str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])
-    ]  # these need packages of their own
+    c, d, o, s, m = config, config.data, config.optimizer, config.schedule, config.motivation
+    # timm's optimizers but for those that need packages of their own
+    optimizers = [str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])]
     near = difflib.get_close_matches(o.name, optimizers, n=3) or ["momentum", "adamw", "rmsprop", "lamb"]
+    conditions = [*CONDITIONS, "joint"]
+    condition = difflib.get_close_matches(m.name, conditions, n=1)[:1] or conditions
+    mixed, size = d.mixup > 0 or d.cutmix > 0, d.batch_size
     rules: list[tuple[str, Any, bool, str]] = [
         ("epochs", c.epochs, c.epochs >= 1, "at least 1"),
         ("seed", c.seed, 0 <= c.seed < 2**32, "from 0 to 4294967295"),
-        ("motivation.k", c.motivation.k, c.motivation.k >= 1, "at least 1, the falling losses that motivate"),
+        ("recalibration_batches", c.recalibration_batches, c.recalibration_batches >= 0, "at least 0"),
+        ("snapshot_steps", c.snapshot_steps, c.snapshot_steps >= 0, "at least 0"),
+        ("motivation.name", m.name, m.name in conditions, f"a condition, such as {', '.join(condition)}"),
+        ("motivation.k", m.k, m.k >= 1, "at least 1, the falling losses that motivate"),
+        ("motivation.decay", m.decay, m.decay is None or 0 <= m.decay < 1, "from 0 to below 1"),
+        ("motivation.min_drop", m.min_drop, m.min_drop is None or 0 <= m.min_drop < 1, "from 0 to below 1"),
+        ("motivation.period", m.period, m.period is None or m.period >= 1, "at least 1"),
+        ("motivation.runs", m.runs, m.runs is None or len(m.runs) > 0, "a list of run directories"),
+        ("motivation.runs", m.runs, m.name != "random_like" or m.runs is not None, "a list of run directories"),
+        ("motivation.distillation", m.distillation, 0 <= (m.distillation or 0) <= 1, "from 0 to 1"),
         ("data.root", d.root, d.name != "folder" or d.root is not None, "a folder of images: give --data.root FOLDER"),
-        ("data.batch_size", d.batch_size, d.batch_size >= 2, "at least 2, BatchNorm needs more than one image"),
+        ("data.batch_size", size, size >= 2, "at least 2, BatchNorm needs more than one image"),
+        ("data.batch_size", size, not mixed or size % 2 == 0, "even, Mixup and CutMix mix pairs"),
         ("data.eval_batch_size", d.eval_batch_size, d.eval_batch_size >= 1, "at least 1"),
         ("data.img_size", d.img_size, d.img_size is None or d.img_size >= 1, "at least 1 pixel"),
+        ("data.eval_img_size", d.eval_img_size, d.eval_img_size is None or d.eval_img_size >= 1, "at least 1 pixel"),
+        ("data.crop_pct", d.crop_pct, d.crop_pct is None or 0 < d.crop_pct <= 1, "above 0, at most 1"),
+        ("data.auto_augment", d.auto_augment, _is_policy(d.auto_augment), AUTO_AUGMENT_RULE),
+        ("data.random_erasing", d.random_erasing, 0 <= d.random_erasing <= 1, "from 0 to 1"),
+        ("data.mixup", d.mixup, 0 <= d.mixup < math.inf, "at least 0"),
+        ("data.cutmix", d.cutmix, 0 <= d.cutmix < math.inf, "at least 0"),
+        ("data.mixup_prob", d.mixup_prob, 0 <= d.mixup_prob <= 1, "from 0 to 1"),
+        ("data.repeats", d.repeats, d.repeats >= 1, "at least 1"),
         ("data.workers", d.workers, d.workers >= 0, "at least 0"),
         ("data.std", d.std, d.std is None or all(value > 0 for value in d.std), "above 0 for each channel"),
+        ("loss.label_smoothing", c.loss.label_smoothing, 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
         ("optimizer.name", o.name, o.name in optimizers, f"an optimizer of timm's, such as {', '.join(near)}"),
         ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "above 0"),
         ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
         ("optimizer.momentum", o.momentum, 0 <= o.momentum < 1, "from 0 to below 1"),
-        (
-            "optimizer.clip_grad",
-            o.clip_grad,
-            o.clip_grad is None or o.clip_grad > 0,
-            "above 0, or null for no clipping",
-        ),
-        (
-            "schedule.warmup_epochs",
-            s.warmup_epochs,
-            0 <= s.warmup_epochs < c.epochs,
-            f"from 0 to below epochs = {c.epochs}",
-        ),
+        ("optimizer.clip_grad", o.clip_grad, o.clip_grad is None or o.clip_grad > 0, "above 0, or null for no clipping"),
+        ("schedule.warmup_epochs", s.warmup_epochs, 0 <= s.warmup_epochs < c.epochs, f"from 0 to below epochs = {c.epochs}"),
         ("schedule.warmup_lr", s.warmup_lr, 0 <= s.warmup_lr < math.inf, "at least 0"),
         ("schedule.min_lr", s.min_lr, 0 <= s.min_lr < math.inf, "at least 0"),
         ("schedule.decay_epochs", s.decay_epochs, s.decay_epochs > 0, "above 0"),
-    ]
+    ]  # fmt: skip
     for name, value, fine, rule in rules:
         if not fine:
             raise ValueError(f"{name} = {'null' if value is None else repr(value)}: it must be {rule}")
     return config
 
 
-def _check_options(arguments: list[str]) -> None:
-    """Refuse unknown names with the nearest right one, in the arguments and in the YAML files that they name.
+AUTO_AUGMENT_RULE = "cifar10, imagenet, or timm's RandAugment by its magnitude m (0 to 10) such as rand-m9-mstd0.5-inc1"
 
-    jsonargparse refuses most of them too, but passes over a section that is no mapping (`model: 3`).
+
+def _is_policy(name: str | None) -> bool:
+    """Whether this is a policy of AutoAugment's or timm's notation of RandAugment; timm itself passes over what it does
+    not know."""
+    pattern = r"cifar10|imagenet|rand(-(m(10|\d)|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]))+"
+    return name is None or re.fullmatch(pattern, name) is not None
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """The arguments with the contents of configuration files in place of their names.
+
+    Unknown names are refused with the nearest right one. jsonargparse refuses most of them too, but passes over a section
+    that is no mapping (`model: 3`).
     """
     names = {"config", "help", "print_config", *(f.name for f in dataclasses.fields(Config) if f.name not in SECTIONS)}
     names |= {f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
-    previous = ""
+    expanded, previous = [], ""
     for argument in arguments:
         name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name not in names:
             raise ValueError(f"--{name} is no option{_nearest(name, names)}")
         if path := argument if previous == "--config" else value if argument.startswith("--config=") else "":
-            _check_file(Path(path), names)
+            expanded += [f"--config={json.dumps(content, default=str)}" for content in _contents(Path(path), names)]
+        elif argument != "--config":
+            expanded.append(argument)
         previous = argument
+    return [*expanded, "--config"] if previous == "--config" else expanded
 
 
-def _check_file(path: Path, names: set[str]) -> None:
+def _contents(path: Path, names: set[str], includers: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+    """What a file includes, and then its own fields."""
+    if path.resolve() in includers:
+        raise ValueError(f"include in {includers[-1]}: {path} includes itself")
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -260,12 +356,18 @@ def _check_file(path: Path, names: set[str]) -> None:
         raise ValueError(f"config = {str(path)!r}: cannot be read as YAML: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"config = {str(path)!r}: it must hold fields of a run, and holds {content or 'nothing'}")
+    included = content.pop("include", [])
+    included = [included] if isinstance(included, str) else included
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+        raise ValueError(f"include = {included!r} in {path}: it must be the name of a file, or a list of such names")
     for key, value in content.items():
         if key in SECTIONS and value is not None and not isinstance(value, dict):
             raise ValueError(f"{key} = {value!r} in {path}: it must be a section of `key: value` lines")
         for name in [f"{key}.{sub}" for sub in value or ()] if key in SECTIONS else [str(key)]:
             if name not in names:
                 raise ValueError(f"{name} in {path} is no field{_nearest(name, names)}")
+    before = [_contents(path.parent / name, names, (*includers, path.resolve())) for name in included]
+    return [*itertools.chain.from_iterable(before), content]
 
 
 def _nearest(name: str, names: set[str]) -> str:

@@ -1,31 +1,34 @@
-"""Images by name: the digits that come with scikit-learn, and any folder of images.
+"""Training and test images: from a stored data set to normalised batches.
 
 A training sample's augmentation and its place in the epoch follow from (seed, epoch, index) alone, so that they are the
 same with any number of workers.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import timm
 import timm.data
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from timm.models import PretrainedCfg
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from nestnet.config import Augmentation, DataConfig, ModelConfig
+from nestnet.sources import SOURCES, Part, Source
 
 SMALL = 64
 """Images up to this many pixels a side are cropped with a border, larger ones by a random part."""
+
+Transform = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -35,30 +38,100 @@ class ImageData:
     Attributes:
         train: gives the augmented image `[C, H, W]` and the label for a key `(index, seed)`.
         test: gives the image and the label for an index.
+        train_labels: of the training images, in their order.
         class_names: in the order of the labels.
-        input_size: channels, height and width.
+        input_size: channels, height and width of training images.
+        eval_size: height and width of test images.
         mean: of each channel of images with values from 0 to 1, by which they are normalised.
         std: likewise.
         augment: which augmentation the training images get.
+        test_transform: makes a test image of a stored one.
     """
 
     train: "Augmented"
     test: Dataset[tuple[Tensor, int]]
+    train_labels: list[int]
     class_names: list[str]
     input_size: tuple[int, int, int]
+    eval_size: tuple[int, int]
     mean: list[float]
     std: list[float]
     augment: Augmentation
+    test_transform: Transform
+
+    def split(self, kept: Sequence[int], held_out: Sequence[int]) -> "ImageData":
+        """The same with some of the training images for training, and some others in place of the test images."""
+        stored = self.train.dataset
+        return replace(
+            self,
+            train=Augmented(Part(stored, kept), self.train.transform),
+            train_labels=[self.train_labels[index] for index in kept],
+            test=Plain(Part(stored, held_out), self.test_transform),
+        )
+
+    def fold(self, number: int, folds: int) -> "ImageData":
+        """Part `number`, from 0, of a cross-validation of the training images in `folds` parts with equal shares of each class.
+
+        The parts are the same for every seed.
+
+        Raises:
+            ValueError: if a class has fewer training images than there are parts.
+        """
+        counts = np.bincount(self.train_labels, minlength=len(self.class_names))
+        if counts.min() < folds:
+            rare = self.class_names[int(counts.argmin())]
+            raise ValueError(
+                f"folds = {folds}: class {rare!r} has only {counts.min()} training images; take fewer folds"
+            )
+        parts = StratifiedKFold(folds, shuffle=True, random_state=0)
+        kept, held_out = list(parts.split(np.zeros(len(self.train_labels)), self.train_labels))[number]
+        return self.split(kept.tolist(), held_out.tolist())
 
 
 def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
     """The images that the configuration names.
 
     Raises:
-        ValueError: for an absent folder, classes that differ between training and test images, or a normalisation that
-            does not have a number for each channel.
+        ValueError: for an absent folder or data set, classes that differ between training and test images, or a
+            normalisation or augmentation that does not suit the channels.
     """
-    return {"digits": _digits, "folder": _folder}[data.name](data, model)
+    source = SOURCES[data.name](data, model)
+    channels, size = source.channels, data.img_size or source.img_size
+    eval_size = data.eval_img_size or size
+    config = timm.get_pretrained_cfg(model.motivated) or PretrainedCfg()
+    mean = data.mean or source.mean or (list(config.mean) if channels == 3 else [0.5])
+    std = data.std or source.std or (list(config.std) if channels == 3 else [0.5])
+    for name, values in {"mean": mean, "std": std}.items():
+        if len(values) != channels:
+            raise ValueError(f"data.{name} = {values}: it must have a number for each of the {channels} channels")
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std), v2.ToPureTensor()]
+    if eval_size <= SMALL and data.crop_pct is None:
+        test_transform: Transform = v2.Compose([v2.Resize((eval_size, eval_size), antialias=True), *to_tensor])
+    else:  # resize the shorter side and crop the middle, as timm evaluates
+        test_transform = timm.data.create_transform(
+            (channels, eval_size, eval_size),
+            mean=tuple(mean),
+            std=tuple(std),
+            crop_pct=data.crop_pct or config.crop_pct,
+            interpolation="bicubic",
+        )
+    augment = data.augment or source.augment or ("crop" if size <= SMALL else "resized_crop")
+    train_transform = v2.Compose([*_augmentation(data, augment, size, mean, source), *to_tensor, *_erasing(data)])
+    return ImageData(
+        train=Augmented(source.train, train_transform),
+        test=Plain(source.test, test_transform),
+        train_labels=source.train_labels,
+        class_names=source.class_names,
+        input_size=(channels, size, size),
+        eval_size=(eval_size, eval_size),
+        mean=mean,
+        std=std,
+        augment=augment,
+        test_transform=test_transform,
+    )
+
+
+# Loaders
 
 
 def train_loader(images: ImageData, config: DataConfig, seed: int, *, pin_memory: bool = False) -> DataLoader[Any]:
@@ -71,10 +144,11 @@ def train_loader(images: ImageData, config: DataConfig, seed: int, *, pin_memory
         raise ValueError(
             f"data.batch_size = {config.batch_size}: there are only {len(images.train)} training images; take fewer a batch"
         )
-    sampler = EpochBatches(len(images.train), config.batch_size, seed)
+    sampler = EpochBatches(len(images.train), config.batch_size, seed, repeats=config.repeats)
     return DataLoader(
         images.train,
         batch_sampler=sampler,
+        generator=torch.Generator(),  # a loader's start draws a number, which the network's dropout must not miss
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         pin_memory=pin_memory,
@@ -83,17 +157,27 @@ def train_loader(images: ImageData, config: DataConfig, seed: int, *, pin_memory
 
 def eval_loader(images: ImageData, config: DataConfig, *, pin_memory: bool = False) -> DataLoader[Any]:
     """All test images once, in order."""
-    return DataLoader(images.test, batch_size=config.eval_batch_size, num_workers=config.workers, pin_memory=pin_memory)
+    return DataLoader(
+        images.test,
+        batch_size=config.eval_batch_size,
+        generator=torch.Generator(),
+        num_workers=config.workers,
+        pin_memory=pin_memory,
+    )
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (index, seed): an order for each epoch, and a seed for each sample of it.
 
     A last batch that would be smaller than the others is left out.
+
+    Args:
+        repeats: how often each sample that an epoch has comes, one copy after the other and each with a seed of its own
+            (repeated augmentation, Hoffer et al. 2020). The epoch's length does not depend on it.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+    def __init__(self, size: int, batch_size: int, seed: int, *, repeats: int = 1) -> None:
+        self.size, self.batch_size, self.seed, self.repeats, self.epoch = size, batch_size, seed, repeats, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -101,33 +185,61 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         order = torch.randperm(self.size, generator=generator).tolist()
+        copies = [(index, index * self.repeats + copy) for index in order for copy in range(self.repeats)]
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(index, mixed(self.seed, self.epoch, index)) for index in order[start : start + self.batch_size]]
+            batch = copies[start : start + self.batch_size]
+            yield [(index, mixed(self.seed, self.epoch, copy)) for index, copy in batch]
 
     def __len__(self) -> int:
         return self.size // self.batch_size
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """A dataset whose augmentation draws from a seed that comes with the index, and leaves the global generators alone."""
+    """A dataset whose augmentation draws from a seed that comes with the index."""
 
-    def __init__(self, dataset: Any, transform: Callable[[Any], Tensor]) -> None:
+    def __init__(self, dataset: Any, transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         index, seed = key
         image, label = self.dataset[index]
-        states = torch.get_rng_state(), random.getstate()  # torchvision draws from torch, timm also from Python
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        try:
+        with seeded(seed):
             return self.transform(image), label
-        finally:
-            torch.set_rng_state(states[0])
-            random.setstate(states[1])
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+class Plain(Dataset[tuple[Tensor, int]]):
+    """A dataset whose images are all treated alike."""
+
+    def __init__(self, dataset: Any, transform: Transform) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.dataset[index]
+        return self.transform(image), label
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch (on the CPU), Python and numpy from a seed, and the generators as they were afterwards.
+
+    torchvision's augmentations draw from torch, timm's from all three.
+    """
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
 
 
 def mixed(*numbers: int) -> int:
@@ -141,116 +253,31 @@ def mixed(*numbers: int) -> int:
     return state >> 1
 
 
-class _Listed(Dataset[tuple[Tensor, int]]):
-    """Images and labels in memory, transformed when asked for."""
-
-    def __init__(self, images: Tensor, labels: list[int], transform: Callable[[Any], Any] | None = None) -> None:
-        self.images, self.labels, self.transform = images, labels, transform
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self.images[index]
-        return (self.transform(image) if self.transform else image), self.labels[index]
-
-    def __len__(self) -> int:
-        return len(self.labels)
+# Augmentation
 
 
-def _digits(data: DataConfig, model: ModelConfig) -> ImageData:
-    """1,797 images of 8 x 8 pixels. The held-out fifth is the same for every seed, so that runs compare."""
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)  # N 1 8 8, from 0 to 1
-    rows = train_test_split(range(len(images)), test_size=0.2, random_state=0, stratify=digits.target)
-    (train, train_labels), (test, test_labels) = ((images[part], digits.target[part].tolist()) for part in rows)
-    mean, std = data.mean or [train.mean().item()], data.std or [train.std().item()]
-    size = data.img_size or 8
-    if model.in_chans not in (None, 1):
-        raise ValueError(f"model.in_chans = {model.in_chans}: the digits have 1 channel")
-    augment: Augmentation = data.augment or "shift"
-    normalise = _normalise(mean, std, 1)
-    resize = [v2.Resize((size, size), antialias=True)] if size != 8 else []
-    return ImageData(
-        train=Augmented(_Listed(train, train_labels), v2.Compose([*resize, *_augmentation(augment, size), normalise])),
-        test=_Listed(test, test_labels, v2.Compose([*resize, normalise])),
-        class_names=[str(name) for name in digits.target_names],
-        input_size=(1, size, size),
-        mean=mean,
-        std=std,
-        augment=augment,
-    )
-
-
-def _folder(data: DataConfig, model: ModelConfig) -> ImageData:
-    """`root/train` and `root/test` (or `val`), each with a folder of images a class."""
-    root = Path(data.root or "")
-    if not root.is_dir():
-        raise ValueError(f"data.root = {data.root!r}: there is no such folder")
-    test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if not (root / "train").is_dir() or test_root is None:
-        raise ValueError(
-            f"data.root = {data.root!r}: it must hold train/ and test/ or val/, each with a folder a class"
-        )
-    channels, size = model.in_chans or 3, data.img_size or 224
-    if channels not in (1, 3):
-        raise ValueError(f"model.in_chans = {channels}: image files are read with 1 or 3 channels")
-    config = timm.get_pretrained_cfg(model.motivated) or PretrainedCfg()
-    mean = data.mean or (list(config.mean) if channels == 3 else [0.5])
-    std = data.std or (list(config.std) if channels == 3 else [0.5])
-    normalise = _normalise(mean, std, channels)
-    augment: Augmentation = data.augment or ("crop" if size <= SMALL else "resized_crop")
-    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise]
-    if size <= SMALL:
-        test_transform = v2.Compose([v2.Resize((size, size), antialias=True), *to_tensor])
-    else:  # resize the shorter side and crop the middle, as timm evaluates
-        test_transform = timm.data.create_transform(
-            (channels, size, size), mean=tuple(mean), std=tuple(std), crop_pct=config.crop_pct, interpolation="bicubic"
-        )
-    fit = [] if augment == "resized_crop" else [v2.Resize((size, size), antialias=True)]
-    train_transform = v2.Compose([*fit, *_augmentation(augment, size), *to_tensor])
-    read = ImageReader("L" if channels == 1 else "RGB")
-    train = ImageFolder(root / "train", loader=read)
-    test = ImageFolder(test_root, test_transform, loader=read)
-    if train.classes != test.classes:
-        only = sorted(set(train.classes) ^ set(test.classes))
-        raise ValueError(
-            f"data.root = {data.root!r}: train/ and {test_root.name}/ have different classes: {', '.join(only[:5])}"
-        )
-    return ImageData(
-        train=Augmented(train, train_transform),
-        test=test,
-        class_names=train.classes,
-        input_size=(channels, size, size),
-        mean=mean,
-        std=std,
-        augment=augment,
-    )
-
-
-@dataclass(frozen=True)
-class ImageReader:
-    """Reads an image file in a PIL mode; names the file when it is damaged."""
-
-    mode: str
-
-    def __call__(self, path: str) -> Image.Image:
-        try:
-            with Image.open(path) as image:
-                return image.convert(self.mode)
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for files cut short or of another kind
-            raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
-
-
-def _augmentation(kind: Augmentation, size: int) -> list[v2.Transform]:
+def _augmentation(data: DataConfig, kind: Augmentation, size: int, mean: list[float], source: Source) -> list[Any]:
+    """From a stored image to an augmented one of `size`, before it is normalised."""
+    fit = [] if kind == "resized_crop" else [v2.Resize((size, size), antialias=True)]
     border = v2.RandomCrop(size, padding=max(size // 8, 1))
-    return {
+    geometry = {
         "none": [],
         "shift": [border],
         "crop": [border, v2.RandomHorizontalFlip()],
         "resized_crop": [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()],
     }[kind]
+    if data.auto_augment is None:
+        return [*fit, *geometry]
+    if source.channels != 3:
+        raise ValueError(f"data.auto_augment = {data.auto_augment!r}: it is for colour images, and these are grey")
+    if data.auto_augment.startswith("rand"):
+        # timm's own settings: what a move uncovers is filled with the mean colour
+        fill = tuple(min(255, round(255 * value)) for value in mean)
+        policy = rand_augment_transform(data.auto_augment, {"translate_const": int(size * 0.45), "img_mean": fill})
+    else:
+        policy = v2.AutoAugment(v2.AutoAugmentPolicy(data.auto_augment))
+    return [*fit, *geometry, policy]
 
 
-def _normalise(mean: list[float], std: list[float], channels: int) -> v2.Normalize:
-    for name, values in {"mean": mean, "std": std}.items():
-        if len(values) != channels:
-            raise ValueError(f"data.{name} = {values}: it must have a number for each of the {channels} channels")
-    return v2.Normalize(mean, std)
+def _erasing(data: DataConfig) -> list[Any]:
+    return [RandomErasing(data.random_erasing, mode="pixel", device="cpu")] if data.random_erasing else []

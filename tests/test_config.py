@@ -38,8 +38,34 @@ def test_what_is_written_reads_back(tmp_path):
         ("--epochs 0", "epochs = 0: it must be at least 1"),
         ("--seed -1", "seed = -1: it must be from 0 to 4294967295"),
         ("--motivation.k 0", "motivation.k = 0: it must be at least 1"),
-        ("--motivation.name luck", "motivation.name = luck: it must be one of loss_decrease"),
-        ("--data.name foo", "data.name = foo: it must be one of digits, folder"),
+        ("--motivation.name luck", "motivation.name = 'luck': it must be a condition, such as loss_decrease, ema"),
+        (
+            "--motivation.name los_decrease",
+            "motivation.name = 'los_decrease': it must be a condition, such as loss_decrease",
+        ),
+        ("--motivation.name random_like", "motivation.runs = null: it must be a list of run directories"),
+        ("--motivation.runs []", "motivation.runs = []: it must be a list of run directories"),
+        ("--motivation.decay 1", "motivation.decay = 1.0: it must be from 0 to below 1"),
+        ("--motivation.min_drop -0.1", "motivation.min_drop = -0.1: it must be from 0 to below 1"),
+        ("--motivation.period 0", "motivation.period = 0: it must be at least 1"),
+        ("--motivation.distillation 2", "motivation.distillation = 2.0: it must be from 0 to 1"),
+        ("--recalibration_batches -1", "recalibration_batches = -1: it must be at least 0"),
+        ("--snapshot_steps -1", "snapshot_steps = -1: it must be at least 0"),
+        ("--loss.label_smoothing 1", "loss.label_smoothing = 1.0: it must be from 0 to below 1"),
+        ("--loss.name mse", "loss.name = mse: it must be one of cross_entropy, bce"),
+        (
+            "--data.auto_augment rand9",
+            "data.auto_augment = 'rand9': it must be cifar10, imagenet, or timm's RandAugment",
+        ),
+        ("--data.auto_augment rand-m9-q3", "data.auto_augment = 'rand-m9-q3': it must be cifar10"),
+        ("--data.auto_augment rand-m11", "data.auto_augment = 'rand-m11': it must be cifar10"),
+        ("--data.random_erasing 1.5", "data.random_erasing = 1.5: it must be from 0 to 1"),
+        ("--data.mixup -1", "data.mixup = -1.0: it must be at least 0"),
+        ("--data.cutmix -1", "data.cutmix = -1.0: it must be at least 0"),
+        ("--data.mixup_prob 2", "data.mixup_prob = 2.0: it must be from 0 to 1"),
+        ("--data.repeats 0", "data.repeats = 0: it must be at least 1"),
+        ("--data.crop_pct 0", "data.crop_pct = 0.0: it must be above 0, at most 1"),
+        ("--data.name foo", "data.name = foo: it must be one of digits, cifar10"),
         ("--data.name folder", "data.root = null: it must be a folder of images: give --data.root FOLDER"),
         ("--data.batch_size 1", "data.batch_size = 1: it must be at least 2"),
         ("--data.std [0.0]", "data.std = [0.0]: it must be above 0 for each channel"),
@@ -77,6 +103,9 @@ def test_wrong_command_lines(arguments, message):
         ("", "config = '{file}': it must hold fields of a run, and holds nothing"),
         ("a: [\n", "config = '{file}': cannot be read as YAML: while parsing"),
         ("a: !!python/object/apply:os.system [touch hacked]\n", "config = '{file}': cannot be read as YAML: could not"),
+        ("include: [3]\n", "include = [3] in {file}: it must be the name of a file, or a list of such names"),
+        ("include: c.yaml\n", "include in {file}: {file} includes itself"),
+        ("include: none.yaml\n", "config = '{folder}/none.yaml': cannot be read as YAML: No such file"),
         ("epochs: [1]\n", "epochs = [1]: it must be a whole number"),
         ("\x00", "config = '{file}': cannot be read as YAML"),
     ],
@@ -85,10 +114,26 @@ def test_wrong_files(content, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "c.yaml"
     file.write_text(content)
-    with pytest.raises(ValueError, match="^" + re.escape(message.replace("{file}", str(file)))) as raised:
+    with pytest.raises(ValueError, match="^" + re.escape(message.format(file=file, folder=tmp_path))) as raised:
         config.parse(["--config", str(file)])
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_mixup_needs_pairs():
+    with pytest.raises(ValueError, match=r"data.batch_size = 63: it must be even, Mixup and CutMix mix pairs"):
+        config.parse(["--data.mixup", "0.2", "--data.batch_size", "63"])
+
+
+def test_a_file_includes_others_from_its_own_folder(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.yaml").write_text("include: b.yaml\nepochs: 3\nmodel:\n  base: resnet32\n")
+    (tmp_path / "parts" / "b.yaml").write_text("epochs: 9\nseed: 7\noptimizer:\n  lr: 1e-3\n  momentum: 0.5\n")
+    (tmp_path / "parts" / "c.yaml").write_text("model:\n  motivated: resnet56\n")
+    (tmp_path / "run.yaml").write_text("include: [parts/a.yaml, parts/c.yaml]\noptimizer:\n  lr: 0.2\n")
+    found = config.parse(["--config", str(tmp_path / "run.yaml"), "--seed", "8"])
+    assert (found.epochs, found.seed, found.model.base, found.model.motivated) == (3, 8, "resnet32", "resnet56")
+    assert (found.optimizer.lr, found.optimizer.momentum) == (0.2, 0.5)
 
 
 def test_every_field_says_what_it_is(capsys):

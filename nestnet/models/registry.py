@@ -79,13 +79,8 @@ def create_model(
     >>> net(torch.zeros(2, 3, 32, 32), mode="base").shape
     torch.Size([2, 10])
     """
-    inner, outer = _architecture("base", base), _architecture("motivated", motivated)
-    if not _fits(inner, outer):
-        outers = [name for name in ARCHITECTURES if _fits(inner, ARCHITECTURES[name])]
-        raise ValueError(
-            f"base = {base!r} ({inner.family}) does not fit inside motivated = {motivated!r} ({outer.family}): inside "
-            f"{motivated} fit {', '.join(list_models(motivated))}; {base} fits inside {', '.join(outers)}"
-        )
+    architectures = check_pair(base, motivated)
+    outer = architectures.motivated
     for field, value in {"num_classes": num_classes, "in_chans": in_chans}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
@@ -98,12 +93,26 @@ def create_model(
                 + (f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}")
             )
     with torch.device("meta"):
-        net = outer.nest(
-            PerMode(base, motivated), PerMode(inner, outer), num_classes=num_classes, in_chans=in_chans, **options
-        )
+        net = outer.nest(PerMode(base, motivated), architectures, num_classes=num_classes, in_chans=in_chans, **options)
     initial = timm.create_model(motivated, num_classes=num_classes, in_chans=in_chans, **net.timm_options.motivated)
     net.load_state_dict(initial.state_dict(), assign=True)
     return net
+
+
+def check_pair(base: str, motivated: str) -> PerMode[Architecture]:
+    """The architectures of a base and a motivated network, if the one nests in the other.
+
+    Raises:
+        ValueError: for an unknown name, or a pair that does not nest; it says what would.
+    """
+    inner, outer = _architecture("base", base), _architecture("motivated", motivated)
+    if not _fits(inner, outer):
+        outers = [name for name in ARCHITECTURES if _fits(inner, ARCHITECTURES[name])]
+        raise ValueError(
+            f"base = {base!r} ({inner.family}) does not fit inside motivated = {motivated!r} ({outer.family}): inside "
+            f"{motivated} fit {', '.join(list_models(motivated))}; {base} fits inside {', '.join(outers)}"
+        )
+    return PerMode(inner, outer)
 
 
 def per_mode(field: str, value: Any, *, below: float = 1.0) -> PerMode[float]:

@@ -1,0 +1,221 @@
+"""Data sets by name, as they are stored: scikit-learn's digits, torchvision's, ImageNet, and any folder of images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm.data
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.utils.data import Dataset
+from torchvision import datasets
+
+from nestnet.config import Augmentation, DataConfig, DataName, ModelConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it is stored.
+
+    Attributes:
+        train: a PIL image, or a tensor `[C, H, W]` of values from 0 to 1, and the label for an index.
+        test: likewise.
+        train_labels: of all training images.
+        class_names: in the order of the labels.
+        channels: 1 or 3.
+        img_size: of training images, where the configuration names no other.
+        augment: likewise.
+        mean: of each channel; `None` for the network's.
+        std: likewise.
+    """
+
+    train: Any
+    test: Any
+    train_labels: list[int]
+    class_names: list[str]
+    channels: int
+    img_size: int
+    augment: Augmentation | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+class Part(Dataset[Any]):
+    """Some samples of a dataset."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, list(indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Both(Dataset[Any]):
+    """The samples of one dataset and then those of another."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.first, self.second = first, second
+
+    def __getitem__(self, index: int) -> Any:
+        before = len(self.first)
+        return self.first[index] if index < before else self.second[index - before]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+def _digits(data: DataConfig, model: ModelConfig) -> Source:
+    """1,797 images of 8 x 8 pixels. The held-out fifth is the same for every seed, so that runs compare."""
+    if model.in_chans not in (None, 1):
+        raise ValueError(f"model.in_chans = {model.in_chans}: the digits have 1 channel")
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)  # N 1 8 8, from 0 to 1
+    labels = digits.target.tolist()
+    samples = list(zip(images, labels, strict=True))
+    train, test = train_test_split(range(len(samples)), test_size=0.2, random_state=0, stratify=labels)
+    return Source(
+        train=Part(samples, train),
+        test=Part(samples, test),
+        train_labels=[labels[index] for index in train],
+        class_names=[str(name) for name in digits.target_names],
+        channels=1,
+        img_size=8,
+        augment="shift",
+        mean=[images[train].mean().item()],
+        std=[images[train].std().item()],
+    )
+
+
+def _cifar(data: DataConfig, model: ModelConfig) -> Source:
+    """60,000 images of 32 x 32 pixels, 10,000 of them for testing (Krizhevsky 2009)."""
+    kind = datasets.CIFAR10 if data.name == "cifar10" else datasets.CIFAR100
+    # channel statistics of the 50,000 training images
+    mean, std = {
+        "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+        "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+    }[data.name]
+    train, test = (_torchvision(data, model, kind, train=train) for train in (True, False))
+    return Source(train, test, list(train.targets), list(train.classes), 3, 32, mean=mean, std=std)
+
+
+def _flowers(data: DataConfig, model: ModelConfig) -> Source:
+    """Flowers-102 (Nilsback and Zisserman 2008): 2,040 training and validation images, 6,149 for testing."""
+    train, val, test = (
+        _torchvision(data, model, datasets.Flowers102, split=split) for split in ("train", "val", "test")
+    )
+    labels = [*train._labels, *val._labels]
+    names = getattr(train, "classes", None) or [f"class {number}" for number in range(1, 103)]
+    return Source(Both(train, val), test, labels, list(names), 3, 224)
+
+
+def _pets(data: DataConfig, model: ModelConfig) -> Source:
+    """Oxford-IIIT Pets (Parkhi et al. 2012): 37 breeds, 3,680 training and validation images, 3,669 for testing."""
+    train, test = (_torchvision(data, model, datasets.OxfordIIITPet, split=split) for split in ("trainval", "test"))
+    return Source(Rgb(train), Rgb(test), list(train._labels), list(train.classes), 3, 224)
+
+
+class Rgb(Dataset[Any]):
+    """A dataset some of whose images are grey or have a palette."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, label = self.dataset[index]
+        return image.convert("RGB"), label
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def _torchvision(data: DataConfig, model: ModelConfig, kind: Any, **which: Any) -> Any:
+    if model.in_chans not in (None, 3):
+        raise ValueError(f"model.in_chans = {model.in_chans}: the images of {data.name} have 3 channels")
+    root = data.root or "data"
+    try:
+        return kind(root, download=data.download, **which)
+    except (RuntimeError, OSError) as error:
+        remedy = "check the connection" if data.download else "--data.download true fetches it"
+        raise ValueError(
+            f"data.root = {root!r}: {data.name} cannot be read from there ({' '.join(str(error).split())}); name the "
+            f"folder that holds it, or {remedy}"
+        ) from error
+
+
+def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
+    """ImageNet-1k, or some of its classes, as folders named by WordNet id; the class names are their descriptions."""
+    source, info = _folder(data, model), timm.data.ImageNetInfo()
+    known = set(info.label_names())
+    unknown = [name for name in source.class_names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"data.root = {data.root or 'data'!r}: {unknown[0]!r} is no class of ImageNet-1k; its folders are named by WordNet "
+            "id, such as n01440764; for images of your own take --data.name folder"
+        )
+    return replace(source, class_names=[info.label_name_to_description(name) for name in source.class_names])
+
+
+def _folder(data: DataConfig, model: ModelConfig) -> Source:
+    """`root/train` and `root/test` (or `val`), each with a folder of images a class."""
+    root = Path(data.root or "data")
+    if not root.is_dir():
+        raise ValueError(f"data.root = {str(root)!r}: there is no such folder")
+    test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if not (root / "train").is_dir() or test_root is None:
+        raise ValueError(
+            f"data.root = {str(root)!r}: it must hold train/ and test/ or val/, each with a folder a class"
+        )
+    channels = model.in_chans or 3
+    if channels not in (1, 3):
+        raise ValueError(f"model.in_chans = {channels}: image files are read with 1 or 3 channels")
+    read = ImageReader("L" if channels == 1 else "RGB")
+    try:
+        train, test = (datasets.ImageFolder(path, loader=read) for path in (root / "train", test_root))
+    except FileNotFoundError as error:
+        raise ValueError(f"data.root = {str(root)!r}: {str(error).splitlines()[0]}") from error
+    if train.classes != test.classes:
+        only = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(
+            f"data.root = {str(root)!r}: train/ and {test_root.name}/ have different classes: {', '.join(only[:5])}"
+        )
+    return Source(train, test, train.targets, train.classes, channels, 224)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads an image file in a PIL mode; names the file when it is damaged."""
+
+    mode: str
+
+    def __call__(self, path: str) -> Image.Image:
+        try:
+            with Image.open(path) as image:
+                return image.convert(self.mode)
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for files cut short or of another kind
+            raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+
+
+SOURCES: dict[DataName, Callable[[DataConfig, ModelConfig], Source]] = {
+    "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "flowers102": _flowers,
+    "oxford_pets": _pets,
+    "imagenet": _imagenet,
+    "folder": _folder,
+}
+
+KNOWN: dict[DataName, tuple[int, int, int]] = {
+    "cifar10": (10, 50_000, 32),
+    "cifar100": (100, 50_000, 32),
+    "flowers102": (102, 2_040, 224),
+    "oxford_pets": (37, 3_680, 224),
+    "imagenet": (1000, 1_281_167, 224),
+}
+"""Classes, training images, and pixels a side as `load_data` gives them, of data sets that are the same everywhere."""
