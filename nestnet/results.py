@@ -1,0 +1,220 @@
+"""What runs achieved: those that differ only in their seed make a row for each network that they trained.
+
+The figures are those of arXiv 2602.21064: top-1 after the last epoch, the average cost of a forward pass in training, and
+ACC/FLOPs and F_Ratio against the networks trained alone (section 4).
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nestnet import config as configuration
+from nestnet.config import Config
+from nestnet.cost import Convention, Point, average_cost, flops_efficiency, flops_ratio, forward_cost
+from nestnet.mode import Mode
+from nestnet.models import cifar_resnet, list_models
+from nestnet.published import Published, Role, classical, nested, row_name
+from nestnet.run_directory import read_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network as the runs of one configuration trained it.
+
+    Attributes:
+        config: of the runs; they differ in their seed.
+        role: `"C"`, trained alone; `"B"` or `"M"`, base or motivated network of nested training.
+        top1: of each run after its last epoch, in percent.
+        cost: operations of an average forward pass in training, in the mean over the runs.
+        setting: the fields in which its configuration differs from those of other rows of its name.
+        acc_flops: percentage points an operation gained over the base alone; `None` if no runs trained that.
+        f_ratio: the quotient with the motivated network's; `None` if no runs trained both networks alone.
+    """
+
+    config: Config
+    role: Role
+    top1: tuple[float, ...]
+    cost: float
+    setting: str = ""
+    acc_flops: float | None = None
+    f_ratio: float | None = None
+
+    @property
+    def dataset(self) -> str:
+        return self.config.data.name
+
+    @property
+    def condition(self) -> str:
+        return self.config.motivation.name
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.config.model.base, self.config.model.motivated
+
+    @property
+    def network(self) -> str:
+        """timm's name of the network whose top-1 this is."""
+        return self.pair[self.role == "M" or self.condition == "always"]
+
+    @property
+    def name(self) -> str:
+        """As the paper names it, with the condition where that is not the paper's."""
+        name = row_name(self.network, self.role, self.pair)
+        return name if self.role == "C" or self.condition == "loss_decrease" else f"{name}-{self.condition}"
+
+    @property
+    def point(self) -> Point:
+        """Mean top-1 and cost."""
+        return statistics.fmean(self.top1), self.cost
+
+    @property
+    def convention(self) -> Convention:
+        return _convention(self.config)
+
+    @property
+    def published(self) -> Published | None:
+        """The paper's row of this network. A run from given weights has none: it is not known what they were trained on."""
+        if self.config.model.base_weights or self.config.model.motivated_weights:
+            return None
+        if self.role == "C":
+            return classical(self.network, self.dataset)
+        k = self.config.motivation.k
+        return nested(*self.pair, self.dataset, self.role, condition=self.condition, k=k)
+
+
+def rows(run_dirs: Sequence[Path]) -> list[Row]:
+    """The rows of these runs, sorted by data, pair of networks, and role: C, B, M.
+
+    Args:
+        run_dirs: folders of runs. An unfinished one, or a second one of the same configuration and seed, is left out with a
+            line on standard error.
+
+    Raises:
+        ValueError: for a folder that is no run directory, or if no run is finished.
+    """
+    groups: dict[str, dict[int, _Run]] = {}
+    for path in dict.fromkeys(map(Path, run_dirs)):
+        run = _read(path)
+        if run is None:
+            continue
+        seeds = groups.setdefault(json.dumps(_fields(run.config)), {})
+        if (seed := run.config.seed) in seeds:
+            _warn(f"{path} is left out: {seeds[seed].path} has the same configuration and seed")
+        else:
+            seeds[seed] = run
+    if not groups:
+        raise ValueError("no run is finished: name at least one run directory with all its epochs")
+    found = [row for seeds in groups.values() for row in _rows(list(seeds.values()))]
+    return sorted((replace(_compared(row, found), setting=_setting(row, found)) for row in found), key=_order)
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    config: Config
+    base_top1: float
+    motivated_top1: float
+    cost: float
+
+
+def _read(path: Path) -> _Run | None:
+    """A run; `None`, with a warning, if it is not finished."""
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is no run directory: it has no config.yaml")
+    config, epochs = configuration.load(path / "config.yaml"), read_table(path / "metrics.csv")
+    if len(epochs) < config.epochs:
+        _warn(f"{path} is left out: {len(epochs)} of its {config.epochs} epochs are finished")
+        return None
+    base, motivated = (float(epochs[-1][f"{mode}_top1"]) for mode in Mode)
+    return _Run(path, config, base, motivated, _average_cost(path, config, epochs))
+
+
+def _convention(config: Config) -> Convention:
+    """The paper's, where it counts CIFAR ResNets in one of its own; elsewhere both are multiply-accumulates."""
+    cifar = config.model.base in cifar_resnet.default_cfgs and config.data.name in ("cifar10", "cifar100")
+    return "paper" if cifar else "macs"
+
+
+def _average_cost(path: Path, config: Config, epochs: list[dict[str, str]]) -> float:
+    """Operations of an average forward pass of a run."""
+    if _convention(config) == "macs":
+        try:
+            return float(json.loads((path / "cost.json").read_text())["actual"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path / 'cost.json'} cannot be read: it must hold the run's `actual` cost") from error
+    model = config.model
+    sizes: Any = {"img_size": config.data.img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
+    base, motivated = (forward_cost(name, **sizes, convention="paper") for name in (model.base, model.motivated))
+    if config.motivation.name == "joint":
+        return base + motivated
+    fraction = statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs)
+    return average_cost(base, motivated, motivated_fraction=fraction)
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    """What the runs of a row have in common: all other fields, by their dotted names."""
+    fields: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        if name in configuration.SECTIONS:
+            fields |= {f"{name}.{field}": entry for field, entry in value.items()}
+        elif name not in ("seed", "run_dir", "device"):
+            fields[name] = value
+    return fields
+
+
+def _rows(runs: list[_Run]) -> list[Row]:
+    """The rows of one configuration: of a network trained alone, or of a base and a motivated network."""
+    config, cost = runs[0].config, statistics.fmean(run.cost for run in runs)
+    base, motivated = tuple(run.base_top1 for run in runs), tuple(run.motivated_top1 for run in runs)
+    match config.motivation.name:
+        case "never":
+            return [Row(config, "C", base, cost)]
+        case "always":
+            return [Row(config, "C", motivated, cost)]
+        case _:
+            return [Row(config, "B", base, cost), Row(config, "M", motivated, cost)]
+
+
+def _compared(row: Row, others: list[Row]) -> Row:
+    """The row with ACC/FLOPs and F_Ratio where the paper has them: of a nested base, and of a motivated network alone."""
+    base, motivated = (_alone(network, row, others) for network in row.pair)
+    if row.role == "M" or base is None or (row.role == "C" and row.network == base.network):
+        return row
+    with suppress(ValueError):  # of equal costs, or equally accurate networks, there is no quotient
+        row = replace(row, acc_flops=flops_efficiency(row.point, base.point))
+        if row.role == "B" and motivated is not None:
+            row = replace(row, f_ratio=flops_ratio(nested=row.point, base=base.point, motivated=motivated.point))
+    return row
+
+
+def _alone(network: str, row: Row, others: list[Row]) -> Row | None:
+    """The row of this network trained alone, on the same data for as many epochs, that is configured most like `row`."""
+    wanted, fields = ("C", network, row.dataset, row.config.epochs), _fields(row.config)
+    found = [other for other in others if (other.role, other.network, other.dataset, other.config.epochs) == wanted]
+    return min(found, key=lambda other: len(_differing(fields, _fields(other.config))), default=None)
+
+
+def _setting(row: Row, others: list[Row]) -> str:
+    """`motivation.k=3`: what sets a row apart from others of its name on the same data."""
+    fields, namesakes = _fields(row.config), [o for o in others if (o.name, o.dataset) == (row.name, row.dataset)]
+    differing = {name for other in namesakes for name in _differing(fields, _fields(other.config))}
+    shown = {name: "null" if value is None else value for name, value in fields.items() if name in differing}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _differing(fields: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    return [name for name, value in fields.items() if others[name] != value]
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    base, motivated, own = (list_models().index(network) for network in (*row.pair, row.network))
+    return row.dataset, base, motivated, "CBM".index(row.role), own, row.name, row.setting
+
+
+def _warn(message: str) -> None:
+    print(f"nestnet table: {message}", file=sys.stderr)
