@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from nestnet.config import Config
-from nestnet.data import EpochBatches
 from nestnet.mode import Mode
 from nestnet.reference import Comparison, check_against_reference
 from nestnet.training import Trainer, make_optimizer
@@ -23,14 +22,24 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
     Args:
         sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"` draws each batch's
             mode, with the configuration's seed, for many switches.
+
+    Raises:
+        ValueError: for joint training, which does not switch; by a condition that watches something else than the loss.
     """
     trainer = Trainer(config)
+    if trainer.joint:
+        raise ValueError("motivation.name = 'joint': it does not switch, and so has nothing to check; name a condition")
+    if sequence == "condition" and trainer.watches != "loss":
+        raise ValueError(
+            f"motivation.name = {config.motivation.name!r}: the check knows losses alone; take --sequence random"
+        )
     length = len(trainer.train_batches)
     comparison = check_against_reference(
         trainer.net.train(),
         lambda module: make_optimizer(module, config),
         itertools.islice(_batches(trainer), steps),
         _by_condition(trainer) if sequence == "condition" else _random_modes(config.seed),
+        loss_function=trainer.objective,
         step_count=config.optimizer.step_count,
         epoch_ends=range(length, steps + 1, length),
     )
@@ -38,12 +47,11 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
 
 
 def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    sampler = trainer.train_batches.batch_sampler
-    assert isinstance(sampler, EpochBatches)
-    for epoch in itertools.count():
-        sampler.set_epoch(epoch)
-        for images, labels in trainer.train_batches:
-            yield trainer.to_device(images), labels.to(trainer.device)
+    while True:
+        for images, labels in trainer.epoch_batches():
+            yield trainer.batch(images, labels)
+            trainer.steps_done += 1
+        trainer.epochs_done += 1
 
 
 def _by_condition(trainer: Trainer) -> Callable[[float | None], Mode]:

@@ -49,7 +49,7 @@ class Progress:
             f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}"
         )
 
-    def step_done(self, loss: float, mode: Mode) -> None:
+    def step_done(self, loss: float, mode: str) -> None:
         self.bar.update(self.task, advance=1, status=f"loss {loss:.3f}  {mode}")
 
     def epoch_done(self, metrics: dict[str, float]) -> None:

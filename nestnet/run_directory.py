@@ -3,19 +3,25 @@
 config.yaml               the resolved configuration
 steps.csv                 a row a batch: step, epoch, mode, loss, lr
 metrics.csv               a row an epoch
+cost.json                 the forward cost of both networks, expected and actual, after the last epoch
 checkpoint.pt             network, optimizer, schedule and condition after the last epoch
+snapshots/                the base's weights every `snapshot_steps` batches, where the configuration asks for them
 base.safetensors          the two subnets, as timm loads them, at the end
 motivated.safetensors
 """
 
 import csv
+import json
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from nestnet import config as configuration
 from nestnet.config import Config
@@ -29,6 +35,7 @@ METRIC_COLUMNS = (
     "base_top1",
     "motivated_top1",
     "motivated_fraction",
+    "average_cost",
     "images_per_second",
     "seconds",
 )
@@ -66,6 +73,16 @@ class RunDirectory:
         unfinished = self.path / "checkpoint.pt.tmp"
         torch.save(state, unfinished)
         unfinished.replace(self.path / "checkpoint.pt")
+
+    def save_cost(self, summary: dict[str, Any]) -> None:
+        (self.path / "cost.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+    def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """`snapshots/step-000390.safetensors`: named tensors as they are after a step."""
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        save_file(copies, folder / f"step-{step:06}.safetensors")
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -125,7 +142,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 def network(config: Config) -> NestedModel:
     """The nested network of a resolved configuration, newly initialised."""
     model = config.model
-    options = {name: value for name, value in vars(model).items() if value is not None}
+    options = {
+        name: value for name, value in vars(model).items() if value is not None and not name.endswith("_weights")
+    }
     base, motivated = options.pop("base"), options.pop("motivated")
     if motivated.startswith("vit"):
         options["img_size"] = config.data.img_size

@@ -11,11 +11,12 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.data import Mixup
 from torch import nn
 
 from nestnet import LossDecrease, Mode, config
 from nestnet.cli import main
-from nestnet.data import eval_loader, load_data, train_loader
+from nestnet.data import eval_loader, load_data, mixed, seeded, train_loader
 from nestnet.export import read_metadata
 from nestnet.run_directory import read_run, read_table
 from nestnet.training import Trainer, make_optimizer, make_schedule, top1
@@ -38,6 +39,7 @@ def test_the_run_directory(run_dir):
         "config.yaml",
         "steps.csv",
         "metrics.csv",
+        "cost.json",
         "checkpoint.pt",
         "base.safetensors",
         "motivated.safetensors",
@@ -129,45 +131,45 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert all(ours != theirs for ours, theirs in zip(a, c, strict=True))
 
 
-def test_training_in_base_mode_alone_is_training_timm_s_network():
-    """The loop against a plain one over a plain timm model: the same bits, dropout and schedule included."""
-    run = config.parse([*QUICK, "--model.motivated", "resnet32", "--model.drop_rate", "0.2", "--motivation.k", "1000"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("condition", "mode"), [("never", Mode.BASE), ("always", Mode.MOTIVATED)])
+def test_classical_training_is_training_timm_s_network_alone(condition, mode, tmp_path):
+    """A whole run against a plain loop over a plain timm model: the same bits, dropout, Mixup and schedule included."""
+    run = config.parse([*QUICK, "--model.motivated", "resnet32", "--model.drop_rate", "0.2", "--data.mixup", "0.3",
+                        "--optimizer.clip_grad", "1.0", "--motivation.name", condition, "--recalibration_batches", "1",
+                        "--run_dir", str(tmp_path / "run")])  # fmt: skip
     trainer = Trainer(run)
-    model = trainer.net.standalone("base")
+    model = trainer.net.standalone(mode)
     optimizer = make_optimizer(model, run)
     images = load_data(run.data, run.model)
     loader = train_loader(images, run.data, run.seed)
     schedule = make_schedule(optimizer, run.schedule, run.epochs, len(loader))
+    mixup = Mixup(0.3, 0.0, label_smoothing=0.0, num_classes=10)
 
     state = torch.get_rng_state()
-    trainer.run = trainer.progress = _Ignore()
-    for _ in range(run.epochs):
-        trainer.epoch()
-        trainer.epochs_done += 1
+    trainer.fit()
     torch.set_rng_state(state)
     model.train()
-    step = 0
+    step, losses = 0, []
     for epoch in range(run.epochs):
         loader.batch_sampler.set_epoch(epoch)
         for x, y in loader:
+            with seeded(mixed(run.seed, epoch, step)):
+                x, y = mixup(x, y)
             loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             step += 1
             schedule.step_update(step)
-    for name, tensor in trainer.net.subnet("base").state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name]), name
-
-
-class _Ignore:
-    """Takes any call."""
-
-    def __getattr__(self, name):
-        return self
-
-    def __call__(self, *args, **kwargs):
-        return self
+            losses.append(loss.item())
+    ours = trainer.net.subnet(mode).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(ours[name], tensor), name
+    rows = read_table(tmp_path / "run" / "steps.csv")
+    assert [float(row["loss"]) for row in rows] == losses
+    assert {row["mode"] for row in rows} == {str(mode)}
 
 
 @pytest.mark.parametrize(
@@ -180,15 +182,17 @@ class _Ignore:
         ["--precision", "bfloat16", "--channels_last", "true", "--schedule.warmup_epochs", "1"],
         ["--model.base", "efficientnet_b0", "--model.motivated", "efficientnet_b1", "--data.img_size", "32",
          "--model.batch_norm", "shared", "--model.drop_rate", "[0.1, 0.2]"],
+        ["--data.mixup", "0.2", "--data.cutmix", "1", "--loss.name", "bce", "--loss.label_smoothing", "0.1"],
+        ["--data.repeats", "3", "--data.random_erasing", "0.5", "--loss.label_smoothing", "0.1"],
         ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16"],
     ],
-    ids=["adamw", "lamb", "rmsprop", "fused sgd", "bfloat16", "efficientnet", "vit"],
+    ids=["adamw", "lamb", "rmsprop", "fused sgd", "bfloat16", "efficientnet", "mixup", "repeats", "vit"],
 )  # fmt: skip
 def test_settings_train(overrides, tmp_path):
     trainer = Trainer(config.parse([*QUICK, "--model.motivated", "resnet32", *overrides, "--epochs", "2"]))
     trainer.net.train()
     for number, (images, labels) in enumerate(trainer.train_batches):
-        assert math.isfinite(trainer.step(images, labels, list(Mode)[number % 2]))
+        assert all(map(math.isfinite, trainer.step(*trainer.batch(images, labels), (list(Mode)[number % 2],))))
     accuracies = trainer.evaluate()
     assert set(accuracies) == {"base_top1", "motivated_top1"}
     assert not torch.isnan(torch.cat([p.flatten() for p in trainer.net.parameters()])).any()
