@@ -12,9 +12,13 @@ USAGE = """\
 usage: nestnet <verb> ...
 
   train     --config FILE [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...]
-  evaluate  RUN_DIR --mode base|motivated
-  export    RUN_DIR --mode base|motivated --output FILE
+  cost      --config FILE [--section.key value ...]
+  tune-k    --config FILE --k K [K ...] [--folds N] [--output DIR] [--section.key value ...]
+  evaluate  RUN_DIR --mode base|motivated [--recalibrate BATCHES]
+  export    RUN_DIR --mode base|motivated --output FILE [--recalibrate BATCHES]
   plot      RUN_DIR [--output FILE]
+  table     RUN_DIR [RUN_DIR ...] [--format markdown|csv|latex] [--output FILE]
+  dynamics  RUN_DIR [RUN_DIR ...] [--epochs E [E ...]] [--output DIR]
   check     --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
 `nestnet <verb> --help` says more; `nestnet --version` prints the version.
@@ -40,22 +44,33 @@ def train(arguments: list[str]) -> None:
     print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
 
 
+def cost(arguments: list[str]) -> None:
+    """Print what a run will cost, before any of it is trained."""
+    from nestnet import config
+    from nestnet.budget import budget
+
+    print(budget(config.parse(arguments, prog="nestnet cost")))
+
+
 def evaluate(arguments: list[str]) -> None:
     """Print a subnet's top-1 on the test images of its run."""
     parser = Parser("nestnet evaluate", description=evaluate.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
+    _add_recalibration(parser)
     options = parser.parse_args(arguments)
 
     from nestnet.data import eval_loader, load_data
     from nestnet.mode import Mode
     from nestnet.run_directory import read_run
-    from nestnet.training import top1, torch_device
+    from nestnet.training import ready, top1, torch_device
 
     run, device = read_run(options.run_dir), torch_device("auto")
-    images, mode = load_data(run.config.data, run.config.model), Mode(options.mode)
-    batches = eval_loader(images, run.config.data)
-    accuracies = top1(run.net.to(device).eval(), batches, [mode], device=device, precision=run.config.precision)
+    images, mode, batches = load_data(run.config.data, run.config.model), Mode(options.mode), options.recalibrate
+    net = ready(run, mode, images, device, run.config.recalibration_batches if batches is None else batches)
+    accuracies = top1(
+        net.eval(), eval_loader(images, run.config.data), [mode], device=device, precision=run.config.precision
+    )
     print(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
 
 
@@ -65,31 +80,43 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    _add_recalibration(parser)
     options = parser.parse_args(arguments)
 
     from nestnet.export import export as write
     from nestnet.mode import Mode
     from nestnet.run_directory import read_run
 
-    run = read_run(options.run_dir)
+    run, mode = read_run(options.run_dir), Mode(options.mode)
+    net, batches = run.net, options.recalibrate
+    if batches := run.config.recalibration_batches if batches is None else batches:
+        from nestnet.data import load_data
+        from nestnet.training import ready, torch_device
+
+        net = ready(run, mode, load_data(run.config.data, run.config.model), torch_device("auto"), batches)
     write(
-        run.net,
-        options.mode,
+        net,
+        mode,
         options.output,
         class_names=run.checkpoint["class_names"],
         input_size=tuple(run.checkpoint["input_size"]),
         mean=run.config.data.mean,
         std=run.config.data.std,
     )
-    name, channels = run.net.architectures.of(Mode(options.mode)), run.net.in_chans
-    arguments = [
-        f'"{name}"',
-        f"num_classes={run.net.num_classes}",
-        *([f"in_chans={channels}"] if channels != 3 else []),
-    ]
+    name, channels = run.net.architectures.of(mode), run.net.in_chans
+    settings = [f'"{name}"', f"num_classes={run.net.num_classes}", *([f"in_chans={channels}"] if channels != 3 else [])]
     if "img_size" in run.net.timm_options.base:
-        arguments.append(f"img_size={run.config.data.img_size}")
-    print(f'timm.create_model({", ".join(arguments)}, checkpoint_path="{options.output}")')
+        settings.append(f"img_size={run.config.data.img_size}")
+    print(f'timm.create_model({", ".join(settings)}, checkpoint_path="{options.output}")')
+
+
+def _add_recalibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recalibrate",
+        type=int,
+        metavar="BATCHES",
+        help="compute the BatchNorm statistics anew on so many training batches; 0: not; by default as the run did",
+    )
 
 
 def plot(arguments: list[str]) -> None:
@@ -102,6 +129,41 @@ def plot(arguments: list[str]) -> None:
     from nestnet.figures import draw_run
 
     print(draw_run(options.run_dir, options.output or options.run_dir / "run.png"))
+
+
+def table(arguments: list[str]) -> None:
+    """Print the paper's table of some runs: those that differ in the seed alone make one row."""
+    parser = Parser("nestnet table", description=table.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="instead of printing it")
+    options = parser.parse_args(arguments)
+
+    from nestnet.table import table as make
+
+    text = make(options.run_dirs, options.format)
+    if options.output is None:
+        print(text.rstrip("\n"))
+    else:
+        options.output.write_text(text)
+        print(options.output)
+
+
+def dynamics(arguments: list[str]) -> None:
+    """Draw runs side by side: losses, their variance, motivated batches, and the path of the weights."""
+    parser = Parser("nestnet dynamics", description=dynamics.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=(), metavar="E", help="by default the middle and the last"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", default=Path("dynamics"), help="for the figures: dynamics/"
+    )
+    options = parser.parse_args(arguments)
+
+    from nestnet.dynamics import draw_dynamics
+
+    print(*draw_dynamics(options.run_dirs, options.output, options.epochs), sep="\n")
 
 
 def check(arguments: list[str]) -> None:
@@ -126,9 +188,12 @@ def check(arguments: list[str]) -> None:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
+    "cost": cost,
     "evaluate": evaluate,
     "export": export,
     "plot": plot,
+    "table": table,
+    "dynamics": dynamics,
     "check": check,
 }
 

@@ -1,11 +1,16 @@
 """Figures of a run. matplotlib is imported when one is drawn."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nestnet.mode import Mode
 from nestnet.run_directory import read_table
 
-COLOURS = {Mode.BASE: "#4477aa", Mode.MOTIVATED: "#ee6677"}  # Paul Tol's bright scheme, distinct to the colour-blind
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {"base": "#4477aa", "motivated": "#ee6677", "joint": "#228833"}
+"""Of batches by what they train, a mode or both subnets; from Paul Tol's bright scheme, distinct to the colour-blind."""
 
 
 def draw_run(run_dir: Path, output: Path) -> Path:
@@ -24,13 +29,16 @@ def draw_run(run_dir: Path, output: Path) -> Path:
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for mode in Mode:
-        rows = [row for row in steps if row["mode"] == mode]
-        size = 7 if mode is Mode.MOTIVATED else 4
-        label = f"{mode}: {len(rows)} of {len(steps)} batches"
+    for trained, colour in COLOURS.items():
+        rows = [row for row in steps if row["mode"] == trained]
+        if not rows:
+            continue
+        size = 7 if trained == Mode.MOTIVATED else 4
+        label = f"{trained}: {len(rows)} of {len(steps)} batches"
         left.scatter(
-            [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows], size, COLOURS[mode], label=label
+            [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows], size, colour, label=label
         )
+    for mode in Mode:
         accuracies = [float(row[f"{mode}_top1"]) for row in epochs]
         label = f"{mode}: {accuracies[-1]:.2f} %"
         right.plot([int(row["epoch"]) for row in epochs], accuracies, ".-", color=COLOURS[mode], label=label)
@@ -38,9 +46,14 @@ def draw_run(run_dir: Path, output: Path) -> Path:
     right.set(xlabel="epoch", ylabel="top-1 on the test images, %")
     right.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
-        axes.grid(alpha=0.25)
+        tidy(axes)
         axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{run_dir.name}", fontsize=11)
     figure.savefig(output, dpi=120)
     return output
+
+
+def tidy(axes: "Axes") -> None:
+    """A faint grid, and no frame but the two axes."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
