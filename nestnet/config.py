@@ -119,6 +119,9 @@ class LossConfig:
     """`bce`: binary cross entropy of each class (timm's), averaged over the classes."""
     label_smoothing: float = 0.0
     """The part of a label that is spread over all classes, from 0 to below 1."""
+    target_threshold: float | None = None
+    """bce: targets above it count as 1 and the others as 0, so that an image mixed of two counts as both, from 0 to below 1;
+    null: targets are as Mixup and smoothing make them."""
 
 
 @dataclass
@@ -154,6 +157,8 @@ class ScheduleConfig:
     """Epochs of linear warm-up, at least 0, part of `epochs`."""
     warmup_lr: float = 1e-5
     """Learning rate at the start of warm-up."""
+    warmup_prefix: bool = False
+    """Whether the schedule starts when warm-up ends; else warm-up covers its first epochs."""
     min_lr: float = 0.0
     """Learning rate at the end (cosine, tanh, poly)."""
     decay_epochs: float = 30
@@ -298,6 +303,9 @@ def checked(config: Config) -> Config:
         ("data.workers", d.workers, d.workers >= 0, "at least 0"),
         ("data.std", d.std, d.std is None or all(value > 0 for value in d.std), "above 0 for each channel"),
         ("loss.label_smoothing", c.loss.label_smoothing, 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
+        ("loss.target_threshold", c.loss.target_threshold, 0 <= (c.loss.target_threshold or 0) < 1, "from 0 to below 1"),
+        ("loss.target_threshold", c.loss.target_threshold, c.loss.target_threshold is None or c.loss.name == "bce",
+         "null: it is for --loss.name bce"),
         ("optimizer.name", o.name, o.name in optimizers, f"an optimizer of timm's, such as {', '.join(near)}"),
         ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "above 0"),
         ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),

@@ -29,7 +29,9 @@ class Objective:
                 num_classes=num_classes,
             )
         self.smoothing = 0.0 if self.mixup else loss.label_smoothing  # Mixup's targets are smooth already
-        self.bce = BinaryCrossEntropy(smoothing=self.smoothing) if loss.name == "bce" else None
+        self.bce: BinaryCrossEntropy | None = None
+        if loss.name == "bce":
+            self.bce = BinaryCrossEntropy(smoothing=self.smoothing, target_threshold=loss.target_threshold)
 
     def mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Images `[B, C, H, W]` and labels `[B]` as they are, or mixed with targets `[B, K]`, by random numbers from `seed`."""

@@ -23,7 +23,7 @@ from nestnet.config import Config, ScheduleConfig
 from nestnet.data import EpochBatches, ImageData, eval_loader, load_data, mixed, train_loader
 from nestnet.export import export
 from nestnet.mode import Mode
-from nestnet.motivation import Condition, make_condition, motivated_counts
+from nestnet.motivation import Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
 from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
@@ -316,7 +316,10 @@ def motivation(config: Config, batches: int) -> Condition:
         settings["counts" if m.name == "random_like" else "runs"] = average_counts(m.runs, config.epochs)
     if m.name == JOINT:
         settings.pop("distillation", None)
-        return make_condition("always", settings)
+        if settings:
+            name, value = next(iter(settings.items()))
+            raise ValueError(f"motivation.{name} = {value!r}: joint has no such setting; it has distillation")
+        return Always()
     return make_condition(m.name, settings, k=m.k, batches=batches, seed=config.seed, period=math.factorial(m.k + 1))
 
 
@@ -377,9 +380,10 @@ def make_schedule(optimizer: Optimizer, config: ScheduleConfig, epochs: int, ste
     schedule, _ = create_scheduler_v2(
         optimizer,
         sched=config.name,
-        num_epochs=epochs,
+        num_epochs=epochs - config.warmup_epochs * config.warmup_prefix,
         warmup_epochs=config.warmup_epochs,
         warmup_lr=config.warmup_lr,
+        warmup_prefix=config.warmup_prefix,
         min_lr=config.min_lr,
         decay_epochs=config.decay_epochs,
         decay_milestones=config.decay_milestones,

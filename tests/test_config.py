@@ -52,6 +52,8 @@ def test_what_is_written_reads_back(tmp_path):
         ("--recalibration_batches -1", "recalibration_batches = -1: it must be at least 0"),
         ("--snapshot_steps -1", "snapshot_steps = -1: it must be at least 0"),
         ("--loss.label_smoothing 1", "loss.label_smoothing = 1.0: it must be from 0 to below 1"),
+        ("--loss.target_threshold 0.2", "loss.target_threshold = 0.2: it must be null: it is for --loss.name bce"),
+        ("--loss.target_threshold 1", "loss.target_threshold = 1.0: it must be from 0 to below 1"),
         ("--loss.name mse", "loss.name = mse: it must be one of cross_entropy, bce"),
         (
             "--data.auto_augment rand9",

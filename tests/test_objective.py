@@ -34,6 +34,12 @@ def test_bce_sums_each_class_s_own_entropy(smoothing):
     torch.testing.assert_close(objective(name="bce", label_smoothing=smoothing)(LOGITS, LABELS), by_hand)
 
 
+def test_a_threshold_counts_an_image_mixed_of_two_as_both():
+    targets = torch.tensor([[0.3, 0.7, 0.0, 0.0]] * 6)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, targets.ceil())
+    assert torch.equal(objective(name="bce", target_threshold=0.2)(LOGITS, targets), expected)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_distillation_mixes_labels_and_the_teacher_s_output(share):
     teacher = torch.randn(6, 4)

@@ -1,7 +1,9 @@
 """Runs from a configuration, and the command line over them."""
 
+import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +16,11 @@ from PIL import Image
 from timm.data import Mixup
 from torch import nn
 
-from nestnet import LossDecrease, Mode, config
+from nestnet import LossDecrease, Mode, Periodic, config, register_condition
 from nestnet.cli import main
 from nestnet.data import eval_loader, load_data, mixed, seeded, train_loader
 from nestnet.export import read_metadata
+from nestnet.motivation import CONDITIONS
 from nestnet.run_directory import read_run, read_table
 from nestnet.training import Trainer, make_optimizer, make_schedule, top1
 
@@ -198,11 +201,193 @@ def test_settings_train(overrides, tmp_path):
     assert not torch.isnan(torch.cat([p.flatten() for p in trainer.net.parameters()])).any()
 
 
+EVERY_WAY = {
+    **{name: ["--motivation.name", name] for name in CONDITIONS if name != "random_like"},
+    "joint": ["--motivation.name", "joint", "--motivation.distillation", "0.5"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [*EVERY_WAY, "random_like"])
+def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_path):
+    arguments = EVERY_WAY.get(way, ["--motivation.name", way, "--motivation.runs", f"[{run_dir}]"])
+    path = tmp_path / "run"
+    assert main(["train", *QUICK, "--model.motivated", "resnet32", "--data.batch_size", "64", "--snapshot_steps", "20",
+                 *arguments, "--epochs", "1", "--run_dir", str(path)]) == 0  # fmt: skip
+    assert {file.name for file in path.iterdir()} == {file.name for file in run_dir.iterdir()} | {"snapshots"}
+    assert sorted(file.name for file in (path / "snapshots").iterdir()) == [
+        "step-000000.safetensors",
+        "step-000020.safetensors",
+    ]
+    for name in ("steps.csv", "metrics.csv"):
+        assert read_table(path / name)[0].keys() == read_table(run_dir / name)[0].keys()
+    steps, (row,) = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
+    modes, cost = [step["mode"] for step in steps], json.loads((path / "cost.json").read_text())
+    assert set(modes) <= {"joint"} if way == "joint" else {"base", "motivated"}
+    macs = {"base": cost["base"], "motivated": cost["motivated"], "joint": cost["base"] + cost["motivated"]}
+    actual = sum(macs[mode] for mode in modes) / len(modes)
+    assert cost["actual"] == pytest.approx(actual)
+    assert int(row["average_cost"]) == round(actual)
+    assert float(row["motivated_fraction"]) == sum(mode != "base" for mode in modes) / len(modes)
+    if way == "periodic":
+        assert [i for i, mode in enumerate(modes, 1) if mode == "motivated"] == [6, 12, 18], "(k+1)! with k = 2"
+    if way == "random_like":
+        first = [step["mode"] for step in read_table(run_dir / "steps.csv") if step["epoch"] == "1"]
+        assert modes.count("motivated") == first.count("motivated")
+    if way in ("always", "never", "joint"):
+        assert cost["expected"] == cost["actual"]
+    assert read_run(path).config.motivation.name == way
+
+
+@pytest.mark.parametrize("distillation", [0.0, 0.4, 1.0])
+def test_joint_training_is_one_step_on_the_sum_of_both_losses(distillation):
+    trainer = Trainer(config.parse([*QUICK, "--model.motivated", "resnet32", "--motivation.name", "joint",
+                                    "--motivation.distillation", str(distillation)]))  # fmt: skip
+    net = copy.deepcopy(trainer.net).train()
+    optimizer = make_optimizer(net, trainer.config)
+    trainer.net.train()
+    for images, labels in list(trainer.epoch_batches())[:2]:
+        mean, watched = trainer.step(images, labels, (Mode.MOTIVATED, Mode.BASE))
+        big, small = net(images, "motivated"), net(images, "base")
+        soft = -(big.detach().softmax(1) * small.log_softmax(1)).sum(1).mean()
+        own = nn.functional.cross_entropy(small, labels)
+        losses = nn.functional.cross_entropy(big, labels), (1 - distillation) * own + distillation * soft
+        optimizer.zero_grad()
+        sum(losses).backward()
+        optimizer.step()
+        assert mean == watched == pytest.approx(sum(losses).item() / 2, rel=1e-5)
+    expected = dict(net.named_parameters())
+    for name, parameter in trainer.net.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("clip", ["null", "0.01"])
+def test_the_gradient_norm_is_that_before_clipping(clip):
+    trainer = Trainer(config.parse([*QUICK, "--motivation.name", "gradient_norm_increase",
+                                    "--optimizer.clip_grad", clip, "--optimizer.lr", "1e-30",
+                                    "--model.zero_init_last", "false"]))  # fmt: skip
+    trainer.net.train()
+    images, labels = next(iter(trainer.epoch_batches()))
+    loss, watched = trainer.step(images, labels, (Mode.MOTIVATED,))
+    net = trainer.net
+    net.zero_grad()
+    nn.functional.cross_entropy(net(images, "motivated"), labels).backward()
+    norm = math.sqrt(sum((p.grad**2).sum().item() for p in net.parameters() if p.grad is not None))
+    assert watched == pytest.approx(norm, rel=1e-4)
+    assert watched != pytest.approx(loss)
+
+
+def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained():
+    run = config.parse([*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet32"])
+    trainer, everything = Trainer(run), load_data(run.data, run.model)
+    held_out, labels = trainer.held_out
+    assert held_out.shape == (256, 1, 8, 8)
+    assert len(trainer.images.train) == len(everything.train) - 256
+    assert len(trainer.images.test) == len(everything.test)
+    plain = [everything.test_transform(trainer.images.train.dataset[i][0]) for i in range(len(trainer.images.train))]
+    apart = {tuple(image.flatten().tolist()) for image in plain} & {tuple(x.flatten().tolist()) for x in held_out}
+    assert len(apart) <= 1, "one digit was scanned twice"
+    trainer.net.train()
+    images, own = next(iter(trainer.epoch_batches()))
+    for mode in Mode:
+        _, watched = trainer.step(images, own, (mode,))
+        assert trainer.net.training
+        expected = nn.functional.cross_entropy(trainer.net.eval()(held_out, mode), labels).item()
+        assert watched == pytest.approx(expected, rel=1e-5)
+        trainer.net.train()
+
+
+def test_a_condition_of_one_s_own_by_name_and_by_hand(tmp_path):
+    @register_condition("first_batches")
+    class FirstBatches(Periodic):
+        def __init__(self, number: int, batches: int) -> None:
+            super().__init__(batches)
+            self.number = number
+
+        @property
+        def mode(self):
+            return Mode.MOTIVATED if self.position < self.number else Mode.BASE
+
+    try:
+        run = config.parse([*QUICK, "--motivation.name", "first_batches", "--motivation.options", "{number: 2}",
+                            "--run_dir", str(tmp_path / "a")])  # fmt: skip
+        with pytest.raises(ValueError, match=r"motivation.speed = 3: first_batches has no such setting; it has number"):
+            Trainer(replace(run, motivation=replace(run.motivation, options={"speed": 3})))
+        Trainer(run).fit()
+    finally:
+        del CONDITIONS["first_batches"]
+    assert [row["mode"] for row in read_table(tmp_path / "a" / "steps.csv")] == (["motivated"] * 2 + ["base"] * 3) * 2
+    assert Trainer(config.parse(QUICK), condition=FirstBatches(1, 5)).condition.mode is Mode.MOTIVATED
+
+
+@pytest.mark.slow
+def test_recalibrated_runs_export_and_evaluate_alike(tmp_path, capsys):
+    path, output = tmp_path / "run", tmp_path / "again.safetensors"
+    assert main(["train", *QUICK, "--model.motivated", "resnet32", "--model.batch_norm", "shared",
+                 "--recalibration_batches", "2", "--run_dir", str(path)]) == 0  # fmt: skip
+    capsys.readouterr()
+    last = read_table(path / "metrics.csv")[-1]
+    for mode in Mode:
+        assert main(["export", str(path), "--mode", mode, "--output", str(output)]) == 0
+        assert output.read_bytes() == (path / f"{mode}.safetensors").read_bytes()
+        assert main(["export", str(path), "--mode", mode, "--output", str(output), "--recalibrate", "0"]) == 0
+        assert output.read_bytes() != (path / f"{mode}.safetensors").read_bytes()
+        capsys.readouterr()
+        assert main(["evaluate", str(path), "--mode", mode, "--recalibrate", "2"]) == 0
+        found = float(re.search(r"top-1 (.*) %", capsys.readouterr().out)[1])
+        assert abs(found - float(last[f"{mode}_top1"])) < 5, "the run took the batches of another epoch"
+    assert main(["evaluate", str(path), "--mode", "base", "--recalibrate", "-1"]) == 2
+    assert "--recalibrate -1: it must be at least 0 training batches" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_exports_of_another(run_dir, tmp_path):
+    """The nested network, to the bit; and each network alone, with a new head where the classes differ."""
+    both = [f"--model.{mode}_weights={run_dir / f'{mode}.safetensors'}" for mode in Mode]
+    trainer = Trainer(config.parse(["--config", str(DIGITS), *both]))
+    trained = read_run(run_dir).net.state_dict()
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.net.state_dict().items())
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(4):
+                Image.new("L", (8, 8), 20 * index).save(tmp_path / part / name / f"{index}.png")
+    for mode, own in ((Mode.BASE, both[0]), (Mode.MOTIVATED, both[1])):
+        run = config.parse(["--config", str(DIGITS), own, "--data.name", "folder", "--data.root", str(tmp_path),
+                            "--data.img_size", "8", "--model.in_chans", "1", "--data.batch_size", "4",
+                            "--run_dir", str(tmp_path / mode), "--epochs", "1"])  # fmt: skip
+        net = Trainer(run).net.subnet(mode)
+        state = read_run(run_dir).net.subnet(mode).state_dict()
+        for name, tensor in net.state_dict().items():
+            assert (
+                tensor.shape == (2, 64)
+                if name == "fc.weight"
+                else name == "fc.bias" or torch.equal(tensor, state[name])
+            )
+        assert Trainer(run).fit().joinpath("base.safetensors").is_file()
+
+
 def test_schedule_moves_the_learning_rate_as_timm_does():
     run = config.parse([*QUICK, "--epochs", "4", "--schedule.warmup_epochs", "1", "--schedule.interval", "epoch"])
     trainer = Trainer(run)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-5), "warm-up starts at once"
+    by_steps = [
+        scheduled(run, warmup_epochs=1, warmup_prefix=prefix, decay_epochs=1, decay_rate=0.5)
+        for prefix in (True, False)
+    ]
+    assert by_steps == [pytest.approx([1e-5, 0.1, 0.05, 0.025]), pytest.approx([1e-5, 0.05, 0.025, 0.0125])]
     assert Trainer(replace(run, schedule=config.ScheduleConfig())).optimizer.param_groups[0]["lr"] == 0.1
+
+
+def scheduled(run, **settings):
+    """The learning rate of each epoch under timm's step schedule."""
+    optimizer = make_optimizer(nn.Linear(1, 1), run)
+    schedule = make_schedule(optimizer, config.ScheduleConfig("step", "epoch", **settings), 4, 5)
+    rates = []
+    for epoch in range(1, 5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step(epoch)
+    return rates
 
 
 def test_the_folder_config_trains_on_jpeg_files(tmp_path, capsys):
@@ -257,9 +442,39 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         (["plot", "/absent"], "/absent is no run directory: it has no steps.csv"),
         (["evaluate", "runs/x"], "the following arguments are required: --mode; see `nestnet evaluate --help`"),
         (["export", "runs/x", "--mode", "small", "--output", "x"], "argument --mode: invalid choice: 'small'"),
+        (
+            ["evaluate", "/absent", "--mode", "base", "--recalibrate", "x"],
+            "argument --recalibrate: invalid int value: 'x'",
+        ),
+        (["table", "/absent"], "/absent is no run directory"),
+        (["dynamics", "/absent"], "/absent is no run directory"),
+        (["cost", "--model.base", "resnet21"], "base = 'resnet21' is no known architecture; did you mean resnet"),
+        (["train", "--motivation.period", "3"], "motivation.period = 3: loss_decrease has no such setting; it has k"),
+        (
+            ["train", "--motivation.distillation", "0.5"],
+            "motivation.distillation = 0.5: loss_decrease has no such setting",
+        ),
+        (
+            ["train", "--motivation.name", "joint", "--motivation.decay", "0.5"],
+            "motivation.decay = 0.5: joint has no such",
+        ),
+        (
+            ["train", "--motivation.name", "random_like", "--motivation.runs", "[/absent]"],
+            "/absent is no run directory",
+        ),
+        (
+            ["train", "--model.base_weights", "/absent.pth"],
+            "/absent.pth cannot be read as weights: there is no such file",
+        ),
+        (["train", "--data.auto_augment", "cifar10"], "data.auto_augment = 'cifar10': it is for colour images"),
+        (["check", "--motivation.name", "joint"], "motivation.name = 'joint': it does not switch"),
+        (
+            ["check", "--motivation.name", "gradient_norm_increase"],
+            "the check knows losses alone; take --sequence random",
+        ),
         (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
-        (["fly"], "'fly' is no verb; there are train, evaluate, export, plot, check"),
+        (["fly"], "'fly' is no verb; there are train, cost, "),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
