@@ -13,7 +13,7 @@ usage: nestnet <verb> ...
 
   train     --config FILE [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...]
   cost      --config FILE [--section.key value ...]
-  tune-k    --config FILE --k K [K ...] [--folds N] [--output DIR] [--section.key value ...]
+  tune-k    --config FILE --k K [K ...] [--folds N] [--jobs N] [--output DIR] [--section.key value ...]
   evaluate  RUN_DIR --mode base|motivated [--recalibrate BATCHES]
   export    RUN_DIR --mode base|motivated --output FILE [--recalibrate BATCHES]
   plot      RUN_DIR [--output FILE]
@@ -50,6 +50,25 @@ def cost(arguments: list[str]) -> None:
     from nestnet.budget import budget
 
     print(budget(config.parse(arguments, prog="nestnet cost")))
+
+
+def tune_k(arguments: list[str]) -> None:
+    """Find k by cross-validation on the training images. The same command goes on where it was interrupted."""
+    parser = Parser("nestnet tune-k", description=tune_k.__doc__, allow_abbrev=False)
+    parser.add_argument("--k", type=int, nargs="+", required=True, metavar="K", help="the values to try")
+    parser.add_argument("--folds", type=int, default=5, help="parts of the training images (5)")
+    parser.add_argument("--jobs", type=int, help="runs side by side; by default one a core on a CPU, one on a GPU")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="by default a folder in runs/, named after the networks"
+    )
+    options, rest = parser.parse_known_args(arguments)
+
+    from nestnet import config
+    from nestnet.tuning import tune_k as tune
+
+    run = config.parse(rest, prog="nestnet tune-k")
+    folder = options.output or Path("runs") / f"tune-k-{run.model.base}-{run.model.motivated}-{run.data.name}"
+    tune(run, options.k, folder, folds=options.folds, jobs=options.jobs)
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -189,6 +208,7 @@ def check(arguments: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "cost": cost,
+    "tune-k": tune_k,
     "evaluate": evaluate,
     "export": export,
     "plot": plot,
@@ -213,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         VERBS[verb](rest)
-    except FloatingPointError as error:
+    except (FloatingPointError, ChildProcessError) as error:
         print(f"nestnet {verb}: stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nestnet.models import cifar_resnet
 from nestnet.models.registry import ARCHITECTURES, choice
 from nestnet.models.vit import PATCH, ViTArchitecture
+from nestnet.motivation import motivated_rate
 
 Convention = Literal["macs", "paper"]
 CONVENTIONS: tuple[Convention, ...] = ("macs", "paper")
@@ -96,23 +97,6 @@ def average_cost(base_cost: float, motivated_cost: float, *, motivated_fraction:
     if not 0 <= motivated_fraction <= 1:
         raise ValueError(f"motivated_fraction = {motivated_fraction!r}: it must be from 0 to 1, a share of the batches")
     return base_cost + motivated_fraction * (motivated_cost - base_cost)
-
-
-def motivated_rate(k: int) -> float:
-    """The share of batches that k falling losses in a row motivate, if the losses are independent draws: 1/(k+1)!.
-
-    Of the (k+1)! orders of k + 1 losses, equally likely, one falls all the way. The published costs follow it. As each
-    epoch starts anew, its first k + 1 batches are never motivated, which short epochs feel.
-
-    Raises:
-        ValueError: if `k` is no whole number of at least 1.
-
-    >>> [round(100 * motivated_rate(k), 2) for k in (1, 2, 3, 4, 5)]
-    [50.0, 16.67, 4.17, 0.83, 0.14]
-    """
-    if not _is_count(k):
-        raise ValueError(f"k = {k!r}: it must be a whole number of at least 1, the falling losses that motivate")
-    return 1 / math.factorial(k + 1)
 
 
 def forecast(base_cost: float, motivated_cost: float, *, k: int) -> float:

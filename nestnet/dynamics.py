@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.cost import motivated_rate
 from nestnet.figures import COLOURS, tidy
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
+from nestnet.motivation import motivated_rate
 from nestnet.trajectory import AVERAGED, MIN_SNAPSHOTS, Trajectory, find_snapshots, read_trajectory
 
 if TYPE_CHECKING:

@@ -63,8 +63,8 @@ class Streak(ABC):
 
     @property
     def expected_fraction(self) -> float | None:
-        """The share of motivated batches if successive values were independent."""
-        return 1 / math.factorial(self.k + 1)
+        """The share of motivated batches if successive values were independent, or `None` where they never are."""
+        return motivated_rate(self.k)
 
     @abstractmethod
     def counts(self, last: float, value: float) -> bool:
@@ -143,7 +143,7 @@ class EMADecrease(Streak):
 
     @property
     def expected_fraction(self) -> None:
-        """Successive averages are not independent."""
+        """Successive averages are never independent."""
 
     def counts(self, last: float, value: float) -> bool:
         return value < last and last - value >= self.min_drop * abs(last)
@@ -382,6 +382,21 @@ def make_condition(name: str, settings: Mapping[str, Any] | None = None, **conte
         if parameter.default is parameter.empty and parameter.name not in arguments:
             raise ValueError(f"motivation.{parameter.name}: {name} needs it")
     return factory(**arguments)
+
+
+def motivated_rate(k: int) -> float:
+    """The share of batches that k falling losses in a row motivate, if the losses are independent draws: 1/(k+1)!.
+
+    Of the (k+1)! orders of k + 1 losses, equally likely, one falls all the way. The published costs follow it. As each
+    epoch starts anew, its first k + 1 batches are never motivated, which short epochs feel.
+
+    Raises:
+        ValueError: if `k` is no whole number of at least 1.
+
+    >>> [round(100 * motivated_rate(k), 2) for k in (1, 2, 3, 4, 5)]
+    [50.0, 16.67, 4.17, 0.83, 0.14]
+    """
+    return 1 / math.factorial(_whole("k", k, 1, "how many in a row motivate") + 1)
 
 
 def motivated_counts(modes: Sequence[tuple[int, str]]) -> list[int]:

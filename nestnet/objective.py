@@ -46,14 +46,15 @@ class Objective:
         Args:
             teacher: logits `[B, K]`, whose probabilities are targets as well, to the share `distillation`.
         """
-        share = 0.0 if teacher is None else self.distillation
-        parts = [(1 - share, targets, True)] if share < 1 else []
-        if teacher is not None and share:
-            parts.append((share, teacher.float().softmax(dim=1), False))
-        losses = [weight * self._loss(logits.float(), target, own) for weight, target, own in parts]
-        return losses[0] if len(losses) == 1 else losses[0] + losses[1]
+        logits = logits.float()
+        if teacher is None or not self.distillation:
+            return self._loss(logits, targets)
+        soft = F.cross_entropy(logits, teacher.float().softmax(dim=1))
+        if self.distillation == 1:
+            return soft
+        return (1 - self.distillation) * self._loss(logits, targets) + self.distillation * soft
 
-    def _loss(self, logits: Tensor, targets: Tensor, smooth: bool) -> Tensor:
-        if self.bce is not None and smooth:
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.bce is not None:
             return self.bce(logits, targets)
-        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing if smooth else 0.0)
+        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)

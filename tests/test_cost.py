@@ -13,15 +13,8 @@ from timm.layers import set_fused_attn, use_fused_attn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nestnet import LossDecrease, Mode
-from nestnet.cost import (
-    average_cost,
-    flops_efficiency,
-    flops_ratio,
-    forecast,
-    forward_cost,
-    motivated_rate,
-    network_cost,
-)
+from nestnet.cost import average_cost, flops_efficiency, flops_ratio, forecast, forward_cost, network_cost
+from nestnet.motivation import motivated_rate
 
 CIFAR_BLOCKS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 VIT_WIDTHS = {"vit_tiny_patch16_224": 192, "vit_small_patch16_224": 384, "vit_base_patch16_224": 768}
@@ -225,7 +218,7 @@ def test_a_ratio_is_the_gain_s_share_over_the_cost_s_share(fraction, gain, diffe
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: motivated_rate(0), "k = 0: it must be a whole number of at least 1, the falling losses that motivate"),
+        (lambda: motivated_rate(0), "k = 0: it must be a whole number of at least 1, how many in a row motivate"),
         (lambda: forecast(1, 2, k=1.5), "k = 1.5: it must be a whole number"),
         (lambda: average_cost(1, 2, motivated_fraction=1.1), "motivated_fraction = 1.1: it must be from 0 to 1"),
         (lambda: average_cost(1, 2, motivated_fraction=math.nan), "motivated_fraction = nan: it must be from 0 to 1"),

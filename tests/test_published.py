@@ -6,8 +6,8 @@ import pytest
 
 import nestnet
 from nestnet import config
-from nestnet.cost import flops_efficiency, flops_ratio, forward_cost, motivated_rate
-from nestnet.motivation import CONDITIONS
+from nestnet.cost import flops_efficiency, flops_ratio, forward_cost
+from nestnet.motivation import CONDITIONS, motivated_rate
 from nestnet.published import ROWS, Published, classical, nested
 
 DISAGREE = {

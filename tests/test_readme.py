@@ -7,19 +7,28 @@ from pathlib import Path
 import torch
 
 from nestnet.cli import VERBS, main
+from nestnet.motivation import CONDITIONS, make_condition
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_loop_works_as_printed(tmp_path, monkeypatch):
+def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nestnet.motivation.CONDITIONS", CONDITIONS.copy())
     variables = {}
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(code, "README.md", "exec"), variables)
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(variables["model"].eval()(images), variables["net"].eval()(images, "base"))
     assert variables["condition"].last < 2.3, "it learns"
+    condition, again = make_condition("after_a_record"), make_condition("after_a_record")
+    for loss, mode in ((2.0, "motivated"), (2.5, "base"), (1.9, "motivated"), (1.9, "base")):
+        condition.update(loss)
+        again.load_state_dict(condition.state_dict())
+        assert condition.mode == again.mode == mode
+    condition.reset()
+    assert condition.mode == "base"
 
 
 def test_its_commands_are_the_program_s(monkeypatch, capsys):
@@ -31,3 +40,13 @@ def test_its_commands_are_the_program_s(monkeypatch, capsys):
     for command in commands:
         if command[0] == "check":
             assert main([*command, "--steps", "3", "--data.batch_size", "8"]) == 0
+        if command[0] == "cost":
+            assert main(command) == 0
+            assert "motivated batches expected of LossDecrease(k=2): 16.67%" in capsys.readouterr().out
+
+
+def test_its_recipes_are_there():
+    table = re.search(r"\| experiment \| recipes \|\n((?:\|.*\n)+)", README)[1]
+    named = set(re.findall(r"`([a-z]\w+)`", table))
+    assert len(named) > 12
+    assert named <= {path.stem for path in (ROOT / "configs").glob("*.yaml")}

@@ -510,9 +510,11 @@ def test_check(capsys):
     printed = capsys.readouterr().out
     assert "40 batches, " in printed
     assert "identical to the copy-based reference, bit for bit" in printed
-    assert main(["check", "--config", str(DIGITS), "--steps", "25", "--optimizer.name", "adamw",
+    assert main(["check", "--config", str(DIGITS), "--steps", "25", "--optimizer.name", "adamw", "--data.mixup", "0.2",
                  "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]) == 0  # fmt: skip
-    assert "adamw at lr 0.001 (step count: literal)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "adamw at lr 0.001 (step count: literal)" in printed
+    assert "identical to the copy-based reference, bit for bit" in printed
 
 
 def test_help_and_version(capsys):
