@@ -32,9 +32,10 @@ from common import show, write
 
 from nestnet import Mode, recalibrate
 from nestnet.cost import forward_cost
-from nestnet.data import EpochBatches, eval_loader, load_data, train_loader
+from nestnet.data import eval_loader, in_epoch, load_data, train_loader
+from nestnet.evaluation import top1
 from nestnet.run_directory import read_run, read_table
-from nestnet.training import top1, torch_device
+from nestnet.training import torch_device
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cifar10_folder_resnet20_32.yaml"
 
@@ -94,9 +95,8 @@ def measure(way: Way, seed: int, path: Path, options: argparse.Namespace) -> lis
     run, device = read_run(path), torch_device(options.device)
     images, net = load_data(run.config.data, run.config.model), run.net.to(device).to(memory_format=torch.channels_last)
     batches = eval_loader(images, run.config.data)
-    training = train_loader(images, run.config.data, run.config.seed)
-    assert isinstance(training.batch_sampler, EpochBatches)
-    training.batch_sampler.set_epoch(run.config.epochs)  # an order and augmentation of its own
+    # an order and augmentation of its own
+    training = in_epoch(train_loader(images, run.config.data, run.config.seed), run.config.epochs)
     steps, epochs = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
     fraction = sum(row["mode"] != "base" for row in steps) / len(steps)
     base, motivated = (

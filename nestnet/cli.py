@@ -80,9 +80,10 @@ def evaluate(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from nestnet.data import eval_loader, load_data
+    from nestnet.evaluation import ready, top1
     from nestnet.mode import Mode
     from nestnet.run_directory import read_run
-    from nestnet.training import ready, top1, torch_device
+    from nestnet.training import torch_device
 
     run, device = read_run(options.run_dir), torch_device("auto")
     images, mode, batches = load_data(run.config.data, run.config.model), Mode(options.mode), options.recalibrate
@@ -110,7 +111,8 @@ def export(arguments: list[str]) -> None:
     net, batches = run.net, options.recalibrate
     if batches := run.config.recalibration_batches if batches is None else batches:
         from nestnet.data import load_data
-        from nestnet.training import ready, torch_device
+        from nestnet.evaluation import ready
+        from nestnet.training import torch_device
 
         net = ready(run, mode, load_data(run.config.data, run.config.model), torch_device("auto"), batches)
     write(

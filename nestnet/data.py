@@ -166,6 +166,13 @@ def eval_loader(images: ImageData, config: DataConfig, *, pin_memory: bool = Fal
     )
 
 
+def in_epoch(batches: DataLoader[Any], epoch: int) -> DataLoader[Any]:
+    """A loader of `train_loader`, at the start of an epoch, counted from 0."""
+    assert isinstance(batches.batch_sampler, EpochBatches)
+    batches.batch_sampler.set_epoch(epoch)
+    return batches
+
+
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (index, seed): an order for each epoch, and a seed for each sample of it.
 

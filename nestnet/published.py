@@ -1,7 +1,7 @@
 """The figures that arXiv 2602.21064 publishes: a row for each network of its tables 1 to 11.
 
 How many falling losses motivated (k) is read off the published costs: the share of motivated batches that they imply is, in
-every row, close to 1/(k+1)! (see `nestnet.cost.motivated_rate`).
+every row, close to 1/(k+1)! (see `nestnet.motivation.motivated_rate`).
 """
 
 import re

@@ -7,7 +7,7 @@ There is no switch to make: a mode is an argument of the forward pass. Joint tra
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from nestnet.config import Config, ScheduleConfig
-from nestnet.data import EpochBatches, ImageData, eval_loader, load_data, mixed, train_loader
+from nestnet.data import ImageData, eval_loader, in_epoch, load_data, mixed, train_loader
+from nestnet.evaluation import autocast, recalibrated, top1
 from nestnet.export import export
 from nestnet.mode import Mode
 from nestnet.motivation import Always, Condition, make_condition, motivated_counts
@@ -29,9 +29,8 @@ from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
 from nestnet.pretrained import load_weights
 from nestnet.progress import Progress
-from nestnet.recalibration import recalibrate
 from nestnet.run_cost import RunCost
-from nestnet.run_directory import Run, RunDirectory, network, read_table
+from nestnet.run_directory import RunDirectory, network, read_table
 
 JOINT = "joint"
 """In place of a condition's name, and in the mode column of such a run: both networks train at every batch."""
@@ -55,13 +54,14 @@ class Trainer:
         self.device = torch_device(config.device)
         self.images = images or load_data(config.data, config.model)
         self.config = config = resolved(config, self.images)
+        on_gpu = self.device.type == "cuda"
+        self.train_batches = train_loader(self.images, config.data, config.seed, pin_memory=on_gpu)
         self.joint = config.motivation.name == JOINT and condition is None
-        self.condition = condition or motivation(config, len(self.images.train) // config.data.batch_size)
+        self.condition = condition or motivation(config, len(self.train_batches))
         self.watches = getattr(self.condition, "watches", "loss")
         if self.watches == "held_out_loss":
             self.images, self.held_out = held_out_batch(self.images, config)
-        on_gpu = self.device.type == "cuda"
-        self.train_batches = train_loader(self.images, config.data, config.seed, pin_memory=on_gpu)
+            self.train_batches = train_loader(self.images, config.data, config.seed, pin_memory=on_gpu)
         self.test_batches = eval_loader(self.images, config.data, pin_memory=on_gpu)
         torch.manual_seed(config.seed)
         self.memory_format = torch.channels_last if config.channels_last else torch.preserve_format
@@ -243,64 +243,6 @@ class Trainer:
             )
 
 
-def in_epoch(batches: DataLoader[Any], epoch: int) -> DataLoader[Any]:
-    """A loader of `train_loader`, at the start of an epoch, counted from 0."""
-    assert isinstance(batches.batch_sampler, EpochBatches)
-    batches.batch_sampler.set_epoch(epoch)
-    return batches
-
-
-def recalibrated(
-    net: NestedModel,
-    mode: Mode,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    number: int,
-    to_device: Callable[[Tensor], Tensor],
-) -> NestedModel:
-    """The network with the statistics of `mode` computed anew on the first `number` of the batches; 0: as it is."""
-    if not number:
-        return net
-    return recalibrate(net, mode, (to_device(images) for images, _ in itertools.islice(batches, number)))
-
-
-def ready(run: Run, mode: Mode, images: ImageData, device: torch.device, batches: int) -> NestedModel:
-    """The network of a finished run as the run itself would evaluate and export `mode`, recalibrated on so many batches.
-
-    Raises:
-        ValueError: if the number is below 0.
-    """
-    if batches < 0:
-        raise ValueError(f"--recalibrate {batches}: it must be at least 0 training batches")
-    loader = in_epoch(train_loader(images, run.config.data, run.config.seed), run.checkpoint["epochs_done"])
-    return recalibrated(run.net.to(device), mode, loader, batches, lambda images: images.to(device))
-
-
-@torch.inference_mode()
-def top1(
-    net: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    modes: Iterable[Mode] = tuple(Mode),
-    *,
-    device: torch.device,
-    precision: str = "float32",
-) -> dict[Mode, float]:
-    """The share of images, in percent, for which the subnet of each mode gives the right class the largest logit."""
-    correct, total = dict.fromkeys(modes, 0), 0
-    for images, labels in batches:
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        total += len(labels)
-        for mode in correct:
-            with autocast(device, precision):
-                logits = net(images, mode)
-            correct[mode] += int((logits.argmax(dim=1) == labels).sum())
-    return {mode: 100 * count / total for mode, count in correct.items()}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to bfloat16, or nothing for `"float32"`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 def motivation(config: Config, batches: int) -> Condition:
     """The condition of a configuration, for epochs of so many batches; of joint training one that has no say.
 
@@ -356,7 +298,10 @@ def started(net: NestedModel, config: Config) -> NestedModel:
     """
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
         if source is not None:
-            load_weights(net, mode, source)
+            try:
+                load_weights(net, mode, source)
+            except ValueError as error:
+                raise ValueError(f"model.{mode}_weights: {error}") from error
     return net
 
 

@@ -19,10 +19,11 @@ from torch import nn
 from nestnet import LossDecrease, Mode, Periodic, config, register_condition
 from nestnet.cli import main
 from nestnet.data import eval_loader, load_data, mixed, seeded, train_loader
+from nestnet.evaluation import top1
 from nestnet.export import read_metadata
 from nestnet.motivation import CONDITIONS
 from nestnet.run_directory import read_run, read_table
-from nestnet.training import Trainer, make_optimizer, make_schedule, top1
+from nestnet.training import Trainer, make_optimizer, make_schedule
 
 QUICK = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256", "--epochs", "2"]
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
@@ -464,7 +465,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (
             ["train", "--model.base_weights", "/absent.pth"],
-            "/absent.pth cannot be read as weights: there is no such file",
+            "model.base_weights: /absent.pth cannot be read as weights: there is no",
         ),
         (["train", "--data.auto_augment", "cifar10"], "data.auto_augment = 'cifar10': it is for colour images"),
         (["check", "--motivation.name", "joint"], "motivation.name = 'joint': it does not switch"),
