@@ -286,6 +286,8 @@ def checked(config: Config) -> Config:
         ("motivation.period", m.period, m.period is None or m.period >= 1, "at least 1"),
         ("motivation.runs", m.runs, m.runs is None or len(m.runs) > 0, "a list of run directories"),
         ("motivation.runs", m.runs, m.name != "random_like" or m.runs is not None, "a list of run directories"),
+        ("motivation.options", m.options, not set(m.options) & {f.name for f in dataclasses.fields(m)},
+         "arguments of a condition of your own; the others are fields of motivation"),
         ("motivation.distillation", m.distillation, 0 <= (m.distillation or 0) <= 1, "from 0 to 1"),
         ("data.root", d.root, d.name != "folder" or d.root is not None, "a folder of images: give --data.root FOLDER"),
         ("data.batch_size", size, size >= 2, "at least 2, BatchNorm needs more than one image"),

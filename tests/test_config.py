@@ -45,6 +45,10 @@ def test_what_is_written_reads_back(tmp_path):
         ),
         ("--motivation.name random_like", "motivation.runs = null: it must be a list of run directories"),
         ("--motivation.runs []", "motivation.runs = []: it must be a list of run directories"),
+        (
+            "--motivation.options {k: 3}",
+            "motivation.options = {'k': 3}: it must be arguments of a condition of your own",
+        ),
         ("--motivation.decay 1", "motivation.decay = 1.0: it must be from 0 to below 1"),
         ("--motivation.min_drop -0.1", "motivation.min_drop = -0.1: it must be from 0 to below 1"),
         ("--motivation.period 0", "motivation.period = 0: it must be at least 1"),

@@ -1,0 +1,255 @@
+"""Choosing k by cross-validation on the training images, as the paper does (arXiv 2602.21064, section 4).
+
+A run for each k and each fold trains on the other folds and is tested on its own; the test images are never used. Every
+run is an ordinary run directory. Its `result.json` is written last, so that a run without one was interrupted.
+"""
+
+import inspect
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nestnet.config import SECTIONS, Config
+from nestnet.data import ImageData, load_data
+from nestnet.motivation import CONDITIONS
+from nestnet.run_directory import read_table
+from nestnet.training import Trainer, torch_device
+from nestnet.tuning_report import FoldResult, write_report
+
+RESULT = "result.json"
+Outcomes = Generator[FoldResult, None, None]
+
+
+def tune_k(
+    config: Config, ks: Sequence[int], folder: Path, *, folds: int = 5, jobs: int | None = 1
+) -> list[FoldResult]:
+    """Train a configuration with each k on each fold of the training images, and write what comes out.
+
+    It goes fold by fold over all k, so that whenever it is stopped, every k has been tried on the same folds, but for the
+    last. The same call goes on from there: finished runs are kept, an interrupted one starts again. Further values of k can
+    be added later.
+
+    Args:
+        config: of the runs. Its `motivation.k` and `run_dir` have no say.
+        ks: the values of k to try.
+        folder: gets the runs, as `k-2/fold-1`, and in the end `tune-k.md` and `tune-k.csv` with a row a k, `tune-k-folds.csv`
+            with a row a run, and `tune-k.png`.
+        folds: parts of the training images, with equal shares of each class; the same for every k and seed.
+        jobs: runs that train beside each other, each in a process of its own. `None`: one a core on a CPU, else one.
+            On a CPU the results do not depend on it. With more than one, a script must call this under
+            `if __name__ == "__main__"`, because the processes import it.
+
+    Returns:
+        The runs of every k of which the folder has all folds, also of earlier calls, by k and fold.
+
+    Raises:
+        ValueError: for an argument out of range, a condition without k, a configuration that cannot be trained or another
+            one than the folder was begun with; nothing has been trained then.
+        FloatingPointError: when a loss is NaN or infinite.
+        ChildProcessError: if one of the processes is killed.
+    """
+    _check(config, ks, folds, jobs)
+    images = load_data(config.data, config.model)
+    study = Study(config, folder, folds)
+    study.trainer(images, ks[0], fold=1)  # finds what else is wrong: this fold leaves the fewest images for training
+    study.begin()
+    runs = [(k, fold) for fold in range(1, folds + 1) for k in ks]
+    pending = [run for run in runs if not (study.path(*run) / RESULT).exists()]
+    print(f"{len(pending)} of {len(runs)} runs to train in {folder}")
+    on_cpu = torch_device(config.device).type == "cpu"
+    if jobs is None:
+        jobs = torch.get_num_threads() if on_cpu else 1
+    # One thread a run: the last bits of a sum depend on their number, and runs side by side use the cores better.
+    threads = 1 if on_cpu else max(1, torch.get_num_threads() // jobs)
+    jobs = min(jobs, len(pending))
+    outcomes = _side_by_side(study, pending, jobs, threads) if jobs > 1 else _in_turn(study, images, pending, threads)
+    with closing(outcomes):
+        for done, result in enumerate(outcomes, start=1):
+            print(f"{result} ({done} of {len(pending)})", flush=True)
+    results = study.results()
+    print(write_report(results, folder), end="")
+    return results
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of one configuration in one folder."""
+
+    config: Config
+    folder: Path
+    folds: int
+
+    def path(self, k: int, fold: int) -> Path:
+        """The run directory of a k and a fold, counted from 1."""
+        return self.folder / f"k-{k}" / f"fold-{fold}"
+
+    def trainer(self, images: ImageData, k: int, fold: int) -> Trainer:
+        """Of one run, with the fold in place of the test images."""
+        motivation = replace(self.config.motivation, k=k)
+        config = replace(self.config, motivation=motivation, run_dir=str(self.path(k, fold)))
+        return Trainer(config, images=images.fold(fold - 1, self.folds))
+
+    def train(self, images: ImageData, k: int, fold: int) -> FoldResult:
+        """Train one run from its start, and leave its result in its directory."""
+        path, started = self.path(k, fold), time.perf_counter()
+        if path.exists():
+            shutil.rmtree(path)  # it was interrupted
+        trainer = self.trainer(images, k, fold)
+        try:
+            trainer.fit()
+        except FloatingPointError as error:
+            raise FloatingPointError(f"k = {k}, fold {fold}: {error}") from error
+        epochs = read_table(path / "metrics.csv")
+        cost = trainer.cost.summary()
+        result = FoldResult(
+            k,
+            fold,
+            base_top1=float(epochs[-1]["base_top1"]),
+            motivated_top1=float(epochs[-1]["motivated_top1"]),
+            motivated_fraction=statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs),
+            expected_fraction=getattr(trainer.condition, "expected_fraction", None),
+            average_cost=cost["actual"],
+            base_cost=cost["base"],
+            motivated_cost=cost["motivated"],
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        unfinished = path / f"{RESULT}.tmp"
+        unfinished.write_text(json.dumps(asdict(result), indent=1) + "\n")
+        unfinished.replace(path / RESULT)
+        return result
+
+    def begin(self) -> None:
+        """Make the folder and record the configuration there, or go on with the folder of the same configuration.
+
+        Raises:
+            ValueError: if the folder was begun with another configuration, has other contents, or cannot be made.
+        """
+        record, where = self.folder / "tune-k.yaml", f"folder = {str(self.folder)!r}"
+        fields: dict[str, Any] = {"folds": self.folds}
+        for name, value in asdict(self.config).items():
+            fields |= {f"{name}.{key}": entry for key, entry in value.items()} if name in SECTIONS else {name: value}
+        del fields["motivation.k"], fields["run_dir"]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            begun = yaml.safe_load(record.read_text()) if record.exists() else None
+            if begun is None:  # also where it was interrupted before the first word
+                if any(path != record for path in self.folder.iterdir()):
+                    raise ValueError(f"{where}: it holds something else; name another folder, or remove this one")
+                record.write_text(yaml.safe_dump(fields, sort_keys=False))
+                return
+        except OSError as error:
+            raise ValueError(f"{where}: it cannot be made: {error.strerror}") from error
+        others = [f"{name} = {begun.get(name)!r} (now {v!r})" for name, v in fields.items() if begun.get(name) != v]
+        if others:
+            raise ValueError(f"{where}: it was begun with {', '.join(others)}; go back to that, or name another folder")
+
+    def results(self) -> list[FoldResult]:
+        """All runs of every k of which all folds are finished, by k and fold."""
+        found = [FoldResult(**json.loads(path.read_text())) for path in self.folder.glob(f"k-*/fold-*/{RESULT}")]
+        ks = [result.k for result in found]
+        return sorted(result for result in found if ks.count(result.k) == self.folds)
+
+
+def _check(config: Config, ks: Sequence[int], folds: int, jobs: int | None) -> None:
+    m = config.motivation
+    tunable = [name for name, factory in CONDITIONS.items() if "k" in inspect.signature(factory).parameters]
+    rules: list[tuple[str, Any, bool, str]] = [
+        ("k", ks, len(ks) > 0, "at least one value to try"),
+        ("k", ks, len(set(ks)) == len(ks), "values that differ; leave out the repeated ones"),
+        *(("k", k, _whole(k, 1), "a whole number of at least 1") for k in ks),
+        ("folds", folds, _whole(folds, 2), "a whole number of at least 2; the paper has 5"),
+        ("jobs", jobs, jobs is None or _whole(jobs, 1), "a whole number of at least 1"),
+        ("motivation.name", m.name, m.name in tunable, f"a condition that has a k: {', '.join(tunable)}"),
+        ("motivation.options", m.options, "k" not in m.options, "without k, which is to be tuned"),
+    ]
+    for name, value, fine, rule in rules:
+        if not fine:
+            raise ValueError(f"{name} = {value!r}: it must be {rule}")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+# Runs one after another, and side by side
+
+
+def _in_turn(study: Study, images: ImageData, runs: list[tuple[int, int]], threads: int) -> Outcomes:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for k, fold in runs:
+            yield study.train(images, k, fold)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _side_by_side(study: Study, runs: list[tuple[int, int]], jobs: int, threads: int) -> Outcomes:
+    """Each result as it comes. However this ends, no process is left that still trains."""
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+    with ProcessPoolExecutor(jobs, context, _start_child, (study, threads)) as pool:
+        try:
+            with _interrupts_held():
+                futures = [pool.submit(_train_in_child, study, k, fold) for k, fold in runs]
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of the {jobs} processes was killed, perhaps for want of memory: take fewer jobs; finished runs are kept"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()).difference(others):
+                child.terminate()
+            raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes afterwards, and never to the processes that start meanwhile, because they inherit the mask: a terminal
+    sends it to all processes of a command, and only the first should answer."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+_images: ImageData
+"""Of a child process, which loads them once for all its runs."""
+
+
+def _start_child(study: Study, threads: int) -> None:
+    global _images
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    _images = load_data(study.config.data, study.config.model)
+
+
+def _end_with_parent() -> None:
+    """A child whose parent was killed would go on training, also in the folders of a command that goes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _train_in_child(study: Study, k: int, fold: int) -> FoldResult:
+    with redirect_stdout(io.StringIO()):  # epochs of several runs would mix; the parent prints a line a run
+        return study.train(_images, k, fold)

@@ -1,0 +1,307 @@
+"""Cross-validation of k: against training each fold by hand, across interruptions and processes, and its report."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nestnet import config
+from nestnet.data import load_data
+from nestnet.figures import draw_run
+from nestnet.mode import Mode
+from nestnet.run_directory import read_run, read_table
+from nestnet.training import Trainer
+from nestnet.tuning import tune_k
+from nestnet.tuning_report import FoldResult, best, markdown, summarised, tuning_figure, write_report
+
+QUICK = ["--data.batch_size", "128", "--epochs", "1"]
+KS, FOLDS = [1, 2], 2
+RUNS = [(1, 1), (2, 1), (1, 2), (2, 2)]
+REPORT = ("tune-k.md", "tune-k.csv", "tune-k.png")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """ResNet-20 in ResNet-32 on the digits, for one epoch."""
+    return config.parse(QUICK)
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """The folder of a study that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "study"
+    tune_k(run, KS, folder, folds=FOLDS)
+    return folder
+
+
+@pytest.fixture
+def part(whole, tmp_path):
+    """The same with its second fold still to train."""
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    for k in KS:
+        shutil.rmtree(folder / f"k-{k}" / "fold-2")
+    for name in (*REPORT, "tune-k-folds.csv"):
+        (folder / name).unlink()
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    """Every file below a folder, with the time when it was written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def assert_same_study(folder: Path, whole: Path) -> None:
+    """The same trained networks and, byte for byte, the same report."""
+    for k, fold in RUNS:
+        for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
+            path = Path(f"k-{k}", f"fold-{fold}", name)
+            assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
+    for name in REPORT:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("k", "fold"), RUNS)
+def test_results_are_those_of_training_each_fold_by_hand(k, fold, run, whole, tmp_path):
+    images = load_data(run.data, run.model).fold(fold - 1, FOLDS)
+    by_hand = replace(run, motivation=replace(run.motivation, k=k), run_dir=str(tmp_path / "run"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trainer = Trainer(by_hand, images=images)
+    path = trainer.fit()
+    torch.set_num_threads(threads)
+
+    result = json.loads((whole / f"k-{k}" / f"fold-{fold}" / "result.json").read_text())
+    modes = [step["mode"] for step in read_table(path / "steps.csv")]
+    costs = {mode: trainer.cost.macs.of(mode) for mode in Mode}
+    assert (result["k"], result["fold"]) == (k, fold)
+    assert {name: result[name] for name in ("base_top1", "motivated_top1")} == trainer.evaluate()
+    assert result["motivated_fraction"] == modes.count("motivated") / len(modes)
+    assert result["average_cost"] == pytest.approx(sum(costs[mode] for mode in modes) / len(modes))
+    assert (result["base_cost"], result["motivated_cost"]) == (costs[Mode.BASE], costs[Mode.MOTIVATED])
+    assert result["expected_fraction"] == {1: 1 / 2, 2: 1 / 6}[k]
+    for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
+        assert (path / name).read_bytes() == (whole / f"k-{k}" / f"fold-{fold}" / name).read_bytes()
+
+
+def test_each_run_is_a_run_directory(whole, tmp_path):
+    path = whole / "k-2" / "fold-1"
+    assert read_run(path).config.motivation.k == 2
+    assert draw_run(path, tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_folds_are_parts_of_the_training_images_alone(run):
+    images = load_data(run.data, run.model)
+    stored = images.train.dataset
+    folds = [images.fold(number, 5) for number in range(5)]
+    for fold in folds:
+        assert fold.test.dataset.dataset is fold.train.dataset.dataset is stored, "the test images are not used"
+        kept, held_out = fold.train.dataset.indices, fold.test.dataset.indices
+        assert sorted([*kept, *held_out]) == list(range(len(stored)))
+        shares = Counter(images.train_labels[index] for index in held_out)
+        for label, count in Counter(images.train_labels).items():
+            assert abs(shares[label] - count / 5) < 1
+    assert sorted(index for fold in folds for index in fold.test.dataset.indices) == list(range(len(stored)))
+
+
+@pytest.mark.parametrize("method", ["step", "evaluate", "export"])
+def test_an_interrupted_study_goes_on_and_repeats_nothing(method, run, whole, part, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    finished = contents(part)
+    monkeypatch.setattr(Trainer, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune_k(run, KS, part, folds=FOLDS)
+    monkeypatch.undo()
+    assert (part / "k-1" / "fold-2" / "steps.csv").exists(), "it was interrupted in this run"
+    assert not (part / "tune-k.md").exists()
+
+    fitted, fit = [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: fitted.append(trainer.config.run_dir) or fit(trainer))
+    threads = torch.get_num_threads()
+    results = tune_k(run, KS, part, folds=FOLDS)
+    assert torch.get_num_threads() == threads
+    assert fitted == [str(part / "k-1" / "fold-2"), str(part / "k-2" / "fold-2")]
+    assert [(result.k, result.fold) for result in results] == sorted(RUNS)
+    assert contents(part).items() >= finished.items()
+    assert_same_study(part, whole)
+
+
+def test_a_finished_study_is_only_reported_again(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    before = contents(folder)
+    monkeypatch.delattr(Trainer, "fit")
+    assert len(tune_k(replace(run, run_dir="elsewhere"), [2], folder, folds=FOLDS)) == len(RUNS)
+    assert {path: data for path, (data, _) in contents(folder).items()} == {p: data for p, (data, _) in before.items()}
+
+
+def test_values_of_k_can_be_added_later(run, whole, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "k-1")
+    assert {result.k for result in tune_k(run, [2], folder, folds=FOLDS)} == {2}
+    tune_k(run, [1], folder, folds=FOLDS)
+    assert_same_study(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "result.json", 1)])
+def test_processes_side_by_side(whom, after, jobs, run, whole, tmp_path):
+    """They leave what one process leaves, and none of them outlives a Ctrl-C, or the first if that is killed."""
+    folder = tmp_path / "study"
+    program = (
+        "import sys, pathlib, nestnet.config, nestnet.tuning\n"
+        "run, folder = nestnet.config.parse(sys.argv[2:]), pathlib.Path(sys.argv[1])\n"
+        "nestnet.tuning.tune_k(run, [1, 2], folder, folds=2, jobs=2)\n"
+    )
+    arguments = [sys.executable, "-c", program, str(folder), *QUICK]
+    with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as first:
+        while not any(folder.glob(f"k-*/fold-*/{after}")) and first.poll() is None:
+            time.sleep(0.05)
+        if whom == "all":
+            os.killpg(first.pid, signal.SIGINT)
+        else:
+            first.kill()
+        _, errors = first.communicate(timeout=60)  # waits for all of them: they have the pipe in common
+    assert errors.count("Traceback") == (whom == "all"), errors
+    tune_k(run, KS, folder, folds=FOLDS, jobs=jobs)
+    assert_same_study(folder, whole)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arguments", "message"),
+    [
+        ([], {"ks": []}, r"k = \[\]: it must be at least one value to try"),
+        ([], {"ks": [2, 0]}, "k = 0: it must be a whole number of at least 1"),
+        ([], {"ks": [1.5]}, "k = 1.5: it must be a whole number of at least 1"),
+        ([], {"ks": [1, 2, 1]}, r"k = \[1, 2, 1\]: it must be values that differ; leave out the repeated ones"),
+        ([], {"folds": 1}, "folds = 1: it must be a whole number of at least 2; the paper has 5"),
+        ([], {"folds": 200}, "folds = 200: class '8' has only 139 training images; take fewer folds"),
+        ([], {"jobs": 0}, "jobs = 0: it must be a whole number of at least 1"),
+        (
+            ["--motivation.name", "periodic"],
+            {},
+            "motivation.name = 'periodic': it must be a condition that has a k: loss_decrease, ema_decrease, "
+            "held_out_loss_decrease, gradient_norm_increase",
+        ),
+        (["--motivation.name", "joint"], {}, "motivation.name = 'joint': it must be a condition that has a k"),
+        (["--motivation.options", "{k: 3}"], {}, "it must be without k, which is to be tuned"),
+        (["--model.motivated", "resnet50"], {}, "does not fit inside motivated = 'resnet50'"),
+        (["--data.batch_size", "1000"], {}, "data.batch_size = 1000: there are only 718 training images"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_is_trained(overrides, arguments, message, tmp_path):
+    options = {"ks": [1, 2], "folder": tmp_path / "study", "folds": 2} | arguments
+    with pytest.raises(ValueError, match=message) as error:
+        tune_k(config.parse([*QUICK, *overrides]), **options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folds", "differences"),
+    [
+        (["--epochs", "3", "--optimizer.lr", "0.2"], 2, "optimizer.lr = 0.1 (now 0.2), epochs = 1 (now 3)"),
+        (["--seed", "1"], 2, "seed = 0 (now 1)"),
+        ([], 3, "folds = 2 (now 3)"),
+    ],
+)
+def test_a_folder_is_of_one_configuration(overrides, folds, differences, whole):
+    before = contents(whole)
+    with pytest.raises(ValueError, match="it was begun with") as error:
+        tune_k(config.parse([*QUICK, *overrides]), KS, whole, folds=folds)
+    name = f"folder = {str(whole)!r}"
+    assert str(error.value) == f"{name}: it was begun with {differences}; go back to that, or name another folder"
+    assert contents(whole) == before
+
+
+def test_folders_that_cannot_be_used(run, tmp_path):
+    (tmp_path / "letter.txt").write_text("not a study")
+    with pytest.raises(ValueError, match="it holds something else; name another folder, or remove this one"):
+        tune_k(run, KS, tmp_path, folds=FOLDS)
+    with pytest.raises(ValueError, match="it cannot be made: Not a directory"):
+        tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
+
+
+def test_a_loss_that_is_not_finite_names_its_run(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"^k = 1, fold 1: the loss is "):
+        tune_k(config.parse([*QUICK, "--optimizer.lr", "1e30"]), KS, tmp_path / "study", folds=FOLDS)
+
+
+# The report, of made-up results
+
+
+def result(k: int, fold: int, base: float, motivated: float, *, expected: float | None = 0.5) -> FoldResult:
+    return FoldResult(k, fold, base, motivated, 0.25, expected, 1000 + 100 / k, 1000, 1600, 1.5)
+
+
+RESULTS = [
+    *(
+        result(1, fold, base, motivated)
+        for fold, base, motivated in ((1, 90.0, 95.0), (2, 92.0, 97.0), (3, 94.0, 96.0))
+    ),
+    *(
+        result(2, fold, base, motivated)
+        for fold, base, motivated in ((1, 94.0, 93.0), (2, 92.0, 93.0), (3, 90.0, 93.0))
+    ),
+    *(
+        result(5, fold, base, motivated, expected=None)
+        for fold, base, motivated in ((1, 80, 70), (2, 80, 70), (3, 80, 70))
+    ),
+]
+
+
+def test_the_table():
+    assert markdown(summarised(RESULTS)) == (
+        "|  k |    base top-1, % | motivated top-1, % | motivated batches, % | expected, % | cost / base alone |\n"
+        "| -: | ---------------: | -----------------: | -------------------: | ----------: | ----------------: |\n"
+        "|  1 |     92.00 ± 2.00 |   **96.00 ± 1.00** |                25.00 |       50.00 |             1.100 |\n"
+        "|  2 | **92.00 ± 2.00** |       93.00 ± 0.00 |                25.00 |       50.00 |             1.050 |\n"
+        "|  5 |     80.00 ± 0.00 |       70.00 ± 0.00 |                25.00 |             |             1.020 |\n"
+        "\n"
+        "Best: k = 2 for the base, k = 1 for the motivated. "
+        "Mean and standard deviation over 3 folds of the training images.\n"
+    )
+
+
+def test_the_best_k_is_the_cheapest_of_equal_ones():
+    summaries = summarised(RESULTS)
+    assert [best(summaries, mode).k for mode in Mode] == [2, 1]
+
+
+def test_the_files(tmp_path):
+    text = write_report(RESULTS, tmp_path)
+    assert (tmp_path / "tune-k.md").read_text() == text
+    with (tmp_path / "tune-k.csv").open(newline="") as file:
+        first, second, last = csv.DictReader(file)
+    assert first | {"base_top1": "92", "base_std": "2", "motivated_top1": "96", "motivated_std": "1"} == first
+    assert (first["relative_cost"], first["expected_cost"], last["expected_cost"]) == ("1.1", "1.3", "")
+    assert [(row["best_base"], row["best_motivated"]) for row in (first, second, last)] == [
+        ("0", "1"),
+        ("1", "0"),
+        ("0", "0"),
+    ]
+    assert [row["seconds"] for row in read_table(tmp_path / "tune-k-folds.csv")] == ["1.5"] * 9
+    assert (tmp_path / "tune-k.png").stat().st_size > 10_000
+
+
+def test_the_figure():
+    *subnets, cost = tuning_figure(summarised(RESULTS)).axes
+    assert [axes.get_title() for axes in subnets] == ["base: best at k = 2", "motivated: best at k = 1"]
+    assert [list(axes.containers[0].lines[0].get_ydata()) for axes in subnets] == [[92, 92, 80], [96, 93, 70]]
+    measured, expected = cost.get_lines()
+    assert list(measured.get_ydata()) == pytest.approx([1.1, 1.05, 1.02])
+    assert list(expected.get_xdata()) == [1, 2]
