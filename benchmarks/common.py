@@ -125,7 +125,7 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     path = output or RESULTS / f"{name}-{device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(device),
         "versions": {
@@ -138,6 +138,11 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def shown(argument: str) -> str:
+    """An argument as it is, or the last part of a path that only this machine has."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -45,3 +47,26 @@ def test_switching(tmp_path):
         "gradients, motivated": motivated,
     }
     assert result["bytes"]["copy-based"]["weights"] == base + motivated
+
+
+@pytest.mark.slow
+def test_cifar10(tmp_path):
+    for part, count in (("train", 20), ("test", 2)):
+        for label in range(10):
+            (tmp_path / "images" / part / f"class {label}").mkdir(parents=True)
+            for index in range(count):
+                pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
+                Image.fromarray(pixels).save(tmp_path / "images" / part / f"class {label}" / f"{index}.png")
+    command = [sys.executable, str(BENCHMARKS / "cifar10.py"), "--root", str(tmp_path / "images"), "--images", "160"]
+    command += ["--epochs", "1", "--ways", "shared", "resnet20", "--runs", str(tmp_path / "runs"), "--jobs", "1"]
+    command += ["--recalibration-batches", "1", "--output", str(tmp_path / "x.json")]
+    subprocess.run(command, check=True, capture_output=True)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert str(tmp_path) not in found["command"]
+    rows = {(row["way"], row["mode"]): row for row in found["results"]}
+    assert set(rows) == {("shared", "base"), ("shared", "motivated"), ("resnet20", "base")}
+    assert all(row["average_cost"] == 82_822_400 for row in rows.values()), "the first batches are not motivated"
+    steps = (tmp_path / "runs" / "resnet20-160images-1epochs-seed0" / "steps.csv").read_text()
+    assert len(steps.splitlines()) == 2, "160 of 200 images are one batch"
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "training" not in again.stdout.splitlines()[0], "finished runs are kept"
