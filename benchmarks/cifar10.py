@@ -12,7 +12,9 @@ recalibrated on training batches.
 
 Runs go side by side, as many as `--jobs`, on equal shares of the cores. A run that is finished is not repeated, so that the
 program can be stopped, and called again for more seeds. Further arguments go to `nestnet train`, such as `--precision bfloat16`
-(with a `--runs` folder of their own). With a GPU the paper's schedule is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`. The cost is the average forward pass, in the paper's convention.
+(with a `--runs` folder of their own). On a GPU the paper's schedule is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`.
+
+The cost is that of an average forward pass in training, in the paper's convention.
 """
 
 import argparse
@@ -143,7 +145,8 @@ def main() -> None:
     parser.add_argument("--recalibration-batches", type=int, default=100)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="the result file")
-    options, options.overrides = parser.parse_known_args()
+    options, overrides = parser.parse_known_args()
+    options.overrides = overrides
 
     if options.images < 50_000:
         options.root = part(options.root, options.images, options.runs / f"{options.images}-images")
