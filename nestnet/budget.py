@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from nestnet.config import Config
-from nestnet.cost import network_cost
+from nestnet.cost import Cost, network_cost
 from nestnet.data import load_data
 from nestnet.mode import Mode, PerMode
 from nestnet.models.registry import check_pair
+from nestnet.run_cost import expected_cost
 from nestnet.sources import KNOWN
 from nestnet.training import JOINT, motivation
 
@@ -50,46 +51,50 @@ def budget(config: Config) -> str:
     batch, batches = config.data.batch_size, to.images // config.data.batch_size
     if not batches:
         raise ValueError(f"data.batch_size = {batch}: there are only {to.images} training images; take fewer a batch")
-    base, motivated = (
-        network_cost(names.of(mode), img_size=to.img_size, num_classes=to.classes, in_chans=to.channels)
-        for mode in Mode
+    size, classes, channels = to.img_size, to.classes, to.channels
+    costs = [network_cost(names.of(m), img_size=size, num_classes=classes, in_chans=channels) for m in Mode]
+    return "\n".join(
+        [
+            f"{config.data.name}: {to.images:,} training images, {size} x {size} pixels, {classes} classes; "
+            f"{config.epochs} epochs of {batches} batches of {batch}",
+            "",
+            *_networks(names, costs, batch),
+            "",
+            *_run(config, names, PerMode(*(cost.macs for cost in costs)), batches),
+        ]
     )
+
+
+def _networks(names: PerMode[str], costs: list[Cost], batch: int) -> list[str]:
+    """A line a figure, both networks beside each other."""
     rows = [
         ("", "base", "motivated"),
         ("network", names.base, names.motivated),
-        ("parameters", f"{base.parameters:,}", f"{motivated.parameters:,}"),
-        ("MACs, forward pass of an image", f"{base.macs:,}", f"{motivated.macs:,}"),
-        (
-            "activations of a batch, MiB",
-            *(f"{cost.activation_bytes * batch / 2**20:,.1f}" for cost in (base, motivated)),
-        ),
+        ("parameters", *(f"{cost.parameters:,}" for cost in costs)),
+        ("MACs, forward pass of an image", *(f"{cost.macs:,}" for cost in costs)),
+        ("activations of a batch, MiB", *(f"{cost.activation_bytes * batch / 2**20:,.1f}" for cost in costs)),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{config.data.name}: {to.images:,} training images, {to.img_size} x {to.img_size} pixels, {to.classes} classes; "
-        f"{config.epochs} epochs of {batches} batches of {batch}",
-        "",
-        *(f"{name:<{widths[0]}}  {ours:>{widths[1]}}  {theirs:>{widths[2]}}" for name, ours, theirs in rows),
-        "",
-    ]
-    condition, name = motivation(config, batches), config.motivation.name
-    fraction = getattr(condition, "expected_fraction", None)
-    if name == JOINT:
-        average = float(base.macs + motivated.macs)
-        lines.append("joint training: both networks at every batch")
-    elif fraction is None:
-        lines.append(
-            f"{name}: no forecast of the motivated batches; the run costs {base.macs:,} to {motivated.macs:,} MACs a pass"
-        )
-        return "\n".join(lines)
-    else:
-        average = base.macs + (motivated.macs - base.macs) * fraction
-        lines.append(f"motivated batches expected of {condition!r}: {fraction:.2%}")
-    total = average * batches * batch * config.epochs
-    lines += [
+    return [f"{name:<{widths[0]}}  {ours:>{widths[1]}}  {theirs:>{widths[2]}}" for name, ours, theirs in rows]
+
+
+def _run(config: Config, names: PerMode[str], macs: PerMode[int], batches: int) -> list[str]:
+    """The motivated batches to expect, and what the run costs with them."""
+    condition, joint = motivation(config, batches), config.motivation.name == JOINT
+    average = expected_cost(macs, condition, joint=joint)
+    if average is None:
+        return [
+            f"{config.motivation.name}: no telling how many batches will be motivated; an average forward pass will take "
+            f"{macs.base:,} to {macs.motivated:,} MACs"
+        ]
+    fraction = getattr(condition, "expected_fraction", 0.0)
+    how = f"expected of {condition!r}: {fraction:.2%} motivated batches"
+    total = average * batches * config.data.batch_size * config.epochs
+    both = macs.base + macs.motivated
+    return [
+        "joint training: both networks at every batch" if joint else how,
         f"expected average forward pass: {average:,.0f} MACs; of the whole run: {total:.3g}, and about twice that for backward",
-        f"against training {names.base} alone: {average / base.macs:.3f} times the cost",
-        f"against training {names.motivated} alone: {average / motivated.macs:.3f} times the cost",
-        f"against training both, one after the other: {average / (base.macs + motivated.macs):.3f} times the cost",
+        f"against training {names.base} alone: {average / macs.base:.3f} times the cost",
+        f"against training {names.motivated} alone: {average / macs.motivated:.3f} times the cost",
+        f"against training both, one after the other: {average / both:.3f} times the cost",
     ]
-    return "\n".join(lines)

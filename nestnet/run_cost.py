@@ -31,12 +31,7 @@ class RunCost:
             for mode in Mode
         )
         self.macs = PerMode(*counts)
-        self.expected: float | None = None
-        fraction = getattr(condition, "expected_fraction", None)
-        if joint:
-            self.expected = float(self.macs.base + self.macs.motivated)
-        elif fraction is not None:
-            self.expected = average_cost(self.macs.base, self.macs.motivated, motivated_fraction=fraction)
+        self.expected = expected_cost(self.macs, condition, joint=joint)
         self.total = self.steps = 0
 
     def add(self, modes: tuple[Mode, ...]) -> int:
@@ -54,3 +49,11 @@ class RunCost:
             "expected": self.expected,
             "actual": self.total / self.steps if self.steps else None,
         }
+
+
+def expected_cost(macs: PerMode[int], condition: Condition, *, joint: bool) -> float | None:
+    """The average forward pass to expect of a run by this condition, or of joint training; `None` if there is no telling."""
+    if joint:
+        return float(macs.base + macs.motivated)
+    fraction = getattr(condition, "expected_fraction", None)
+    return None if fraction is None else average_cost(macs.base, macs.motivated, motivated_fraction=fraction)
