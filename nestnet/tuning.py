@@ -176,7 +176,6 @@ def _check(config: Config, ks: Sequence[int], folds: int, jobs: int | None) -> N
         ("folds", folds, _whole(folds, 2), "a whole number of at least 2; the paper has 5"),
         ("jobs", jobs, jobs is None or _whole(jobs, 1), "a whole number of at least 1"),
         ("motivation.name", m.name, m.name in tunable, f"a condition that has a k: {', '.join(tunable)}"),
-        ("motivation.options", m.options, "k" not in m.options, "without k, which is to be tuned"),
     ]
     for name, value, fine, rule in rules:
         if not fine:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,12 +172,10 @@ def test_processes_side_by_side(whom, after, jobs, run, whole, tmp_path):
     with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as first:
         while not any(folder.glob(f"k-*/fold-*/{after}")) and first.poll() is None:
             time.sleep(0.05)
-        if whom == "all":
-            os.killpg(first.pid, signal.SIGINT)
-        else:
-            first.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGINT) if whom == "all" else first.kill()
         _, errors = first.communicate(timeout=60)  # waits for all of them: they have the pipe in common
-    assert errors.count("Traceback") == (whom == "all"), errors
+    assert errors.count("Traceback") <= (whom == "all"), errors  # none where it ended before the signal came
     tune_k(run, KS, folder, folds=FOLDS, jobs=jobs)
     assert_same_study(folder, whole)
 
@@ -198,7 +197,6 @@ def test_processes_side_by_side(whom, after, jobs, run, whole, tmp_path):
             "held_out_loss_decrease, gradient_norm_increase",
         ),
         (["--motivation.name", "joint"], {}, "motivation.name = 'joint': it must be a condition that has a k"),
-        (["--motivation.options", "{k: 3}"], {}, "it must be without k, which is to be tuned"),
         (["--model.motivated", "resnet50"], {}, "does not fit inside motivated = 'resnet50'"),
         (["--data.batch_size", "1000"], {}, "data.batch_size = 1000: there are only 718 training images"),
     ],
