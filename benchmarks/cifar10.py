@@ -117,7 +117,7 @@ def measure(way: Way, seed: int, path: Path, options: argparse.Namespace) -> lis
                 "way": way.name,
                 "mode": str(mode),
                 "seed": seed,
-                "top1": top1(net.eval(), batches, [mode], device=device)[mode],
+                "top1": float(epochs[-1][f"{mode}_top1"]),
                 "top1_recalibrated": top1(ready, batches, [mode], device=device)[mode],
                 "motivated_fraction": fraction,
                 "average_cost": cost,
