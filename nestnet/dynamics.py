@@ -217,10 +217,12 @@ def _set_title(axes: "Axes", name: str, width: float) -> None:
 
 
 def _number_decades(axis: "Axis") -> None:
-    """Label a logarithmic axis of losses with 0.1, 0.2, 0.5, 1 ...: powers of ten are too far apart for them."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    """Label a logarithmic y-axis of losses with 0.1, 0.2, 0.5, 1 ..., or evenly where that would be too few labels."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.axes.get_ylim()
+    few = high < 5 * low
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
