@@ -7,9 +7,10 @@ from nestnet.cost import Cost, network_cost
 from nestnet.data import load_data
 from nestnet.mode import Mode, PerMode
 from nestnet.models.registry import check_pair
+from nestnet.motivation import JOINT
 from nestnet.run_cost import expected_cost
 from nestnet.sources import KNOWN
-from nestnet.training import JOINT, motivation
+from nestnet.training import motivation
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ def _run(config: Config, names: PerMode[str], macs: PerMode[int], batches: int) 
             f"{config.motivation.name}: no telling how many batches will be motivated; an average forward pass will take "
             f"{macs.base:,} to {macs.motivated:,} MACs"
         ]
-    fraction = getattr(condition, "expected_fraction", 0.0)
-    how = f"expected of {condition!r}: {fraction:.2%} motivated batches"
+    if joint:
+        motivated = "joint training: both networks at every batch"
+    else:
+        motivated = f"expected of {condition!r}: {getattr(condition, 'expected_fraction', 0.0):.2%} motivated batches"
     total = average * batches * config.data.batch_size * config.epochs
     both = macs.base + macs.motivated
     return [
-        "joint training: both networks at every batch" if joint else how,
+        motivated,
         f"expected average forward pass: {average:,.0f} MACs; of the whole run: {total:.3g}, and about twice that for backward",
         f"against training {names.base} alone: {average / macs.base:.3f} times the cost",
         f"against training {names.motivated} alone: {average / macs.motivated:.3f} times the cost",

@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from timm.optim import list_optimizers
 
-from nestnet.motivation import CONDITIONS
+from nestnet.motivation import CONDITIONS, JOINT
 
 Pair = float | list[float]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
@@ -271,7 +271,7 @@ def checked(config: Config) -> Config:
     # timm's optimizers but for those that need packages of their own
     optimizers = [str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])]
     near = difflib.get_close_matches(o.name, optimizers, n=3) or ["momentum", "adamw", "rmsprop", "lamb"]
-    conditions = [*CONDITIONS, "joint"]
+    conditions = [*CONDITIONS, JOINT]
     condition = difflib.get_close_matches(m.name, conditions, n=1)[:1] or conditions
     mixed, size = d.mixup > 0 or d.cutmix > 0, d.batch_size
     rules: list[tuple[str, Any, bool, str]] = [

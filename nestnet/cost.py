@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nestnet.models import cifar_resnet
 from nestnet.models.registry import ARCHITECTURES, choice
 from nestnet.models.vit import PATCH, ViTArchitecture
-from nestnet.motivation import motivated_rate
+from nestnet.motivation import is_whole, motivated_rate
 
 Convention = Literal["macs", "paper"]
 CONVENTIONS: tuple[Convention, ...] = ("macs", "paper")
@@ -157,14 +157,10 @@ def _check(name: str, img_size: int, num_classes: int, in_chans: int) -> None:
     if name not in ARCHITECTURES:
         raise ValueError(f"name = {name!r} is no known architecture; known are {', '.join(ARCHITECTURES)}")
     for field, value in {"img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}.items():
-        if not _is_count(value):
+        if not is_whole(value, 1):
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
     if isinstance(ARCHITECTURES[name], ViTArchitecture) and img_size < PATCH:
         raise ValueError(f"img_size = {img_size}: {name} needs at least one patch of {PATCH} pixels")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _network(name: str, img_size: int, num_classes: int, in_chans: int) -> nn.Module:

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nestnet.mode import Mode
+from nestnet.motivation import JOINT
 from nestnet.run_directory import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"base": "#4477aa", "motivated": "#ee6677", "joint": "#228833"}
+COLOURS = {"base": "#4477aa", "motivated": "#ee6677", JOINT: "#228833"}
 """Of batches by what they train, a mode or both subnets; from Paul Tol's bright scheme, distinct to the colour-blind."""
 
 

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from nestnet.mode import Mode
 
+JOINT = "joint"
+"""In place of a condition's name, and in the mode column of such a run: both networks train at every batch."""
+
 
 class Condition(Protocol):
     """What a training loop asks of a condition.
@@ -345,7 +348,7 @@ def register_condition(name: str) -> Callable[[Factory], Factory]:
     EveryMonday()
     >>> del CONDITIONS["every_monday"]
     """
-    if name in CONDITIONS or name == "joint":
+    if name in CONDITIONS or name == JOINT:
         raise ValueError(f"condition {name!r}: there is one of this name already")
 
     def register(factory: Factory) -> Factory:
@@ -408,7 +411,12 @@ def motivated_counts(modes: Sequence[tuple[int, str]]) -> list[int]:
     return counts
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number of at least `least`; `True` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _whole(name: str, value: Any, least: int, meaning: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least):
         raise ValueError(f"{name} = {value!r}: it must be a whole number of at least {least}, {meaning}")
     return value

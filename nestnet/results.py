@@ -18,6 +18,7 @@ from nestnet.config import Config
 from nestnet.cost import Convention, Point, average_cost, flops_efficiency, flops_ratio, forward_cost
 from nestnet.mode import Mode
 from nestnet.models import cifar_resnet, list_models
+from nestnet.motivation import JOINT
 from nestnet.published import Published, Role, classical, nested, row_name
 from nestnet.run_directory import read_table
 
@@ -150,7 +151,7 @@ def _average_cost(path: Path, config: Config, epochs: list[dict[str, str]]) -> f
     model = config.model
     sizes: Any = {"img_size": config.data.img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
     base, motivated = (forward_cost(name, **sizes, convention="paper") for name in (model.base, model.motivated))
-    if config.motivation.name == "joint":
+    if config.motivation.name == JOINT:
         return base + motivated
     fraction = statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs)
     return average_cost(base, motivated, motivated_fraction=fraction)

@@ -23,7 +23,7 @@ from nestnet.data import ImageData, eval_loader, in_epoch, load_data, mixed, tra
 from nestnet.evaluation import autocast, recalibrated, top1
 from nestnet.export import export
 from nestnet.mode import Mode
-from nestnet.motivation import Always, Condition, make_condition, motivated_counts
+from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
 from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
@@ -31,9 +31,6 @@ from nestnet.pretrained import load_weights
 from nestnet.progress import Progress
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import RunDirectory, network, read_table
-
-JOINT = "joint"
-"""In place of a condition's name, and in the mode column of such a run: both networks train at every batch."""
 
 
 class Trainer:
@@ -255,7 +252,7 @@ def motivation(config: Config, batches: int) -> Condition:
         if getattr(m, name) is not None:
             settings[name] = getattr(m, name)
     if m.runs is not None:
-        settings["counts" if m.name == "random_like" else "runs"] = average_counts(m.runs, config.epochs)
+        settings |= {"counts": average_counts(m.runs, config.epochs)} if m.name == "random_like" else {"runs": m.runs}
     if m.name == JOINT:
         settings.pop("distillation", None)
         if settings:

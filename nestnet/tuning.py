@@ -27,7 +27,7 @@ import yaml
 
 from nestnet.config import SECTIONS, Config
 from nestnet.data import ImageData, load_data
-from nestnet.motivation import CONDITIONS
+from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.run_directory import read_table
 from nestnet.training import Trainer, torch_device
 from nestnet.tuning_report import FoldResult, write_report
@@ -172,18 +172,14 @@ def _check(config: Config, ks: Sequence[int], folds: int, jobs: int | None) -> N
     rules: list[tuple[str, Any, bool, str]] = [
         ("k", ks, len(ks) > 0, "at least one value to try"),
         ("k", ks, len(set(ks)) == len(ks), "values that differ; leave out the repeated ones"),
-        *(("k", k, _whole(k, 1), "a whole number of at least 1") for k in ks),
-        ("folds", folds, _whole(folds, 2), "a whole number of at least 2; the paper has 5"),
-        ("jobs", jobs, jobs is None or _whole(jobs, 1), "a whole number of at least 1"),
+        *(("k", k, is_whole(k, 1), "a whole number of at least 1") for k in ks),
+        ("folds", folds, is_whole(folds, 2), "a whole number of at least 2; the paper has 5"),
+        ("jobs", jobs, jobs is None or is_whole(jobs, 1), "a whole number of at least 1"),
         ("motivation.name", m.name, m.name in tunable, f"a condition that has a k: {', '.join(tunable)}"),
     ]
     for name, value, fine, rule in rules:
         if not fine:
             raise ValueError(f"{name} = {value!r}: it must be {rule}")
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 # Runs one after another, and side by side

@@ -473,6 +473,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             ["check", "--motivation.name", "gradient_norm_increase"],
             "the check knows losses alone; take --sequence random",
         ),
+        (
+            ["train", "--motivation.runs", "[/absent]"],
+            "motivation.runs = ['/absent']: loss_decrease has no such setting",
+        ),
         (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
         (["fly"], "'fly' is no verb; there are train, cost, "),

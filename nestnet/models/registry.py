@@ -11,6 +11,7 @@ import timm
 import torch
 
 from nestnet.mode import PerMode
+from nestnet.motivation import is_whole
 from nestnet.nested import NestedModel
 
 
@@ -82,7 +83,7 @@ def create_model(
     architectures = check_pair(base, motivated)
     outer = architectures.motivated
     for field, value in {"num_classes": num_classes, "in_chans": in_chans}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value, 1):
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
     known = _options(outer)
     for option in options:
