@@ -19,7 +19,9 @@ from nestnet.motivation import (
 from nestnet.nested import NestedModel, Subnet
 from nestnet.optim import fill_momentum, share_step_counts
 from nestnet.pretrained import load_weights
+from nestnet.processes import synchronise_batch_norm
 from nestnet.recalibration import recalibrate
+from nestnet.step import TrainStep
 from nestnet.version import __version__
 from nestnet.weights_map import Placement, WeightsMap
 
@@ -38,6 +40,7 @@ __all__ = [
     "RandomBatches",
     "RandomLike",
     "Subnet",
+    "TrainStep",
     "WeightsMap",
     "__version__",
     "create_model",
@@ -48,4 +51,5 @@ __all__ = [
     "recalibrate",
     "register_condition",
     "share_step_counts",
+    "synchronise_batch_norm",
 ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nestnet.build import motivation
 from nestnet.config import Config
 from nestnet.cost import Cost, network_cost
 from nestnet.data import load_data
@@ -10,7 +11,6 @@ from nestnet.models.registry import check_pair
 from nestnet.motivation import JOINT
 from nestnet.run_cost import expected_cost
 from nestnet.sources import KNOWN
-from nestnet.training import motivation
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from nestnet.build import make_optimizer
 from nestnet.config import Config
 from nestnet.mode import Mode
 from nestnet.reference import Comparison, check_against_reference
-from nestnet.training import Trainer, make_optimizer
+from nestnet.training import Trainer
 
 
 def check_config(config: Config, *, steps: int, sequence: str = "condition") -> str:
@@ -49,7 +50,7 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
 def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         for images, labels in trainer.epoch_batches():
-            yield trainer.batch(images, labels)
+            yield trainer.mixed(images, labels)
             trainer.steps_done += 1
         trainer.epochs_done += 1
 

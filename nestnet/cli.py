@@ -40,8 +40,10 @@ def train(arguments: list[str]) -> None:
     from nestnet import config
     from nestnet.training import Trainer
 
-    run_dir = Trainer(config.parse(arguments)).fit()
-    print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
+    trainer = Trainer(config.parse(arguments))
+    run_dir = trainer.fit()
+    if trainer.processes.first:
+        print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
 
 
 def cost(arguments: list[str]) -> None:
@@ -79,18 +81,19 @@ def evaluate(arguments: list[str]) -> None:
     _add_recalibration(parser)
     options = parser.parse_args(arguments)
 
-    from nestnet.data import eval_loader, load_data
+    from nestnet.build import torch_device
+    from nestnet.data import load_data
     from nestnet.evaluation import ready, top1
+    from nestnet.loaders import eval_batches
     from nestnet.mode import Mode
+    from nestnet.place import Place
     from nestnet.run_directory import read_run
-    from nestnet.training import torch_device
 
     run, device = read_run(options.run_dir), torch_device("auto")
-    images, mode, batches = load_data(run.config.data, run.config.model), Mode(options.mode), options.recalibrate
-    net = ready(run, mode, images, device, run.config.recalibration_batches if batches is None else batches)
-    accuracies = top1(
-        net.eval(), eval_loader(images, run.config.data), [mode], device=device, precision=run.config.precision
-    )
+    images, mode, number = load_data(run.config.data, run.config.model), Mode(options.mode), options.recalibrate
+    net = ready(run, mode, images, device, run.config.recalibration_batches if number is None else number)
+    batches = eval_batches(images, run.config.data, Place(device))
+    accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
     print(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
 
 
@@ -110,9 +113,9 @@ def export(arguments: list[str]) -> None:
     run, mode = read_run(options.run_dir), Mode(options.mode)
     net, batches = run.net, options.recalibrate
     if batches := run.config.recalibration_batches if batches is None else batches:
+        from nestnet.build import torch_device
         from nestnet.data import load_data
         from nestnet.evaluation import ready
-        from nestnet.training import torch_device
 
         net = ready(run, mode, load_data(run.config.data, run.config.model), torch_device("auto"), batches)
     write(

@@ -81,7 +81,8 @@ class DataConfig:
     crop_pct: float | None = None
     """The part of a large test image's shorter side that is kept, above 0, at most 1; null: timm's of the network."""
     batch_size: int = 128
-    """Images a training step, at least 2. A last, smaller batch of an epoch is left out."""
+    """Images a training step, at least 2, of all processes together: each gets an equal part. A last, smaller batch of an
+    epoch is left out."""
     eval_batch_size: int = 256
     """Images at a time in evaluation; it does not change the result."""
     augment: Augmentation | None = None
@@ -93,6 +94,9 @@ class DataConfig:
     `rand-m9-mstd0.5-inc1`. For colour images."""
     random_erasing: float = 0.0
     """The probability that a random rectangle of an image is filled with noise (timm's), from 0 to 1."""
+    cutout: int = 0
+    """Side in pixels of a square of each training image that is set to the mean colour, anywhere in it; 0 for none. Usual
+    for CIFAR are 8 and 16."""
     mixup: float = 0.0
     """Alpha of Mixup (timm's): 0 for none; usual are 0.1 to 0.8."""
     cutmix: float = 0.0
@@ -107,8 +111,12 @@ class DataConfig:
     (digits, CIFAR), else timm's of the motivated network."""
     std: list[float] | None = None
     """Likewise."""
+    loader: Literal["auto", "resident", "files"] = "auto"
+    """`resident`: all images are kept on the device as bytes and augmented there, a whole batch at a time; for images of up
+    to 64 pixels and the augmentations of `augment` and `cutout`. `files`: each image is read and augmented by itself.
+    `auto`: `resident` where that can be. The two draw different random numbers."""
     workers: int = 0
-    """Processes that read images; 0 reads them in the training process."""
+    """Processes that read images (resident ones once, at the start); 0 reads them in the training process."""
 
 
 @dataclass
@@ -219,6 +227,20 @@ class Config:
     """`bfloat16`: autocast. It pays on GPUs and on CPUs with AMX or AVX512-BF16."""
     channels_last: bool = False
     """Memory format of images and convolutions. It pays for convolutional networks."""
+    accumulate: int = 1
+    """Parts that each batch is trained in, one after another and in the same mode, with one step of the optimizer: a large
+    batch in less memory. BatchNorm sees a part at a time."""
+    ema_decay: float | None = None
+    """Keep a moving average of the weights, its share of itself at each step from 0 to below 1, such as 0.999; it is what is
+    evaluated and exported. null: none."""
+    compile: bool = False
+    """Whether torch.compile makes kernels for each mode's forward and backward pass, at its first step. On a CPU it takes a
+    C++ compiler."""
+    cuda_graphs: bool = False
+    """On CUDA: whether the whole step of each mode is captured after its first three and then replayed, without the
+    host's work. It pays where a step takes few milliseconds."""
+    sync_batch_norm: bool = False
+    """With several processes: whether BatchNorm sees the images of all of them, as one process would."""
     recalibration_batches: int = 0
     """Training batches on which the BatchNorm statistics of each network are computed anew before each evaluation and for
     the exports; 0: the running statistics are used."""
@@ -277,6 +299,9 @@ def checked(config: Config) -> Config:
     rules: list[tuple[str, Any, bool, str]] = [
         ("epochs", c.epochs, c.epochs >= 1, "at least 1"),
         ("seed", c.seed, 0 <= c.seed < 2**32, "from 0 to 4294967295"),
+        ("accumulate", c.accumulate, c.accumulate >= 1, "at least 1"),
+        ("accumulate", c.accumulate, size % max(c.accumulate, 1) == 0, f"a divisor of data.batch_size = {size}"),
+        ("ema_decay", c.ema_decay, c.ema_decay is None or 0 <= c.ema_decay < 1, "from 0 to below 1, or null for none"),
         ("recalibration_batches", c.recalibration_batches, c.recalibration_batches >= 0, "at least 0"),
         ("snapshot_steps", c.snapshot_steps, c.snapshot_steps >= 0, "at least 0"),
         ("motivation.name", m.name, m.name in conditions, f"a condition, such as {', '.join(condition)}"),
@@ -298,6 +323,7 @@ def checked(config: Config) -> Config:
         ("data.crop_pct", d.crop_pct, d.crop_pct is None or 0 < d.crop_pct <= 1, "above 0, at most 1"),
         ("data.auto_augment", d.auto_augment, _is_policy(d.auto_augment), AUTO_AUGMENT_RULE),
         ("data.random_erasing", d.random_erasing, 0 <= d.random_erasing <= 1, "from 0 to 1"),
+        ("data.cutout", d.cutout, d.cutout >= 0, "at least 0 pixels"),
         ("data.mixup", d.mixup, 0 <= d.mixup < math.inf, "at least 0"),
         ("data.cutmix", d.cutmix, 0 <= d.cutmix < math.inf, "at least 0"),
         ("data.mixup_prob", d.mixup_prob, 0 <= d.mixup_prob <= 1, "from 0 to 1"),

@@ -1,8 +1,4 @@
-"""Training and test images: from a stored data set to normalised batches.
-
-A training sample's augmentation and its place in the epoch follow from (seed, epoch, index) alone, so that they are the
-same with any number of workers.
-"""
+"""Training and test images: from a stored data set to normalised ones."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +15,7 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.models import PretrainedCfg
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from nestnet.config import Augmentation, DataConfig, ModelConfig
@@ -27,6 +23,9 @@ from nestnet.sources import SOURCES, Part, Source
 
 SMALL = 64
 """Images up to this many pixels a side are cropped with a border, larger ones by a random part."""
+
+RESIDENT_BYTES = 4 * 2**30
+"""Training images that take more are read one by one."""
 
 Transform = Callable[[Any], Any]
 
@@ -46,10 +45,13 @@ class ImageData:
         std: likewise.
         augment: which augmentation the training images get.
         test_transform: makes a test image of a stored one.
+        fit: brings a stored image to bytes `[C, H, W]` of the training size.
+        eval_fit: likewise, of the test size.
+        not_resident: why the images cannot be kept on the device and augmented there; `None` where they can.
     """
 
     train: "Augmented"
-    test: Dataset[tuple[Tensor, int]]
+    test: "Plain"
     train_labels: list[int]
     class_names: list[str]
     input_size: tuple[int, int, int]
@@ -58,6 +60,9 @@ class ImageData:
     std: list[float]
     augment: Augmentation
     test_transform: Transform
+    fit: Transform
+    eval_fit: Transform
+    not_resident: str | None
 
     def split(self, kept: Sequence[int], held_out: Sequence[int]) -> "ImageData":
         """The same with some of the training images for training, and some others in place of the test images."""
@@ -128,77 +133,24 @@ def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
         std=std,
         augment=augment,
         test_transform=test_transform,
+        fit=_fit(size),
+        eval_fit=_fit(eval_size),
+        not_resident=_not_resident(data, augment, max(size, eval_size), channels, len(source.train_labels)),
     )
 
 
-# Loaders
+def _not_resident(data: DataConfig, augment: Augmentation, size: int, channels: int, images: int) -> str | None:
+    if size > SMALL or data.crop_pct is not None or augment == "resized_crop":
+        return f"it is for images that are used whole, of up to {SMALL} pixels a side"
+    if data.auto_augment or data.random_erasing:
+        return "data.auto_augment and data.random_erasing change images one by one"
+    if images * channels * size**2 > RESIDENT_BYTES:
+        return f"{images} images take more than {RESIDENT_BYTES / 2**30:g} GiB"
+    return None
 
 
-def train_loader(images: ImageData, config: DataConfig, seed: int, *, pin_memory: bool = False) -> DataLoader[Any]:
-    """Batches of `[B, C, H, W]` and `[B]`, in an order of its own for each epoch: call `batch_sampler.set_epoch` before.
-
-    Raises:
-        ValueError: if there are fewer training images than one batch takes.
-    """
-    if len(images.train) < config.batch_size:
-        raise ValueError(
-            f"data.batch_size = {config.batch_size}: there are only {len(images.train)} training images; take fewer a batch"
-        )
-    sampler = EpochBatches(len(images.train), config.batch_size, seed, repeats=config.repeats)
-    return DataLoader(
-        images.train,
-        batch_sampler=sampler,
-        generator=torch.Generator(),  # a loader's start draws a number, which the network's dropout must not miss
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        pin_memory=pin_memory,
-    )
-
-
-def eval_loader(images: ImageData, config: DataConfig, *, pin_memory: bool = False) -> DataLoader[Any]:
-    """All test images once, in order."""
-    return DataLoader(
-        images.test,
-        batch_size=config.eval_batch_size,
-        generator=torch.Generator(),
-        num_workers=config.workers,
-        pin_memory=pin_memory,
-    )
-
-
-def in_epoch(batches: DataLoader[Any], epoch: int) -> DataLoader[Any]:
-    """A loader of `train_loader`, at the start of an epoch, counted from 0."""
-    assert isinstance(batches.batch_sampler, EpochBatches)
-    batches.batch_sampler.set_epoch(epoch)
-    return batches
-
-
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (index, seed): an order for each epoch, and a seed for each sample of it.
-
-    A last batch that would be smaller than the others is left out.
-
-    Args:
-        repeats: how often each sample that an epoch has comes, one copy after the other and each with a seed of its own
-            (repeated augmentation, Hoffer et al. 2020). The epoch's length does not depend on it.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int, *, repeats: int = 1) -> None:
-        self.size, self.batch_size, self.seed, self.repeats, self.epoch = size, batch_size, seed, repeats, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        order = torch.randperm(self.size, generator=generator).tolist()
-        copies = [(index, index * self.repeats + copy) for index in order for copy in range(self.repeats)]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = copies[start : start + self.batch_size]
-            yield [(index, mixed(self.seed, self.epoch, copy)) for index, copy in batch]
-
-    def __len__(self) -> int:
-        return self.size // self.batch_size
+def _fit(size: int) -> Transform:
+    return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToPureTensor()])
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -270,14 +222,35 @@ def mixed(*numbers: int) -> int:
 # Augmentation
 
 
+def border(size: int) -> int:
+    """By how many pixels small images are padded before they are cropped at random."""
+    return max(size // 8, 1)
+
+
+class Cutout:
+    """Sets a square of a normalised image to 0, its middle anywhere in the image (DeVries and Taylor 2017, arXiv 1708.04552).
+
+    Args:
+        side: of the square, in pixels; what lies outside the image is cut off.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, image: Tensor) -> Tensor:
+        top, left = (int(torch.randint(size, ())) - self.side // 2 for size in image.shape[1:])
+        image[:, max(top, 0) : top + self.side, max(left, 0) : left + self.side] = 0.0
+        return image
+
+
 def _augmentation(data: DataConfig, kind: Augmentation, size: int, mean: list[float], source: Source) -> list[Any]:
     """From a stored image to an augmented one of `size`, before it is normalised."""
     fit = [] if kind == "resized_crop" else [v2.Resize((size, size), antialias=True)]
-    border = v2.RandomCrop(size, padding=max(size // 8, 1))
+    shift = v2.RandomCrop(size, padding=border(size))
     geometry = {
         "none": [],
-        "shift": [border],
-        "crop": [border, v2.RandomHorizontalFlip()],
+        "shift": [shift],
+        "crop": [shift, v2.RandomHorizontalFlip()],
         "resized_crop": [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()],
     }[kind]
     if data.auto_augment is None:
@@ -294,4 +267,5 @@ def _augmentation(data: DataConfig, kind: Augmentation, size: int, mean: list[fl
 
 
 def _erasing(data: DataConfig) -> list[Any]:
-    return [RandomErasing(data.random_erasing, mode="pixel", device="cpu")] if data.random_erasing else []
+    erasing = [RandomErasing(data.random_erasing, mode="pixel", device="cpu")] if data.random_erasing else []
+    return [*erasing, *([Cutout(data.cutout)] if data.cutout else [])]

@@ -1,29 +1,25 @@
 """Top-1 of subnets, with their BatchNorm statistics as they are or computed anew."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from nestnet.data import ImageData, in_epoch, train_loader
+from nestnet.data import ImageData
+from nestnet.loaders import train_batches
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
+from nestnet.place import Place
+from nestnet.precision import autocast
+from nestnet.processes import Processes
 from nestnet.recalibration import recalibrate
 from nestnet.run_directory import Run
 
 
-def recalibrated(
-    net: NestedModel,
-    mode: Mode,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    number: int,
-    to_device: Callable[[Tensor], Tensor],
-) -> NestedModel:
-    """The network with the statistics of `mode` computed anew on the first `number` of the batches; 0: as it is."""
-    if not number:
-        return net
-    return recalibrate(net, mode, (to_device(images) for images, _ in itertools.islice(batches, number)))
+def recalibrated(net: NestedModel, mode: Mode, batches: Iterable[tuple[Tensor, Tensor]], number: int) -> NestedModel:
+    """The network with the statistics of `mode` computed anew on the first `number` of the batches."""
+    return recalibrate(net, mode, itertools.islice(batches, number))
 
 
 def ready(run: Run, mode: Mode, images: ImageData, device: torch.device, batches: int) -> NestedModel:
@@ -38,8 +34,8 @@ def ready(run: Run, mode: Mode, images: ImageData, device: torch.device, batches
     net = run.net.to(device).to(memory_format=layout)
     if not batches:
         return net
-    loader = in_epoch(train_loader(images, run.config.data, run.config.seed), run.checkpoint["epochs_done"])
-    return recalibrated(net, mode, loader, batches, lambda images: images.to(device, memory_format=layout))
+    loader = train_batches(images, run.config.data, run.config.seed, Place(device, layout))
+    return recalibrated(net, mode, loader.epoch(run.checkpoint["epochs_done"]), batches)
 
 
 @torch.inference_mode()
@@ -48,21 +44,24 @@ def top1(
     batches: Iterable[tuple[Tensor, Tensor]],
     modes: Iterable[Mode] = tuple(Mode),
     *,
-    device: torch.device,
     precision: str = "float32",
+    processes: Processes | None = None,
 ) -> dict[Mode, float]:
-    """The share of images, in percent, for which the subnet of each mode gives the right class the largest logit."""
-    correct, total = dict.fromkeys(modes, 0), 0
+    """The share of images, in percent, for which the subnet of each mode gives the right class the largest logit.
+
+    Args:
+        batches: on the network's device; of several processes each has some of them.
+    """
+    device = next(net.parameters()).device
+    modes = list(modes)
+    counts = torch.zeros(
+        1 + len(modes), dtype=torch.long, device=device
+    )  # of all images, and of those that each gets right
     for images, labels in batches:
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        total += len(labels)
-        for mode in correct:
+        counts[0] += len(labels)
+        for index, mode in enumerate(modes):
             with autocast(device, precision):
                 logits = net(images, mode)
-            correct[mode] += int((logits.argmax(dim=1) == labels).sum())
-    return {mode: 100 * count / total for mode, count in correct.items()}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to bfloat16, or nothing for `"float32"`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+            counts[1 + index] += (logits.argmax(dim=1) == labels).sum()
+    total, *correct = (processes or Processes()).total(counts).tolist()
+    return {mode: 100 * count / total for mode, count in zip(modes, correct, strict=True)}

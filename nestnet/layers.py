@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nestnet.blocks import NestedModule, in_mode, weight
 from nestnet.mode import Mode, Rate, Size
+from nestnet.sync_batch_norm import batch_norm_of_all
 from nestnet.weights_map import Placement
 
 
@@ -122,6 +123,9 @@ class BatchNorm2d(Layer):
         statistics: `"private"` keeps running statistics for each mode; those of the base are the buffers
             `base_running_mean`, `base_running_var` and `base_num_batches_tracked`. `"shared"` keeps one set, whose first
             entries are the base's, so that each mode is evaluated with a mixture of both modes' activations.
+
+    Attributes:
+        synchronised: whether training normalises by the images of all processes: see `nestnet.synchronise_batch_norm`.
     """
 
     running_mean: Tensor
@@ -137,6 +141,7 @@ class BatchNorm2d(Layer):
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.statistics, self.private = statistics, statistics == "private" and num_features.base > 0
+        self.synchronised = False
         shape, base_shape = (num_features.motivated,), (num_features.base,)
         self.weight = weight(shape, base_shape)
         self.bias = weight(shape, base_shape)
@@ -150,6 +155,8 @@ class BatchNorm2d(Layer):
         if self.training:
             batches.add_(1)
         scale, shift = in_mode(self.weight, mode), in_mode(self.bias, mode)
+        if self.training and self.synchronised:
+            return batch_norm_of_all(x, mean, variance, scale, shift, self.momentum, self.eps)
         return F.batch_norm(x, mean, variance, scale, shift, self.training, self.momentum, self.eps)
 
     def running(self, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:

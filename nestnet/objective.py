@@ -47,7 +47,7 @@ class Objective:
             teacher: logits `[B, K]`, whose probabilities are targets as well, to the share `distillation`.
         """
         logits = logits.float()
-        if teacher is None or not self.distillation:
+        if teacher is None:
             return self._loss(logits, targets)
         soft = F.cross_entropy(logits, teacher.float().softmax(dim=1))
         if self.distillation == 1:

@@ -16,11 +16,12 @@ class Progress:
     Args:
         epochs: of the run.
         steps: batches an epoch.
+        quiet: for a process that does not print.
     """
 
-    def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
+    def __init__(self, epochs: int, steps: int, console: Console | None = None, *, quiet: bool = False) -> None:
         self.epochs, self.steps = epochs, steps
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             progress.BarColumn(),
@@ -56,7 +57,8 @@ class Progress:
         self.console.print(
             f"epoch {metrics['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
-            f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s"
+            f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
+            f"data wait {metrics['data_wait']:.1%}"
         )
         if metrics["epoch"] < self.epochs:
             self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, epochs=self.epochs, status="")

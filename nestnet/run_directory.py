@@ -37,6 +37,7 @@ METRIC_COLUMNS = (
     "motivated_fraction",
     "average_cost",
     "images_per_second",
+    "data_wait",
     "seconds",
 )
 
@@ -45,15 +46,15 @@ class RunDirectory:
     """The folder of a run that is being trained.
 
     Args:
-        path: is made; `None` for a new folder below `runs/`.
-        config: names that folder.
+        config: its `run_dir` is made; a new folder below `runs/` where it names none.
 
     Raises:
-        ValueError: if `path` holds anything: an earlier run is never written over.
+        ValueError: if that folder holds anything: an earlier run is never written over.
     """
 
-    def __init__(self, path: Path | None, config: Config) -> None:
-        self.path = path or _unused(Path("runs") / f"{config.model.base}-{config.model.motivated}-{config.data.name}")
+    def __init__(self, config: Config) -> None:
+        name = f"{config.model.base}-{config.model.motivated}-{config.data.name}"
+        self.path = Path(config.run_dir) if config.run_dir else _unused(Path("runs") / name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if any(self.path.iterdir()):
@@ -90,6 +91,26 @@ class RunDirectory:
     def __exit__(self, *error: object) -> None:
         self.steps.close()
         self.metrics.close()
+
+
+class Elsewhere:
+    """In place of a run's folder in processes other than the first, which alone writes."""
+
+    path = Path()
+
+    def __init__(self) -> None:
+        self.steps = self.metrics = self
+
+    def add(self, **row: Any) -> None: ...
+    def save_config(self, config: Config) -> None: ...
+    def save_checkpoint(self, state: dict[str, Any]) -> None: ...
+    def save_cost(self, summary: dict[str, Any]) -> None: ...
+    def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None: ...
+
+    def __enter__(self) -> "Elsewhere":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
 
 
 class _Table:
@@ -132,7 +153,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     try:
         checkpoint = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)
         net = network(config)
-        net.load_state_dict(checkpoint["net"])
+        net.load_state_dict(checkpoint["average"] or checkpoint["net"])
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path / 'checkpoint.pt'} is damaged, or not of this run's networks: {reason}") from error

@@ -21,7 +21,7 @@ class Source:
     """A data set as it is stored.
 
     Attributes:
-        train: a PIL image, or a tensor `[C, H, W]` of values from 0 to 1, and the label for an index.
+        train: a PIL image, or a tensor `[C, H, W]` of bytes, and the label for an index.
         test: likewise.
         train_labels: of all training images.
         class_names: in the order of the labels.
@@ -75,7 +75,7 @@ def _digits(data: DataConfig, model: ModelConfig) -> Source:
     if model.in_chans not in (None, 1):
         raise ValueError(f"model.in_chans = {model.in_chans}: the digits have 1 channel")
     digits = load_digits()
-    images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)  # N 1 8 8, from 0 to 1
+    images = torch.from_numpy(digits.images * (255 / 16)).round().byte().unsqueeze(1)  # N 1 8 8; they have 17 levels
     labels = digits.target.tolist()
     samples = list(zip(images, labels, strict=True))
     train, test = train_test_split(range(len(samples)), test_size=0.2, random_state=0, stratify=labels)
@@ -87,8 +87,8 @@ def _digits(data: DataConfig, model: ModelConfig) -> Source:
         channels=1,
         img_size=8,
         augment="shift",
-        mean=[images[train].mean().item()],
-        std=[images[train].std().item()],
+        mean=[images[train].div(255).mean().item()],
+        std=[images[train].div(255).std().item()],
     )
 
 

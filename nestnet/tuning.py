@@ -25,11 +25,12 @@ from typing import Any
 import torch
 import yaml
 
+from nestnet.build import torch_device
 from nestnet.config import SECTIONS, Config
 from nestnet.data import ImageData, load_data
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.run_directory import read_table
-from nestnet.training import Trainer, torch_device
+from nestnet.training import Trainer
 from nestnet.tuning_report import FoldResult, write_report
 
 RESULT = "result.json"

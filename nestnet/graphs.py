@@ -1,0 +1,190 @@
+"""Whole training steps as CUDA graphs, one set a mode over one pool of memory.
+
+A small network's step on a GPU is bound by the host, which launches hundreds of kernels for some milliseconds of work. A
+graph is launched at once. The host still decides which mode comes next: it launches that mode's graphs.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from nestnet.mode import Mode
+from nestnet.optim import fill_momentum
+
+T = TypeVar("T")
+Modes = tuple[Mode, ...]
+
+WARM_UP = 3
+"""Ordinary steps of each mode before its capture. They are training steps as any other: they make the optimizer's state, choose
+convolution algorithms, and compile what is to be compiled."""
+
+
+class Phases(Protocol):
+    """The phases of a step: see `nestnet.step.Eager`."""
+
+    def until_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor: ...
+    def until_gradient(self) -> Tensor | None: ...
+    def update(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """What captures work, so that it can be repeated without the host."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Work that comes before a capture, where the capture will be."""
+
+    def capture(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        """A function that repeats `work`, which is not done yet, and what it returns: tensors that each repetition fills."""
+
+
+class Graphs:
+    """The phases of a step, captured for each mode after some ordinary ones, and replayed.
+
+    The graphs share a pool: none keeps anything in it from one step to the next. Weights, statistics and the optimizer's
+    state lie outside, as does the learning rate, which is a tensor, so that a schedule reaches the captured steps.
+
+    Args:
+        phases: to capture.
+        optimizer: is set up to be captured.
+        recorder: other than CUDA's.
+
+    Raises:
+        ValueError: for an optimizer that cannot be captured.
+    """
+
+    def __init__(self, phases: Phases, optimizer: Optimizer, recorder: Recorder | None = None) -> None:
+        self.phases, self.optimizer, self.recorder = phases, optimizer, recorder or CudaRecorder()
+        make_capturable(optimizer)
+        device = optimizer.param_groups[0]["params"][0].device
+        self.rates = [torch.tensor(math.nan, device=device) for _ in optimizer.param_groups]
+        self.numbers = [math.nan] * len(self.rates)
+        self.ordinary_steps: dict[Modes, int] = {}
+        self.captured: dict[Modes, _Captured] = {}
+        self.inputs: tuple[Tensor, Tensor] | None = None
+        self.modes: Modes = ()
+
+    def until_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+        self._tensors_for_rates()
+        self.modes = modes
+        done = self.ordinary_steps.get(modes, 0)
+        if done < WARM_UP:
+            self.ordinary_steps[modes] = done + 1
+            with self._warming_up():
+                return self.phases.until_loss(images, targets, modes)
+        inputs = self._take_inputs(images, targets)
+        if modes not in self.captured:
+            self.captured[modes] = self._capture(inputs, modes)
+        self.captured[modes].until_loss()
+        return self.captured[modes].loss
+
+    def until_gradient(self) -> Tensor | None:
+        if self.modes not in self.captured:
+            with self._warming_up():
+                return self.phases.until_gradient()
+        self.captured[self.modes].until_gradient()
+        return self.captured[self.modes].norm
+
+    def update(self) -> None:
+        if self.modes in self.captured:
+            self.captured[self.modes].update()
+        else:
+            with self._warming_up():
+                self.phases.update()
+        for group, number in zip(self.optimizer.param_groups, self.numbers, strict=True):
+            group["lr"] = number
+
+    def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes) -> "_Captured":
+        until_loss, loss = self.recorder.capture(lambda: self.phases.until_loss(*inputs, modes))
+        until_gradient, norm = self.recorder.capture(self.phases.until_gradient)
+        update, _ = self.recorder.capture(self.phases.update)
+        self.optimizer.zero_grad()  # the gradients' memory is the pool's again
+        return _Captured(until_loss, until_gradient, update, loss, norm)
+
+    def _take_inputs(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy a batch to where the captured steps read it."""
+        if self.inputs is None:
+            self.inputs = images.clone(), targets.clone()
+        for ours, theirs in zip(self.inputs, (images, targets), strict=True):
+            if ours.shape != theirs.shape:
+                raise ValueError(
+                    f"cuda_graphs: a batch of shape {tuple(theirs.shape)} after captured ones of {tuple(ours.shape)}; all must "
+                    "have one shape"
+                )
+            ours.copy_(theirs)
+        return self.inputs
+
+    def _tensors_for_rates(self) -> None:
+        """Schedules put numbers into the optimizer; during a step it holds the tensors that the captured steps read."""
+        for index, (group, rate) in enumerate(zip(self.optimizer.param_groups, self.rates, strict=True)):
+            if group["lr"] != self.numbers[index]:
+                self.numbers[index] = group["lr"]
+                rate.fill_(group["lr"])
+            group["lr"] = rate
+
+    @contextmanager
+    def _warming_up(self) -> Iterator[None]:
+        with warnings.catch_warnings(), self.recorder.aside():
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")  # that this is no capture yet
+            yield
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A mode's step: what repeats each phase, and what the phases fill."""
+
+    until_loss: Callable[[], None]
+    until_gradient: Callable[[], None]
+    update: Callable[[], None]
+    loss: Tensor
+    norm: Tensor | None
+
+
+class CudaRecorder:
+    """Captures CUDA graphs.
+
+    One pool serves all: its graphs are replayed one at a time, and each one's memory may be the next one's but for what
+    `capture` returned.
+    """
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def capture(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            result = work()
+        return graph.replay, result
+
+
+def make_capturable(optimizer: Optimizer) -> None:
+    """Let a torch optimizer take its step without the host.
+
+    Raises:
+        ValueError: for one that cannot.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, SGD):  # its loops read a learning rate that is a tensor; its fused kernel does not
+            group.update(foreach=False, fused=True)
+        elif "capturable" in group:
+            group["capturable"] = True
+        else:
+            raise ValueError(
+                f"cuda_graphs: {type(optimizer).__name__} cannot be captured; torch's SGD, Adam, AdamW, NAdam, RAdam, RMSprop "
+                "and Adadelta can"
+            )
+    fill_momentum(optimizer)

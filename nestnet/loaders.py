@@ -1,0 +1,131 @@
+"""Batches, on the device that trains them.
+
+Small images are kept there whole and augmented by batches (`nestnet.resident`); others are read and augmented one by one, by
+torch's loader. Either way a sample's augmentation and its place in the epoch follow from (seed, epoch, index) alone: they
+are the same with any number of workers, and several processes have the batches of one among them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from nestnet.config import DataConfig
+from nestnet.data import ImageData, mixed
+from nestnet.place import Place
+from nestnet.resident import ResidentBatches, ResidentTestBatches
+from nestnet.sources import Part
+
+Batch = tuple[Tensor, Tensor]
+"""Images `[B, C, H, W]` and labels `[B]`."""
+
+
+class TrainBatches(Protocol):
+    """Training batches of this process's size."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0."""
+
+
+def train_batches(images: ImageData, config: DataConfig, seed: int, place: Place | None = None) -> TrainBatches:
+    """Training batches as the configuration wants them; by default all of each, on the CPU.
+
+    Raises:
+        ValueError: if there are fewer training images than one batch takes, or they cannot be resident and are to be.
+    """
+    if len(images.train) < config.batch_size:
+        raise ValueError(
+            f"data.batch_size = {config.batch_size}: there are only {len(images.train)} training images; take fewer a batch"
+        )
+    kind = ResidentBatches if is_resident(images, config) else ReadBatches
+    return kind(images, config, seed, place or Place())
+
+
+def eval_batches(images: ImageData, config: DataConfig, place: Place | None = None) -> Iterable[Batch]:
+    """All test images once, in order; of several processes each has some of them."""
+    kind = ResidentTestBatches if is_resident(images, config) else ReadTestBatches
+    return kind(images, config, place or Place())
+
+
+def is_resident(images: ImageData, config: DataConfig) -> bool:
+    """Whether the images are to be kept on the device.
+
+    Raises:
+        ValueError: if the configuration wants that, and it cannot be.
+    """
+    if config.loader == "resident" and images.not_resident:
+        raise ValueError(f"data.loader = 'resident': {images.not_resident}; take `files`")
+    return config.loader != "files" and images.not_resident is None
+
+
+class ReadBatches:
+    """Training images read and augmented one by one, by torch's loader."""
+
+    def __init__(self, images: ImageData, config: DataConfig, seed: int, place: Place) -> None:
+        self.place = place
+        self.sampler = EpochBatches(len(images.train), config.batch_size, seed, repeats=config.repeats, place=place)
+        self.loader: DataLoader[Any] = DataLoader(
+            images.train, batch_sampler=self.sampler, **_options(config, place), persistent_workers=config.workers > 0
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        self.sampler.epoch = number
+        return (self.place.put(*batch) for batch in self.loader)
+
+
+class ReadTestBatches:
+    """Test images read one by one, by torch's loader."""
+
+    def __init__(self, images: ImageData, config: DataConfig, place: Place) -> None:
+        self.place = place
+        part = Part(images.test, place.processes.every(len(images.test)))
+        self.loader: DataLoader[Any] = DataLoader(part, batch_size=config.eval_batch_size, **_options(config, place))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.place.put(*batch) for batch in self.loader)
+
+
+def _options(config: DataConfig, place: Place) -> dict[str, Any]:
+    return {
+        "generator": torch.Generator(),  # a loader's start draws a number, which the network's dropout must not miss
+        "num_workers": config.workers,
+        "prefetch_factor": 4 if config.workers else None,
+        "pin_memory": place.device.type == "cuda",
+    }
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (index, seed): an order for each epoch, and a seed for each sample of it.
+
+    A last batch that would be smaller than the others is left out.
+
+    Args:
+        repeats: how often each sample that an epoch has comes, one copy after the other and each with a seed of its own
+            (repeated augmentation, Hoffer et al. 2020). The epoch's length does not depend on it.
+
+    Attributes:
+        epoch: to be set before its batches are asked for.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, *, repeats: int = 1, place: Place | None = None) -> None:
+        self.size, self.batch_size, self.seed, self.repeats, self.epoch = size, batch_size, seed, repeats, 0
+        self.share = (place or Place()).processes.share(batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        copies = [(index, index * self.repeats + copy) for index in order for copy in range(self.repeats)]
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            batch = copies[start : start + self.batch_size][self.share]
+            yield [(index, mixed(self.seed, self.epoch, copy)) for index, copy in batch]
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size

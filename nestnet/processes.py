@@ -1,0 +1,138 @@
+"""Several processes that train one network together, as `torchrun` starts them.
+
+Each process trains its share of every batch; DistributedDataParallel averages the gradients. What decides something, such
+as the loss, is averaged over the processes before, so that all of them decide alike. With one process nothing is done.
+"""
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nestnet.layers import BatchNorm2d
+from nestnet.mode import Mode
+from nestnet.nested import NestedModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of the processes this one is, and what they tell one another. Each method is called in all of them alike.
+
+    Attributes:
+        rank: this one's number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes, the same bits in each."""
+        return tensor if self.size == 1 else self.total(tensor) / self.size
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, the same bits in each."""
+        if self.size == 1:
+            return tensor
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    def from_first(self, value: T) -> T:
+        """What the first process has, in all of them."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def share(self, batch: int) -> slice:
+        """This process's part of a batch of so many, a multiple of their number."""
+        part = batch // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def every(self, count: int) -> range:
+        """This process's part of so many items, all of which come once: every so many-th."""
+        return range(self.rank, count, self.size)
+
+    @torch.no_grad()
+    def average_statistics(self, net: nn.Module) -> None:
+        """Average the BatchNorm statistics, which each process has of its own images alone."""
+        if self.size > 1:
+            for buffer in net.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.average(buffer))
+
+
+def launched() -> int:
+    """How many processes `torchrun` (or whoever set its environment variables) started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Which of the processes on this machine this one is."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def join(device: torch.device) -> Processes:
+    """Meet the other processes; a process group that is there already is used as it is."""
+    if launched() == 1 and not dist.is_initialized():
+        return Processes()
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(leave)
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def leave() -> None:
+    """End the process group, where there still is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def distributed(net: NestedModel, mode: Mode) -> DistributedDataParallel:
+    """A mode's forward pass `[B, C, H, W]` to `[B, K]` whose gradients, and no others, are averaged over the processes.
+
+    Each mode has a wrapper of its own, over the very same parameters: in base mode only the base's gradients travel.
+    """
+    device = next(net.parameters()).device
+    return DistributedDataParallel(_Trained(net, mode), device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def synchronise_batch_norm(net: NestedModel) -> NestedModel:
+    """Let BatchNorm normalise by the images of all processes together, as `nn.SyncBatchNorm`; returns the same network."""
+    for module in net.modules():
+        if isinstance(module, BatchNorm2d):
+            module.synchronised = True
+    return net
+
+
+class _Trained(nn.Module):
+    """A mode's forward pass, as a module that has the parameters which it trains and nothing else.
+
+    Statistics are averaged when they are read, not sent around at every step: see `Processes.average_statistics`.
+    """
+
+    def __init__(self, net: NestedModel, mode: Mode) -> None:
+        super().__init__()
+        self._forward: Callable[[Tensor], Tensor] = net.subnet(mode).forward
+        for name, parameter in net.subnet(mode).named_parameters():
+            self.register_parameter(name.replace(".", "/"), parameter)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._forward(images)

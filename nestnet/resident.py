@@ -1,0 +1,121 @@
+"""Small images, all of them kept on the device as bytes, and augmented there a batch at a time.
+
+No image is read, decoded or sent while a network trains. torchvision's random transforms draw once for a whole batch, so that
+the usual ones for small images are written here for one draw an image: flip, crop with a border, and Cutout. They are one
+lookup of pixels.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nestnet.config import DataConfig
+from nestnet.data import ImageData, Plain, border, mixed
+from nestnet.place import Place
+from nestnet.sources import Part
+
+DRAWS = 1
+"""Sets the seed of an epoch's augmentation off from that of its order."""
+
+
+class ResidentBatches:
+    """Training batches of images that lie on the device.
+
+    Raises:
+        ValueError: if the images are not stored as bytes.
+    """
+
+    def __init__(self, images: ImageData, config: DataConfig, seed: int, place: Place) -> None:
+        self.place, self.seed = place, seed
+        self.batch_size, self.repeats, self.cutout = config.batch_size, config.repeats, config.cutout
+        self.size, self.flips = images.input_size[1], images.augment == "crop"
+        self.border = 0 if images.augment == "none" else border(self.size)
+        pixels, labels = _read(images.train.dataset, images.fit, config)
+        pixels = (
+            F.pad(pixels, [self.border] * 4).permute(0, 2, 3, 1).contiguous()
+        )  # N H W C: a pixel's channels together
+        self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
+        self.normalise = _Normalise(images, place)
+        self.along = torch.arange(self.size, device=place.device)
+
+    def __len__(self) -> int:
+        return len(self.pixels) // self.batch_size
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        # one transfer an epoch; what follows is indexing on the device
+        generator = torch.Generator().manual_seed(mixed(self.seed, number))
+        order = torch.randperm(len(self.pixels), generator=generator)
+        copies = (order.unsqueeze(1) * self.repeats + torch.arange(self.repeats)).flatten()
+        copies, draws = (tensor.to(self.place.device, non_blocking=True) for tensor in (copies, self._draw(number)))
+        for batch in copies[: len(self) * self.batch_size].split(self.batch_size):
+            own = batch[self.place.processes.share(self.batch_size)]
+            index = own.div(self.repeats, rounding_mode="floor")
+            yield self.augmented(index, draws[:, own]), self.labels[index]
+
+    def _draw(self, epoch: int) -> Tensor:
+        """For each copy of each image: top, left, whether flipped, and the row and column of Cutout's middle `[5, N]`."""
+        generator = torch.Generator().manual_seed(mixed(self.seed, epoch, DRAWS))
+        limits = [2 * self.border + 1, 2 * self.border + 1, 1 + self.flips, self.size, self.size]
+        count = len(self.pixels) * self.repeats
+        return torch.stack([torch.randint(limit, (count,), generator=generator) for limit in limits])
+
+    def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
+        """The normalised images `[B, C, H, W]` of an index `[B]`, by the draws `[5, B]`."""
+        top, left, flipped, row, column = draws.unsqueeze(2)  # [B, 1] each
+        ys = top + self.along
+        xs = left + torch.where(flipped > 0, self.size - 1 - self.along, self.along)
+        pixels = self.pixels[index.view(-1, 1, 1), ys.unsqueeze(2), xs.unsqueeze(1)]  # B H W C
+        images = self.normalise(pixels.permute(0, 3, 1, 2))
+        if self.cutout:
+            inside = [self._within(middle) for middle in (row, column)]
+            images.masked_fill_((inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1), 0.0)
+        return images
+
+    def _within(self, middle: Tensor) -> Tensor:
+        """Which places along a side `[B, H]` a square around the middle `[B, 1]` covers."""
+        distance = self.along - middle + self.cutout // 2
+        return (distance >= 0) & (distance < self.cutout)
+
+
+class ResidentTestBatches:
+    """Test batches of images that lie on the device; of several processes each has some of them."""
+
+    def __init__(self, images: ImageData, config: DataConfig, place: Place) -> None:
+        self.batch_size, self.normalise = config.eval_batch_size, _Normalise(images, place)
+        part = Part(images.test.dataset, place.processes.every(len(images.test)))
+        pixels, labels = _read(part, images.eval_fit, config)
+        self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+        return ((self.normalise(pixels), labels) for pixels, labels in batches)
+
+
+class _Normalise:
+    """Bytes `[B, C, H, W]` to numbers, as `v2.ToDtype(torch.float32, scale=True)` and `v2.Normalize` make them."""
+
+    def __init__(self, images: ImageData, place: Place) -> None:
+        self.mean, self.std = (
+            torch.tensor(values, device=place.device).view(-1, 1, 1) * 255 for values in (images.mean, images.std)
+        )
+        last = place.memory_format == torch.channels_last
+        self.memory_format = torch.channels_last if last else torch.contiguous_format
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32, memory_format=self.memory_format).sub_(self.mean).div_(self.std)
+
+
+def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
+    """All images `[N, C, H, W]` as bytes, and their labels `[N]`."""
+    loader: DataLoader[Any] = DataLoader(
+        Plain(dataset, fit), batch_size=256, num_workers=config.workers, generator=torch.Generator()
+    )
+    batches = list(loader)
+    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    if pixels.dtype != torch.uint8:
+        raise ValueError("data.loader: the images are not stored as bytes, and cannot be resident; take `files`")
+    return pixels, labels

@@ -1,0 +1,214 @@
+"""The training step: from a batch to moved weights, in either mode.
+
+It owns what surrounds the forward pass: autocast, the parts of a batch, compilation, gradients averaged over processes,
+clipping, the moving average of the weights, and how the loss reaches the host without a wait.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from nestnet.graphs import Graphs
+from nestnet.mode import Mode
+from nestnet.nested import NestedModel
+from nestnet.precision import autocast
+from nestnet.processes import Processes, distributed
+
+
+class TrainStep:
+    """Trains a nested network on one batch at a time.
+
+    Args:
+        net: is trained; its device is the step's.
+        optimizer: over its parameters.
+        loss_function: of logits `[B, K]` and targets.
+        precision: `"float32"`, or `"bfloat16"` for autocast of the forward pass.
+        accumulate: parts that a batch is trained in, one after another, all in the same mode, before the one step of the
+            optimizer. It takes less memory; BatchNorm sees a part at a time.
+        clip_grad: largest norm of all gradients together.
+        gradient_norm: whether to tell that norm where nothing is clipped.
+        distil: whether the second of two modes has the first one's logits as a third argument of its loss function.
+        ema_decay: of a moving average of weights and buffers: see `averaged`.
+        compile: a backend of torch.compile, such as `"inductor"`, for the forward and backward pass of each mode.
+        cuda_graphs: capture each mode's step after a few ordinary ones, and replay it. All batches have the same shape.
+        overlap: on CUDA, whether the loss travels to the host while the device goes on. It does not change what it is.
+        processes: that train together; see `nestnet.processes.join`.
+
+    Raises:
+        ValueError: for settings that do not go together.
+
+    >>> import nestnet, torch
+    >>> net, condition = nestnet.create_model("resnet20", "resnet32", num_classes=10), nestnet.LossDecrease(k=2)
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    >>> step = nestnet.TrainStep(net, optimizer, torch.nn.functional.cross_entropy, accumulate=2, clip_grad=1.0)
+    >>> for images, labels in [(torch.randn(8, 3, 32, 32), torch.randint(10, (8,)))] * 3:
+    ...     condition.update(step(images, labels, condition.mode).loss())
+    """
+
+    def __init__(
+        self,
+        net: NestedModel,
+        optimizer: Optimizer,
+        loss_function: Callable[..., Tensor],
+        *,
+        precision: str = "float32",
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        gradient_norm: bool = False,
+        distil: bool = False,
+        ema_decay: float | None = None,
+        compile: str | None = None,
+        cuda_graphs: bool = False,
+        overlap: bool = True,
+        processes: Processes | None = None,
+    ) -> None:
+        self.net, self.overlap, self.processes = net, overlap, processes or Processes()
+        self.phases: Eager | Graphs = Eager(
+            {mode: Forward(net, mode, compile, parallel=self.processes.size > 1) for mode in Mode},
+            optimizer,
+            loss_function,
+            autocast(next(net.parameters()).device, precision),
+            accumulate,
+            clip_grad,
+            gradient_norm,
+            distil,
+        )
+        if cuda_graphs:
+            if self.processes.size > 1 or next(net.parameters()).device.type != "cuda":
+                raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
+            self.phases = Graphs(self.phases, optimizer)
+        self.average: AveragedModel | None = None
+        if ema_decay is not None:
+            self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+
+    def __call__(self, images: Tensor, targets: Tensor, *modes: Mode | str) -> "Outcome":
+        """Train the subnets of `modes`, one or two, on images `[B, C, H, W]`.
+
+        With two the loss is their mean; their gradients are added up for one step of the optimizer (the sandwich rule for
+        two networks: Yu and Huang 2019, arXiv 1903.05134).
+
+        Raises:
+            ValueError: if the batch cannot be divided into `accumulate` equal parts, or has another shape than a captured one.
+        """
+        # What the host wants to know is on its way before the device gets its next work, so that only that is waited for.
+        loss = self.phases.until_loss(images, targets, tuple(Mode(mode) for mode in modes))
+        read_loss = Reading(self.processes.average(loss), overlap=self.overlap)
+        norm = self.phases.until_gradient()
+        read_norm = Reading(norm, overlap=self.overlap) if norm is not None else None
+        self.phases.update()
+        if self.average is not None:
+            self.average.update_parameters(self.net)
+        return Outcome(read_loss, read_norm)
+
+    @property
+    def averaged(self) -> NestedModel:
+        """The network to evaluate and export: with the averaged weights where there are any, else the trained one."""
+        if self.average is None:
+            return self.net
+        assert isinstance(self.average.module, NestedModel)
+        return self.average.module
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What can be known of a step, when it is asked for.
+
+    Attributes:
+        loss: of the batch, before the step, averaged over the processes.
+        gradient_norm: of all gradients together, before they were clipped; `None` where nobody wants it.
+    """
+
+    loss: "Reading"
+    gradient_norm: "Reading | None"
+
+
+class Reading:
+    """A number that the device computes. Calling it waits for that number, and for nothing that was queued after it."""
+
+    def __init__(self, value: Tensor, *, overlap: bool) -> None:
+        self.value, self.event = value, None
+        if value.is_cuda and overlap:
+            self.value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self.value.copy_(value, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def __call__(self) -> float:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.value.item()
+
+
+class Forward:
+    """The forward pass of one mode, `[B, C, H, W]` to `[B, K]`, as it is trained."""
+
+    def __init__(self, net: NestedModel, mode: Mode, compile: str | None, *, parallel: bool) -> None:
+        self.parallel: DistributedDataParallel | None = distributed(net, mode) if parallel else None
+        self.function: Callable[[Tensor], Tensor] = self.parallel or net.subnet(mode)
+        if compile is not None:
+            # DistributedDataParallel has the graph split, so that gradients travel during the backward pass
+            self.function = torch.compile(self.function, backend=compile, dynamic=False, fullgraph=not parallel)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+    def without_reduction(self) -> AbstractContextManager[None]:
+        """Gradients made within stay in their process, for a part that is not the last."""
+        return self.parallel.no_sync() if self.parallel is not None else nullcontext()
+
+
+@dataclass
+class Eager:
+    """The three phases of a step, each of which ends with something that the host may want to know."""
+
+    forward: dict[Mode, Forward]
+    optimizer: Optimizer
+    loss_function: Callable[..., Tensor]
+    autocast: AbstractContextManager[None]
+    accumulate: int
+    clip_grad: float | None
+    gradient_norm: bool
+    distil: bool
+
+    last: Tensor = field(init=False)
+    """The loss whose backward pass is the last."""
+
+    def until_loss(self, images: Tensor, targets: Tensor, modes: tuple[Mode, ...]) -> Tensor:
+        """All forward passes, and all backward passes but the last."""
+        if len(images) % self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate}: a batch of {len(images)} has no such number of equal parts"
+            )
+        self.optimizer.zero_grad()
+        losses: list[Tensor] = []
+        parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
+        for number, (part, part_targets) in enumerate(parts):
+            teacher: tuple[Tensor, ...] = ()
+            for mode in modes:
+                if losses:
+                    self.last.backward()
+                forward, reduced = self.forward[mode], number == len(parts) - 1
+                with nullcontext() if reduced else forward.without_reduction(), self.autocast:
+                    logits = forward(part)
+                loss = self.loss_function(logits, part_targets, *teacher)
+                losses.append(loss.detach())
+                self.last = loss / len(parts)
+                teacher = (logits.detach(),) if self.distil else ()
+        return torch.stack(losses).mean()
+
+    def until_gradient(self) -> Tensor | None:
+        """The last backward pass, and clipping."""
+        self.last.backward()
+        if self.clip_grad is None and not self.gradient_norm:
+            return None
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(parameters, float("inf") if self.clip_grad is None else self.clip_grad)
+
+    def update(self) -> None:
+        self.optimizer.step()
