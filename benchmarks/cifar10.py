@@ -34,11 +34,13 @@ import torch
 from common import show, write
 
 from nestnet import Mode, recalibrate
+from nestnet.build import torch_device
 from nestnet.cost import forward_cost
-from nestnet.data import eval_loader, in_epoch, load_data, train_loader
+from nestnet.data import load_data
 from nestnet.evaluation import top1
+from nestnet.loaders import eval_batches, train_batches
+from nestnet.place import Place
 from nestnet.run_directory import read_run, read_table
-from nestnet.training import torch_device
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cifar10_folder_resnet20_32.yaml"
 
@@ -96,11 +98,12 @@ def part(root: Path, images: int, folder: Path) -> Path:
 
 def measure(way: Way, seed: int, path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The accuracy of each trained subnet as it is and recalibrated, and what the run cost."""
-    run, device = read_run(path), torch_device(options.device)
-    images, net = load_data(run.config.data, run.config.model), run.net.to(device).to(memory_format=torch.channels_last)
-    batches = eval_loader(images, run.config.data)
+    run, place = read_run(path), Place(torch_device(options.device), torch.channels_last)
+    images = load_data(run.config.data, run.config.model)
+    net = run.net.to(place.device).to(memory_format=torch.channels_last)
+    batches = eval_batches(images, run.config.data, place)
     # an order and augmentation of its own
-    training = in_epoch(train_loader(images, run.config.data, run.config.seed), run.config.epochs)
+    training = train_batches(images, run.config.data, run.config.seed, place).epoch(run.config.epochs)
     steps, epochs = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
     fraction = sum(row["mode"] != "base" for row in steps) / len(steps)
     base, motivated = (
@@ -110,15 +113,14 @@ def measure(way: Way, seed: int, path: Path, options: argparse.Namespace) -> lis
     cost = base + motivated if way.name == "joint" else base + (motivated - base) * fraction
     rows = []
     for mode in way.modes:
-        calibration = (x.to(device) for x, _ in islice(training, options.recalibration_batches))
-        ready = recalibrate(net, mode, calibration).eval()
+        ready = recalibrate(net, mode, islice(training, options.recalibration_batches)).eval()
         rows.append(
             {
                 "way": way.name,
                 "mode": str(mode),
                 "seed": seed,
                 "top1": float(epochs[-1][f"{mode}_top1"]),
-                "top1_recalibrated": top1(ready, batches, [mode], device=device)[mode],
+                "top1_recalibrated": top1(ready, batches, [mode])[mode],
                 "motivated_fraction": fraction,
                 "average_cost": cost,
                 "training_seconds": sum(float(row["seconds"]) for row in epochs),

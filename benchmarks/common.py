@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import sys
@@ -50,6 +51,11 @@ class Case:
         return cls(base, motivated, int(pixels), int(images))
 
 
+def stated(options: argparse.Namespace, cases: list[Case], cuda_cases: list[Case]) -> list[Case]:
+    """The cases that were asked for, or the standard ones for the device: a GPU takes bigger batches."""
+    return cuda_cases if options.device.type == "cuda" and options.case is cases else options.case
+
+
 def add_common_options(parser: argparse.ArgumentParser, cases: list[Case]) -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument(
@@ -62,7 +68,7 @@ def add_common_options(parser: argparse.ArgumentParser, cases: list[Case]) -> No
     parser.add_argument("--output", type=Path, help="the result file")
 
 
-def sgd(module: nn.Module) -> torch.optim.Optimizer:
+def sgd(module: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 
@@ -89,13 +95,32 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Time each function once a round, starting with another one each round, so that a busy machine hits all alike."""
-    names = list(functions)
+def interleaved(
+    functions: dict[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int = 2,
+    *,
+    before: dict[str, Callable[[], Any]] | None = None,
+    limit: float = math.inf,
+) -> dict[str, list[float]]:
+    """Time each function once a round, starting with another one each round, so that a busy machine hits all alike.
+
+    Args:
+        before: what is to be done, untimed, before each timing of a function.
+        limit: seconds of measuring after which no further round begins, once three are done.
+    """
+    names, before = list(functions), before or {}
     samples: dict[str, list[float]] = {name: [] for name in names}
+    started = math.inf
     for round_number in range(-warmup, rounds):
+        if round_number == 0:
+            started = time.perf_counter()
+        elif round_number >= 3 and time.perf_counter() - started > limit:
+            break
         for shift in range(len(names)):
             name = names[(round_number + shift) % len(names)]
+            if name in before:
+                seconds(before[name])
             taken = seconds(functions[name])
             if round_number >= 0:
                 samples[name].append(taken)
@@ -138,6 +163,11 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def figure_path(result: Path) -> Path:
+    """Where the figure of a result file lies: beside it."""
+    return result.with_suffix(".png")
 
 
 def shown(argument: str) -> str:

@@ -1,69 +1,142 @@
-"""A training epoch with the mode sequence of k = 2, 3, 4: nested, copy-based, and the ideal.
+"""A training epoch with the mode sequence of k = 2, 3, 4, and one switch: nested, copy-based, slicing, and the ideal.
 
-    python benchmarks/switching.py [--batches 60] [--k 2 3 4] [--device cpu] [--case resnet20:resnet32:32:128 ...]
+    python benchmarks/switching.py [--batches 60] [--k 2 3 4] [--compile] [--precision float32] [--device cpu]
+                                   [--case resnet20:resnet32:32:64 ...]
 
-The sequence is the one that `LossDecrease(k)` gives on independent random losses, so that about 1 batch in (k+1)! is
-motivated. Every batch is trained by the nested network and by the copy-based reference (its copies included), one after the
-other, and every third one by both of timm's standalone networks too. The ideal is f * T_motivated + (1 - f) * T_base for one
-batch, with T the mean step times of timm's standalone networks in the same run and f the motivated fraction. The second table
-counts the bytes held: weights, optimizer state, and gradients after a step of each mode. The raw samples, in seconds, are in
-benchmarks/results/switching-DEVICE.json.
+**Epochs.** The sequence is one that `LossDecrease(k)` gives on independent random losses: the first, by the seed of the losses,
+with at least three motivated batches. Motivated is on average 1 batch in (k+1)!, so at k = 3 and 4 a short epoch has more of
+them here than an average one, and more switches. Each batch is trained by all ways (`benchmarks/ways.py`) and by timm's
+standalone network of its mode in turn, and what a switch takes is timed apart from the step. An epoch's time is put together
+from medians, since a few hiccups of a shared machine would decide a sum: the number of batches of each mode times the median
+step of that mode, and the number of switches in each direction times its median. The ideal is f * T_motivated + (1 - f) *
+T_base for one batch, with T the median steps of timm's standalone networks and f the motivated fraction; with `--compile` they
+are trained both compiled and eager, and T is the smaller median. The plain sums over all batches are in the result file too.
+
+**A switch.** The seconds and bytes that a change of mode takes, each after a training step in the mode before, as in use. A
+nested network and slicing have nothing to do: what is timed is the call.
+
+**Memory.** The bytes held: weights, optimizer state, and gradients after a step of each mode. The masks of slicing come on top.
+
+The raw samples, in seconds, are in benchmarks/results/switching-DEVICE.json, with a figure beside them.
 """
 
 import argparse
+import gc
+import itertools
 import random
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from statistics import mean
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, seconds, sgd, show, step, write
+from common import Case, add_common_options, figure_path, seconds, sgd, show, stated, step, write
 from torch import nn
+from ways import WAY_COLOURS, CopyBased, Setting, Slicing, Standalone, Way, all_ways
 
 from nestnet import LossDecrease, Mode
+from nestnet.figures import tidy
 from nestnet.reference import CopyReference
 
 CASES = [
-    Case("resnet20", "resnet32", 32, 128),
-    Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 4),
+    Case("resnet20", "resnet32", 32, 64),
+    Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 2),
     Case("efficientnet_b0", "efficientnet_b1", 96, 8),
 ]
+CUDA_CASES = [
+    Case("resnet20", "resnet32", 32, 128),
+    Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 128),
+    Case("efficientnet_b0", "efficientnet_b1", 224, 128),
+]
+METHODS = ("nested", "copy-based", "slicing")
+FEWEST_MOTIVATED = 3
 
 
 def mode_sequence(k: int, batches: int) -> list[Mode]:
-    """The modes that k falling losses give when successive losses are independent."""
-    draw, condition, modes = random.Random(k), LossDecrease(k), []
-    for _ in range(batches):
-        modes.append(condition.mode)
-        condition.update(draw.random())
+    """The modes that k falling losses give when successive losses are independent, some of them motivated."""
+    enough = min(FEWEST_MOTIVATED, batches // 4)
+    for seed in itertools.count():
+        draw, condition, modes = random.Random(seed), LossDecrease(k), []
+        for _ in range(batches):
+            modes.append(condition.mode)
+            condition.update(draw.random())
+        if modes.count(Mode.MOTIVATED) >= enough:
+            break
     return modes
 
 
-def measure(case: Case, modes: list[Mode], device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each batch by each of the ways."""
+def prepared(case: Case, setting: Setting, device: torch.device) -> tuple[dict[str, Way], tuple[Any, Any]]:
+    """All ways, warm, and a batch."""
     torch.manual_seed(0)
-    net, (images, labels) = case.nested(device), case.batch(device)
-    optimizer, reference = sgd(net), CopyReference(net, sgd, step_count="literal")
-    alone = {mode: net.standalone(mode) for mode in Mode}
-    alone_steps = {mode: partial(step, model, sgd(model), images, labels) for mode, model in alone.items()}
+    net, batch = case.nested(device), case.batch(device)
+    ways = all_ways(net, setting, device)
+    if setting.compiled:
+        ways["timm, eager"] = Standalone(net, replace(setting, compiled=False), device)
+    for mode in (Mode.BASE, Mode.MOTIVATED) * (3 if device.type == "cuda" else 1):
+        for way in ways.values():
+            way.switch(mode)
+            way.step(mode, *batch)
+    for way in ways.values():
+        way.switch(Mode.BASE)
+    return ways, batch
 
-    def ways(mode: Mode) -> dict[str, Any]:
-        return {
-            "nested": partial(step, partial(net, mode=mode), optimizer, images, labels),
-            "copy-based": partial(reference.step, images, labels, mode, nn.functional.cross_entropy),
-            **{f"timm {m}": alone_step for m, alone_step in alone_steps.items()},
-        }
 
-    for mode in (Mode.BASE, Mode.MOTIVATED, Mode.BASE):  # warm up
-        for way in ways(mode).values():
-            way()
-    samples: dict[str, list[float]] = {name: [] for name in ways(Mode.BASE)}
+Samples = dict[str, dict[str, list[float]]]
+"""Of each way the seconds of `step base`, `step motivated`, `switch to base` and `switch to motivated`."""
+
+
+def epoch(ways: dict[str, Way], batch: tuple[Any, Any], modes: list[Mode]) -> Samples:
+    """Train an epoch in all ways, batch by batch."""
+    for way in ways.values():
+        way.switch(modes[0])
+    samples: Samples = {name: {f"{what} {m}": [] for what in ("step", "switch to") for m in Mode} for name in ways}
+    names, before = list(ways), modes[0]
     for number, mode in enumerate(modes):
-        order = [(name, way) for name, way in ways(mode).items() if number % 3 == 0 or not name.startswith("timm")]
-        for name, way in order[number % len(order) :] + order[: number % len(order)]:
-            samples[name].append(seconds(way))
+        for shift in range(len(names)):
+            name = names[(number + shift) % len(names)]
+            if mode is not before:
+                samples[name][f"switch to {mode}"].append(seconds(partial(ways[name].switch, mode)))
+            samples[name][f"step {mode}"].append(seconds(partial(ways[name].step, mode, *batch)))
+        before = mode
     return samples
+
+
+def epoch_seconds(samples: dict[str, list[float]]) -> float:
+    """Of one way: its counts of steps and switches, each kind times its median."""
+    return sum(len(taken) * median(taken) for taken in samples.values() if taken)
+
+
+def epoch_result(case: Case, k: int, modes: list[Mode], samples: Samples) -> dict[str, Any]:
+    counts = {mode: modes.count(mode) for mode in Mode}
+    alone = [samples[name] for name in samples if name.startswith("timm")]
+    ideal = sum(counts[mode] * min(median(each[f"step {mode}"]) for each in alone) for mode in Mode if counts[mode])
+    return {
+        "case": vars(case),
+        "k": k,
+        "motivated_fraction": counts[Mode.MOTIVATED] / len(modes),
+        "switches": sum(a is not b for a, b in pairwise(modes)),
+        "ideal_seconds": ideal,
+        "over_ideal": {name: epoch_seconds(samples[name]) / ideal for name in METHODS},
+        "sums": {name: sum(sum(taken) for taken in kinds.values()) for name, kinds in samples.items()},
+        "modes": [str(mode) for mode in modes],
+        "seconds": samples,
+    }
+
+
+def one_switch(ways: dict[str, Way], batch: tuple[Any, Any], rounds: int) -> dict[str, dict[str, Any]]:
+    """Of each way and direction: the bytes copied and the seconds, each after a step in the mode before."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
+    for _, mode, name in itertools.product(range(rounds), (Mode.MOTIVATED, Mode.BASE), METHODS):
+        way, before = ways[name], Mode.BASE if mode is Mode.MOTIVATED else Mode.MOTIVATED
+        way.switch(before)
+        seconds(partial(way.step, before, *batch))
+        taken = seconds(partial(way.switch, mode))
+        copied = way.copied_bytes if isinstance(way, CopyBased) else 0
+        of_mode = found[name].setdefault(f"to {mode}", {"bytes": copied, "seconds": []})
+        of_mode["seconds"].append(taken)
+    return found
 
 
 def held(case: Case, device: torch.device) -> dict[str, dict[str, int]]:
@@ -77,6 +150,17 @@ def held(case: Case, device: torch.device) -> dict[str, dict[str, int]]:
         "optimizer state": sum(state_size(optimizer) for optimizer in reference.optimizers.values()),
         "gradients, base": sum(size(p.grad for p in model.parameters()) for model in reference.models.values()),
         "gradients, motivated": sum(size(p.grad for p in model.parameters()) for model in reference.models.values()),
+    }
+    rival = Slicing(net, Setting(), device)
+    gradients = []
+    for mode in Mode:
+        rival.step(mode, images, labels)
+        gradients.append(size(p.grad for p in rival.network.motivated.parameters()))
+    counts["slicing"] = {
+        "weights": size(rival.network.motivated.parameters()),
+        "optimizer state": state_size(rival.optimizer.optimizer),
+        "gradients, base": gradients[0],
+        "gradients, motivated": gradients[1],
     }
     modules: dict[str, tuple[nn.Module, list[Any]]] = {"nested": (net, [partial(net, mode=mode) for mode in Mode])}
     for mode in Mode:
@@ -106,57 +190,120 @@ def state_size(optimizer: torch.optim.Optimizer) -> int:
     )
 
 
+def draw(
+    epochs: list[tuple[Case, dict[str, Any]]], switches: list[tuple[Case, dict[str, Any]]], title: str, output: Path
+) -> None:
+    """Each epoch's time over the ideal, and what one switch costs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 1.8 + 0.36 * len(epochs)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for shift, name in zip((-0.2, 0, 0.2), METHODS, strict=True):
+        over = [result["over_ideal"][name] for _, result in epochs]
+        lines = [line + shift for line in range(len(epochs))]
+        left.plot(over, lines, "o", markersize=5, color=WAY_COLOURS[name], label=name)
+    labels = [f"{case.name}, k = {result['k']} ({result['motivated_fraction']:.0%})" for case, result in epochs]
+    left.axvline(1, color="black", linewidth=0.8)
+    left.set_yticks(range(len(epochs)), labels, fontsize=8)
+    left.set_ylim(len(epochs) - 0.5, -0.5)
+    left.set(title="an epoch (motivated batches in brackets)", xlabel="time / ideal of timm's standalone networks")
+    left.legend(frameon=False, fontsize=8)
+
+    for height, mode, hatch in ((-0.17, Mode.MOTIVATED, ""), (0.17, Mode.BASE, "//")):
+        taken = [1000 * median(found["copy-based"][f"to {mode}"]["seconds"]) for _, found in switches]
+        lines = [line + height for line in range(len(switches))]
+        bars = right.barh(
+            lines, taken, 0.32, color=WAY_COLOURS["copy-based"], edgecolor="white", hatch=hatch, label=f"to {mode}"
+        )
+        right.bar_label(bars, [f"{value:.1f}" for value in taken], fontsize=8, padding=2)
+    names = [f"{case.name}\n{found['copy-based']['to motivated']['bytes'] / 2**20:.1f} MiB" for case, found in switches]
+    right.set_yticks(range(len(switches)), names, fontsize=8)
+    right.set_ylim(len(switches) - 0.5, -0.5)
+    right.margins(x=0.3)
+    right.set(title="one copy-based switch", xlabel="ms")
+    right.legend(frameon=False, fontsize=8)
+    for axes in (left, right):
+        tidy(axes)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(output, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=60, help="of an epoch")
     parser.add_argument("--k", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--switches", type=int, default=10, help="measurements of one switch in each direction")
+    parser.add_argument("--compile", action="store_true", help="compile the forward and backward passes")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     add_common_options(parser, CASES)
     options = parser.parse_args()
+    setting = Setting(options.precision, options.compile)
 
-    times, memory, results = [], [], []
-    for case in options.case:
-        counts = held(case, options.device)
-        memory += [
-            [f"{case.name}: {name}", *(f"{n / 2**20:.2f}" for n in kinds.values())] for name, kinds in counts.items()
-        ]
+    epochs, switches, memory = [], [], []
+    for case in stated(options, CASES, CUDA_CASES):
+        print(f"{case.name} ...", flush=True)
+        memory.append((case, held(case, options.device)))
+        ways, batch = prepared(case, setting, options.device)
+        switches.append((case, one_switch(ways, batch, options.switches)))
         for k in options.k:
             modes = mode_sequence(k, options.batches)
-            samples = measure(case, modes, options.device)
-            fraction = modes.count(Mode.MOTIVATED) / len(modes)
-            switches = sum(a is not b for a, b in pairwise(modes))
-            ideal = fraction * mean(samples["timm motivated"]) + (1 - fraction) * mean(samples["timm base"])
-            nested, copied = mean(samples["nested"]) / ideal, mean(samples["copy-based"]) / ideal
-            epoch = len(modes) * ideal
-            times.append(
-                [
-                    f"{case.name}, k = {k}",
-                    f"{fraction:.1%}",
-                    str(switches),
-                    f"{epoch:.2f}",
-                    f"{nested:.3f}",
-                    f"{copied:.3f}",
-                ]
+            epochs.append((case, epoch_result(case, k, modes, epoch(ways, batch, modes))))
+        del ways
+        torch.compiler.reset()
+        gc.collect()
+
+    columns = ["networks and batch", "motivated", "switches", "ideal, s", *(f"{name} / ideal" for name in METHODS)]
+    rows = [
+        [
+            f"{case.name}, k = {result['k']}",
+            f"{result['motivated_fraction']:.1%}",
+            str(result["switches"]),
+            f"{result['ideal_seconds']:.2f}",
+            *(f"{result['over_ideal'][name]:.3f}" for name in METHODS),
+        ]
+        for case, result in epochs
+    ]
+    show(f"an epoch of {options.batches} batches, {setting}, SGD", columns, rows)
+    columns = ["networks and batch", "way", "to motivated: ms", "MiB copied", "to base: ms", "MiB copied"]
+    rows = [
+        [case.name, name]
+        + [
+            cell
+            for mode in (Mode.MOTIVATED, Mode.BASE)
+            for cell in (
+                f"{1000 * median(found[name][f'to {mode}']['seconds']):.3f}",
+                f"{found[name][f'to {mode}']['bytes'] / 2**20:.2f}",
             )
-            results.append(
-                {
-                    "case": vars(case),
-                    "k": k,
-                    "motivated_fraction": fraction,
-                    "switches": switches,
-                    "nested_over_ideal": nested,
-                    "copy_based_over_ideal": copied,
-                    "bytes": counts,
-                    "modes": [str(mode) for mode in modes],
-                    "seconds": samples,
-                }
-            )
-    title = f"an epoch of {options.batches} batches, float32, SGD"
-    columns = ["networks and batch", "motivated", "switches", "ideal, s", "nested / ideal", "copy-based / ideal"]
-    show(title, columns, times)
-    show(
-        "held, MiB", ["way", "weights", "optimizer state", "gradients, base step", "gradients, motivated step"], memory
-    )
-    print(write("switching", {"batches": options.batches, "results": results}, options.output, options.device))
+        ]
+        for case, found in switches
+        for name in METHODS
+    ]
+    show("one switch", columns, rows)
+    columns = [
+        "networks and batch",
+        "way",
+        "weights",
+        "optimizer state",
+        "gradients, base step",
+        "gradients, motivated step",
+    ]
+    rows = [
+        [case.name, name, *(f"{n / 2**20:.2f}" for n in kinds.values())]
+        for case, counts in memory
+        for name, kinds in counts.items()
+    ]
+    show("held, MiB", columns, rows)
+    content = {
+        "batches": options.batches,
+        "precision": options.precision,
+        "compiled": options.compile,
+        "results": [result for _, result in epochs],
+        "switches": [{"case": vars(case), "ways": found} for case, found in switches],
+        "held": [{"case": vars(case), "bytes": counts} for case, counts in memory],
+    }
+    path = write("switching", content, options.output, options.device)
+    draw(epochs, switches, f"Switching on {options.device.type}, {setting}", figure_path(path))
+    print(path)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from nestnet.mode import Mode
 from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
 from nestnet.pretrained import load_weights
-from nestnet.processes import Processes, launched, local_rank
+from nestnet.processes import Processes, launched_here
 from nestnet.run_directory import read_table
 
 
@@ -149,6 +149,10 @@ def check_share(config: Config, processes: Processes) -> None:
             f" with accumulate = {config.accumulate}" if config.accumulate > 1 else ""
         )
         raise ValueError(f"data.batch_size = {batch}: it must be a multiple of {parts}, for equal parts in {divided}")
+    if (config.data.mixup or config.data.cutmix) and batch // processes.size % 2:
+        raise ValueError(
+            f"data.batch_size = {batch}: each of {processes.size} processes must have an even part, to mix pairs"
+        )
     if batch == parts:
         raise ValueError(f"data.batch_size = {batch}: BatchNorm needs more than one image in each of {parts} parts")
 
@@ -171,13 +175,14 @@ def torch_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and launched() > 1:
-        if local_rank() >= torch.cuda.device_count():
+    rank, processes = launched_here()
+    if name == "cuda" and processes > 1:
+        if processes > torch.cuda.device_count():
             raise ValueError(
-                f"device = 'cuda': {torch.cuda.device_count()} GPUs here, and process {local_rank()} needs one of its own; "
+                f"device = 'cuda': {processes} processes on {torch.cuda.device_count()} GPUs, and each needs one of its own; "
                 "lower torchrun's --nproc-per-node"
             )
-        name = f"cuda:{local_rank()}"
+        name = f"cuda:{rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

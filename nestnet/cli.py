@@ -1,6 +1,7 @@
 """The command line: `nestnet <verb>`. Each verb is a few lines over the library."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,10 +39,12 @@ class Parser(argparse.ArgumentParser):
 def train(arguments: list[str]) -> None:
     """Train a nested network and export both subnets."""
     from nestnet import config
+    from nestnet.processes import leave
     from nestnet.training import Trainer
 
     trainer = Trainer(config.parse(arguments))
     run_dir = trainer.fit()
+    leave()
     if trainer.processes.first:
         print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
 
@@ -239,13 +242,29 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         VERBS[verb](rest)
     except (FloatingPointError, ChildProcessError) as error:
-        print(f"nestnet {verb}: stopped: {error}", file=sys.stderr)
-        return 1
+        return _failed(verb, f"stopped: {error}", 1)
     except KeyboardInterrupt:
-        print(f"nestnet {verb}: interrupted", file=sys.stderr)
-        return 130
+        return _failed(verb, "interrupted", 130)
+    except RuntimeError as error:
+        from nestnet.processes import is_loss_of_another
+
+        if not is_loss_of_another(error):
+            raise
+        return _failed(verb, "stopped: another process has failed, and says why", 1)
     except (ValueError, OSError) as error:
         # an error in a loader's worker carries that process's traceback; its last line is the message
-        print(f"nestnet {verb}: error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
-        return 2
+        return _failed(verb, f"error: {str(error).strip().splitlines()[-1]}", 2)
     return 0
+
+
+def _failed(verb: str, what: str, code: int) -> int:
+    """Say it once. Of several processes, all of a machine find the same mistake before they meet, and each its own after."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank != "0":
+        from nestnet.processes import met
+
+        if code != 2 or not met():
+            return code
+        what = f"process {os.environ['RANK']}: {what}"
+    print(f"nestnet {verb}: {what}", file=sys.stderr, flush=True)
+    return code

@@ -4,8 +4,8 @@ Each process trains its share of every batch; DistributedDataParallel averages t
 as the loss, is averaged over the processes before, so that all of them decide alike. With one process nothing is done.
 """
 
-import atexit
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -77,31 +77,35 @@ class Processes:
                     buffer.copy_(self.average(buffer))
 
 
-def launched() -> int:
-    """How many processes `torchrun` (or whoever set its environment variables) started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    """Which of the processes on this machine this one is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+def launched_here() -> tuple[int, int]:
+    """Which of the processes that `torchrun` started on this machine this one is, and how many they are."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def join(device: torch.device) -> Processes:
     """Meet the other processes; a process group that is there already is used as it is."""
-    if launched() == 1 and not dist.is_initialized():
-        return Processes()
-    if not dist.is_initialized():
+    if not met():
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            return Processes()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(leave)
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def met() -> bool:
+    """Whether the processes have met."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_loss_of_another(error: RuntimeError) -> bool:
+    """Whether this is what a process sees of the others when one of them is gone."""
+    return met() and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
 def leave() -> None:
     """End the process group, where there still is one."""
-    if dist.is_initialized():
+    if met():
         dist.destroy_process_group()
 
 
@@ -111,6 +115,8 @@ def distributed(net: NestedModel, mode: Mode) -> DistributedDataParallel:
     Each mode has a wrapper of its own, over the very same parameters: in base mode only the base's gradients travel.
     """
     device = next(net.parameters()).device
+    # a class token's gradient [1, 1, D] comes as a slice, whose strides of the first two dimensions nobody uses
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(_Trained(net, mode), device_ids=[device.index] if device.type == "cuda" else None)
 
 

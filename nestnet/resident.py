@@ -1,8 +1,8 @@
 """Small images, all of them kept on the device as bytes, and augmented there a batch at a time.
 
 No image is read, decoded or sent while a network trains. torchvision's random transforms draw once for a whole batch, so that
-the usual ones for small images are written here for one draw an image: flip, crop with a border, and Cutout. They are one
-lookup of pixels.
+the usual ones for small images are written here for one draw an image: flip, crop with a border, and Cutout. Flip and crop
+are one lookup of pixels.
 """
 
 from collections.abc import Iterator
@@ -35,20 +35,19 @@ class ResidentBatches:
         self.size, self.flips = images.input_size[1], images.augment == "crop"
         self.border = 0 if images.augment == "none" else border(self.size)
         pixels, labels = _read(images.train.dataset, images.fit, config)
-        pixels = (
-            F.pad(pixels, [self.border] * 4).permute(0, 2, 3, 1).contiguous()
-        )  # N H W C: a pixel's channels together
-        self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
-        self.normalise = _Normalise(images, place)
+        padded = F.pad(pixels, [0, 0, *[self.border] * 4])
+        self.width = padded.shape[2]
+        self.pixels, self.labels = padded.view(-1, padded.shape[3]).to(place.device), labels.to(place.device)
+        self.normalise = _Normalise(images, self.size, place)
         self.along = torch.arange(self.size, device=place.device)
 
     def __len__(self) -> int:
-        return len(self.pixels) // self.batch_size
+        return len(self.labels) // self.batch_size
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         # one transfer an epoch; what follows is indexing on the device
         generator = torch.Generator().manual_seed(mixed(self.seed, number))
-        order = torch.randperm(len(self.pixels), generator=generator)
+        order = torch.randperm(len(self.labels), generator=generator)
         copies = (order.unsqueeze(1) * self.repeats + torch.arange(self.repeats)).flatten()
         copies, draws = (tensor.to(self.place.device, non_blocking=True) for tensor in (copies, self._draw(number)))
         for batch in copies[: len(self) * self.batch_size].split(self.batch_size):
@@ -60,7 +59,7 @@ class ResidentBatches:
         """For each copy of each image: top, left, whether flipped, and the row and column of Cutout's middle `[5, N]`."""
         generator = torch.Generator().manual_seed(mixed(self.seed, epoch, DRAWS))
         limits = [2 * self.border + 1, 2 * self.border + 1, 1 + self.flips, self.size, self.size]
-        count = len(self.pixels) * self.repeats
+        count = len(self.labels) * self.repeats
         return torch.stack([torch.randint(limit, (count,), generator=generator) for limit in limits])
 
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
@@ -68,8 +67,9 @@ class ResidentBatches:
         top, left, flipped, row, column = draws.unsqueeze(2)  # [B, 1] each
         ys = top + self.along
         xs = left + torch.where(flipped > 0, self.size - 1 - self.along, self.along)
-        pixels = self.pixels[index.view(-1, 1, 1), ys.unsqueeze(2), xs.unsqueeze(1)]  # B H W C
-        images = self.normalise(pixels.permute(0, 3, 1, 2))
+        rows = index.unsqueeze(1) * self.width + ys  # among those of all padded images
+        pixels = self.pixels.index_select(0, (rows.unsqueeze(2) * self.width + xs.unsqueeze(1)).flatten())
+        images = self.normalise(pixels.view(len(index), self.size, self.size, -1))
         if self.cutout:
             inside = [self._within(middle) for middle in (row, column)]
             images.masked_fill_((inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1), 0.0)
@@ -85,7 +85,7 @@ class ResidentTestBatches:
     """Test batches of images that lie on the device; of several processes each has some of them."""
 
     def __init__(self, images: ImageData, config: DataConfig, place: Place) -> None:
-        self.batch_size, self.normalise = config.eval_batch_size, _Normalise(images, place)
+        self.batch_size, self.normalise = config.eval_batch_size, _Normalise(images, images.eval_size[0], place)
         part = Part(images.test.dataset, place.processes.every(len(images.test)))
         pixels, labels = _read(part, images.eval_fit, config)
         self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
@@ -96,21 +96,23 @@ class ResidentTestBatches:
 
 
 class _Normalise:
-    """Bytes `[B, C, H, W]` to numbers, as `v2.ToDtype(torch.float32, scale=True)` and `v2.Normalize` make them."""
+    """Bytes `[B, H, W, C]` to images `[B, C, H, W]`, as `v2.ToDtype(torch.float32, scale=True)` and `v2.Normalize` do."""
 
-    def __init__(self, images: ImageData, place: Place) -> None:
+    def __init__(self, images: ImageData, size: int, place: Place) -> None:
+        # for a whole row of pixels: operations along three channels would be slow
         self.mean, self.std = (
-            torch.tensor(values, device=place.device).view(-1, 1, 1) * 255 for values in (images.mean, images.std)
+            torch.tensor(values, device=place.device).mul(255).repeat(size) for values in (images.mean, images.std)
         )
         last = place.memory_format == torch.channels_last
         self.memory_format = torch.channels_last if last else torch.contiguous_format
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return pixels.to(torch.float32, memory_format=self.memory_format).sub_(self.mean).div_(self.std)
+        values = pixels.flatten(2).float().sub_(self.mean).div_(self.std)
+        return values.view(pixels.shape).permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format)
 
 
 def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
-    """All images `[N, C, H, W]` as bytes, and their labels `[N]`."""
+    """All images `[N, H, W, C]` as bytes, a pixel's channels together, and their labels `[N]`."""
     loader: DataLoader[Any] = DataLoader(
         Plain(dataset, fit), batch_size=256, num_workers=config.workers, generator=torch.Generator()
     )
@@ -118,4 +120,4 @@ def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
     pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if pixels.dtype != torch.uint8:
         raise ValueError("data.loader: the images are not stored as bytes, and cannot be resident; take `files`")
-    return pixels, labels
+    return pixels.permute(0, 2, 3, 1).contiguous(), labels

@@ -68,6 +68,8 @@ class Trainer:
         self.watches = getattr(self.condition, "watches", "loss")
         if self.watches == "held_out_loss":
             self.images, self.held_out = held_out_batch(self.images, config)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches have one shape: the search for the fastest kernels pays
         self.processes = join(self.device)
         check_share(config, self.processes)
         check_step(config, self.device, self.processes)

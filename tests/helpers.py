@@ -6,6 +6,8 @@ from torch import nn
 import nestnet
 from nestnet import Mode, NestedModel
 from nestnet.layers import BatchNorm2d
+from nestnet.models.efficientnet import NestedEfficientNet
+from nestnet.models.vit import NestedViT
 
 FAMILIES = {
     "resnet": ("resnet20", "resnet32", {}),
@@ -18,6 +20,17 @@ FAMILIES = {
 def make(family: str, **options) -> NestedModel:
     base, motivated, own = FAMILIES[family]
     return nestnet.create_model(base, motivated, num_classes=5, **own, **options)
+
+
+def shallow(net: NestedModel) -> NestedModel:
+    """With two blocks of each kind, in place: the others are like them. It is no timm model any more."""
+    if isinstance(net, NestedViT):
+        net.blocks = net.blocks[:2]
+    if isinstance(net, NestedEfficientNet):
+        for stage in net.blocks:
+            del stage[2:]
+            stage.base_positions = stage.base_positions[:2]
+    return net
 
 
 @torch.no_grad()

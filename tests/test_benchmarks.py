@@ -10,6 +10,8 @@ import timm
 import torch
 from PIL import Image
 
+import nestnet
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -21,32 +23,45 @@ def run(program, output, *arguments):
 
 @pytest.mark.slow
 def test_step_time(tmp_path):
-    found = run("step_time.py", tmp_path / "x.json", "--rounds", "2")
+    found = run("step_time.py", tmp_path / "x.json", "--rounds", "2", "--compile", "false")
     assert found["command"].startswith("python benchmarks/step_time.py --case")
     assert found["versions"]["timm"] == timm.__version__
-    (result,) = found["results"]
-    assert {name: len(samples) for name, samples in result["seconds"].items()} == dict.fromkeys(
-        ("timm base", "nested base", "timm motivated", "nested motivated"), 2
-    )
+    steps = [f"{way} {mode}" for way in ("timm", "nested", "copy-based", "slicing") for mode in ("base", "motivated")]
+    for result, precision in zip(found["results"], ("float32", "bfloat16"), strict=True):
+        assert (result["precision"], result["compiled"]) == (precision, False)
+        assert {name: len(samples) for name, samples in result["seconds"].items()} == dict.fromkeys(
+            (*steps, "switch to base", "switch to motivated"), 2
+        )
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    narrow = ["vit_tiny_patch16_224:vit_small_patch16_224:16:4", "efficientnet_b0:efficientnet_b1:32:4"]
+    sliced = run("slicing.py", tmp_path / "y.json", "--case", *narrow)
+    assert all(result["weights"] < 1e-5 and result["buffers"] < 1e-5 for result in sliced["results"])
 
 
 @pytest.mark.slow
 def test_switching(tmp_path):
-    found = run("switching.py", tmp_path / "x.json", "--batches", "12", "--k", "1")
-    (result,) = found["results"]
-    assert len(result["modes"]) == len(result["seconds"]["nested"]) == 12
-    assert result["motivated_fraction"] == result["modes"].count("motivated") / 12
-    base, motivated = (
-        4 * sum(p.numel() for p in timm.create_model(name, num_classes=10).parameters())
-        for name in ("resnet20", "resnet32")
-    )
-    assert result["bytes"]["nested"] == {
+    found = run("switching.py", tmp_path / "x.json", "--batches", "12", "--k", "1", "--switches", "1")
+    (result,), (held,), (switch,) = found["results"], found["held"], found["switches"]
+    for way in ("timm", "nested", "copy-based", "slicing"):
+        samples = result["seconds"][way]
+        assert [len(samples[f"step {mode}"]) for mode in ("base", "motivated")] == [
+            result["modes"].count(mode) for mode in ("base", "motivated")
+        ]
+        assert len(samples["switch to base"] + samples["switch to motivated"]) == result["switches"]
+    assert len(result["modes"]) == 12
+    assert result["motivated_fraction"] == result["modes"].count("motivated") / 12 > 0
+    net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+    base, motivated = (4 * sum(p.numel() for p in net.skeleton(mode).parameters()) for mode in nestnet.Mode)
+    assert held["bytes"]["nested"] == {
         "weights": motivated,
         "optimizer state": motivated,
         "gradients, base": base,
         "gradients, motivated": motivated,
     }
-    assert result["bytes"]["copy-based"]["weights"] == base + motivated
+    assert held["bytes"]["copy-based"]["weights"] == base + motivated
+    assert switch["ways"]["nested"]["to base"]["bytes"] == 0
+    assert switch["ways"]["copy-based"]["to base"]["bytes"] == 2 * base, "weights and momentum; statistics are private"
+    assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import pickle
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from nestnet.config import DataConfig, ModelConfig
-from nestnet.data import eval_loader, load_data, mixed, train_loader
+from nestnet.data import load_data, mixed
+from nestnet.loaders import eval_batches, train_batches
 from nestnet.sources import KNOWN
 
 
@@ -26,12 +28,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def epochs(loader, numbers):
-    batches = []
-    for epoch in numbers:
-        loader.batch_sampler.set_epoch(epoch)
-        batches.append([(images.clone(), labels.clone()) for images, labels in loader])
-    return batches
+def read(folder, **options):
+    """Its images read one by one: each sample has an augmentation of its own, however small it is."""
+    return DataConfig(name="folder", root=str(folder), loader="files", **options)
+
+
+def training(config, seed=1):
+    return train_batches(load_data(config, ModelConfig()), config, seed)
 
 
 def same(first, second):
@@ -52,58 +55,49 @@ def test_digits_are_split_alike_for_every_seed():
 
 
 def test_augmentation_and_order_follow_from_seed_epoch_and_sample(folder):
-    config = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=4)
-    first, second = (train_loader(load_data(config, ModelConfig()), config, seed=1) for _ in range(2))
-    a, b = epochs(first, [0, 1])
+    config = read(folder, img_size=16, batch_size=4)
+    first, second = training(config), training(config)
+    a, b = (list(first.epoch(number)) for number in (0, 1))
     random.seed(5)
     torch.manual_seed(5)
-    c, d = epochs(second, [1, 0])
+    c, d = (list(second.epoch(number)) for number in (1, 0))
     assert same(a, d)
     assert same(b, c)
     assert not same(a, b)
-    other = train_loader(load_data(config, ModelConfig()), config, seed=2)
-    assert not same(a, epochs(other, [0])[0])
+    assert not same(a, training(config, seed=2).epoch(0))
 
 
 @pytest.mark.slow
 def test_workers_give_the_same_batches(folder):
     for img_size in (16, 80):
-        alone = DataConfig(name="folder", root=str(folder), img_size=img_size, batch_size=4)
-        many = DataConfig(name="folder", root=str(folder), img_size=img_size, batch_size=4, workers=2)
-        loaders = [train_loader(load_data(config, ModelConfig()), config, seed=1) for config in (alone, many)]
-        for ours, theirs in zip(*(epochs(loader, [0, 1]) for loader in loaders), strict=True):
-            assert same(ours, theirs)
+        alone, many = (training(read(folder, img_size=img_size, batch_size=4, workers=count)) for count in (0, 2))
+        for number in (0, 1):
+            assert same(alone.epoch(number), many.epoch(number))
 
 
 def test_loading_leaves_the_global_generators_alone(folder):
-    config = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=4)
-    loader = train_loader(load_data(config, ModelConfig()), config, seed=1)
+    batches = training(read(folder, img_size=16, batch_size=4))
     states = torch.get_rng_state(), random.getstate()
-    for key in next(iter(loader.batch_sampler)):
-        loader.dataset[key]
+    assert len(list(batches.epoch(0))) == 4
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
 
 
 def test_an_epoch_has_every_sample_at_most_once(folder):
-    config = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=5)
-    sampler = train_loader(load_data(config, ModelConfig()), config, seed=1).batch_sampler
+    sampler = training(read(folder, img_size=16, batch_size=5)).sampler
     indices = [index for batch in sampler for index, _ in batch]
     assert len(indices) == len(set(indices)) == 15
     assert len(sampler) == 3
 
 
 def test_repeats_show_fewer_images_more_often(folder):
-    config = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=6, repeats=3)
-    sampler = train_loader(load_data(config, ModelConfig()), config, seed=1).batch_sampler
-    batches = list(sampler)
+    batches = list(training(read(folder, img_size=16, batch_size=6, repeats=3)).sampler)
     assert [len(batch) for batch in batches] == [6, 6], "an epoch is as long as without"
     for batch in batches:
         counts = Counter(index for index, _ in batch)
         assert list(counts.values()) == [3, 3]
         assert len({seed for _, seed in batch}) == 6, "each copy has an augmentation of its own"
-    alone = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=6)
-    first = next(iter(train_loader(load_data(alone, ModelConfig()), alone, seed=1).batch_sampler))
+    first = next(iter(training(read(folder, img_size=16, batch_size=6)).sampler))
     assert [index for index, _ in first][:2] == list(dict.fromkeys(index for index, _ in batches[0])), (
         "in the same order"
     )
@@ -260,8 +254,9 @@ def test_folder_gives_classes_and_every_test_image(folder):
     images = load_data(config, ModelConfig(motivated="efficientnet_b0"))
     assert images.class_names == ["cat", "dog"]
     assert images.mean == pytest.approx([0.485, 0.456, 0.406])
-    labels = torch.cat([labels for _, labels in eval_loader(images, config)])
-    assert labels.tolist() == [0, 0, 1, 1]
+    for way in (config, replace(config, loader="files")):
+        labels = torch.cat([labels for _, labels in eval_batches(images, way)])
+        assert labels.tolist() == [0, 0, 1, 1]
     image, _ = images.test[0]
     assert image.shape == (3, 16, 16)
     torch.testing.assert_close(image[:, 0, 0], (torch.zeros(3) - torch.tensor(images.mean)) / torch.tensor(images.std))
@@ -303,7 +298,8 @@ def test_a_damaged_image_is_named(folder):
         load_data(config, ModelConfig()).train[0, 1]
 
 
-def test_too_few_images_for_a_batch(folder):
-    config = DataConfig(name="folder", root=str(folder), img_size=16, batch_size=17)
+@pytest.mark.parametrize("loader", ["files", "resident"])
+def test_too_few_images_for_a_batch(folder, loader):
+    config = replace(read(folder, img_size=16, batch_size=17), loader=loader)
     with pytest.raises(ValueError, match=r"data\.batch_size = 17: there are only 16 training images"):
-        train_loader(load_data(config, ModelConfig()), config, seed=0)
+        training(config)

@@ -13,6 +13,7 @@ METRICS = {
     "motivated_top1": 40.5,
     "motivated_fraction": 0.25,
     "images_per_second": 1234.5,
+    "data_wait": 0.0625,
 }
 
 
@@ -31,7 +32,8 @@ def shown(terminal: bool) -> str:
 def test_plain_lines_elsewhere():
     assert shown(terminal=False).rstrip().splitlines() == [
         "resnet20 (272,149 parameters) in resnet32 (466,581); run directory runs/x",
-        "epoch 1/2  loss 1.2500  top-1 base 50.00 %  motivated 40.50 %  motivated batches 25.0%  1234 images/s",
+        "epoch 1/2  loss 1.2500  top-1 base 50.00 %  motivated 40.50 %  motivated batches 25.0%  1234 images/s  "
+        "data wait 6.2%",
     ]
 
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 import nestnet
 from nestnet import Mode, config, published
+from nestnet.build import motivation
 from nestnet.sources import SOURCES, Source
-from nestnet.training import Trainer, motivation
+from nestnet.training import Trainer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -208,7 +209,7 @@ def test_the_head_gives_a_command_that_parses_and_overrides_that_fit(name, monke
     monkeypatch.chdir(CONFIGS.parent)
     assert 2 <= len(head(name).splitlines()) <= 6
     assert all(len(line) <= 128 for line in (CONFIGS / f"{name}.yaml").read_text().splitlines())
-    (command,) = re.findall(r"nestnet train (.+)", head(name))
+    (command,) = re.findall(r"^#   nestnet train (.+)", head(name), re.MULTILINE)
     assert command.startswith(f"--config configs/{name}.yaml")
     overrides = re.findall(r"`(--.+?)`", head(name))
     run = config.parse([*shlex.split(command), *shlex.split(" ".join(overrides))])
@@ -274,6 +275,7 @@ def small(name: str, request: pytest.FixtureRequest, *more: str) -> config.Confi
     """A recipe with small images and batches, and a schedule for two epochs; all else is as it stands."""
     run = load(name)
     overrides = {"data.batch_size": BATCH, "epochs": 2, "device": "cpu", "data.workers": 0}
+    overrides["accumulate"] = min(run.accumulate, 2)  # parts of at least two images
     overrides["schedule.warmup_epochs"] = min(run.schedule.warmup_epochs, 1)
     if run.data.img_size is not None:
         overrides["data.img_size"] = 32
@@ -315,20 +317,21 @@ def test_two_steps(name, request, made_up):
     base = list(trainer.net.subnet("base").parameters())
     ours = set(map(id, base))
     differential = [parameter for parameter in trainer.net.parameters() if id(parameter) not in ours]
-    motivated = (Mode.BASE,) if run.motivation.name == "never" else (Mode.MOTIVATED,)
+    motivated = Mode.BASE if run.motivation.name == "never" else Mode.MOTIVATED
     both = tuple(reversed(Mode))
-    steps = [both, both] if trainer.joint else [(Mode.BASE,), motivated]
+    steps = [both, both] if trainer.joint else [(Mode.BASE,), (motivated,)]
 
     trainer.net.train()
     trainer.condition.reset()
     for batch, modes in zip(trainer.epoch_batches(), steps, strict=False):
         before, before_differential = values(base), values(differential)
-        loss, watched = trainer.step(*trainer.batch(*batch), modes)
+        outcome = trainer.step(*trainer.mixed(*batch), *modes)
+        watched = trainer.watched(outcome, modes[0])
         trainer.condition.update(watched)
         assert trainer.condition.mode in Mode
         trainer.steps_done += 1
         trainer.schedule.step_update(trainer.steps_done)
-        assert torch.isfinite(torch.tensor([loss, watched])).all()
+        assert torch.isfinite(torch.tensor([outcome.loss(), watched])).all()
         assert sum(changed(before, base)) > len(base) / 2
         if Mode.MOTIVATED in modes:
             assert sum(changed(before_differential, differential)) > len(differential) / 2

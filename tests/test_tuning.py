@@ -11,16 +11,20 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nestnet import config
 from nestnet.data import load_data
 from nestnet.figures import draw_run
 from nestnet.mode import Mode
 from nestnet.run_directory import read_run, read_table
+from nestnet.step import TrainStep
 from nestnet.training import Trainer
 from nestnet.tuning import tune_k
 from nestnet.tuning_report import FoldResult, best, markdown, summarised, tuning_figure, write_report
@@ -32,9 +36,21 @@ REPORT = ("tune-k.md", "tune-k.csv", "tune-k.png")
 
 
 @pytest.fixture(scope="module")
-def run():
-    """ResNet-20 in ResNet-32 on the digits, for one epoch."""
-    return config.parse(QUICK)
+def arguments(tmp_path_factory):
+    """ResNet-20 in ResNet-32 for one epoch of a few images made up."""
+    root = tmp_path_factory.mktemp("images")
+    draw = np.random.default_rng(0)
+    for part, name in product(("train", "test"), ("cat", "dog")):
+        (root / part / name).mkdir(parents=True)
+        for index in range(48):
+            Image.fromarray(draw.integers(256, size=(8, 8), dtype=np.uint8)).save(root / part / name / f"{index}.png")
+    return [*QUICK, "--data.name", "folder", "--data.root", str(root), "--data.img_size", "8", "--model.in_chans", "1",
+            "--data.batch_size", "8"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(arguments):
+    return config.parse(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +132,13 @@ def test_folds_are_parts_of_the_training_images_alone(run):
     assert sorted(index for fold in folds for index in fold.test.dataset.indices) == list(range(len(stored)))
 
 
-@pytest.mark.parametrize("method", ["step", "evaluate", "export"])
-def test_an_interrupted_study_goes_on_and_repeats_nothing(method, run, whole, part, monkeypatch):
+@pytest.mark.parametrize(("of", "method"), [(TrainStep, "__call__"), (Trainer, "evaluate"), (Trainer, "export")])
+def test_an_interrupted_study_goes_on_and_repeats_nothing(of, method, run, whole, part, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     finished = contents(part)
-    monkeypatch.setattr(Trainer, method, interrupted)
+    monkeypatch.setattr(of, method, interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune_k(run, KS, part, folds=FOLDS)
     monkeypatch.undo()
@@ -160,7 +176,7 @@ def test_values_of_k_can_be_added_later(run, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "result.json", 1)])
-def test_processes_side_by_side(whom, after, jobs, run, whole, tmp_path):
+def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_path):
     """They leave what one process leaves, and none of them outlives a Ctrl-C, or the first if that is killed."""
     folder = tmp_path / "study"
     program = (
@@ -168,8 +184,8 @@ def test_processes_side_by_side(whom, after, jobs, run, whole, tmp_path):
         "run, folder = nestnet.config.parse(sys.argv[2:]), pathlib.Path(sys.argv[1])\n"
         "nestnet.tuning.tune_k(run, [1, 2], folder, folds=2, jobs=2)\n"
     )
-    arguments = [sys.executable, "-c", program, str(folder), *QUICK]
-    with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as first:
+    command = [sys.executable, "-c", program, str(folder), *arguments]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as first:
         while not any(folder.glob(f"k-*/fold-*/{after}")) and first.poll() is None:
             time.sleep(0.05)
         with suppress(ProcessLookupError):
@@ -217,10 +233,10 @@ def test_what_is_wrong_is_found_before_anything_is_trained(overrides, arguments,
         ([], 3, "folds = 2 (now 3)"),
     ],
 )
-def test_a_folder_is_of_one_configuration(overrides, folds, differences, whole):
+def test_a_folder_is_of_one_configuration(overrides, folds, differences, arguments, whole):
     before = contents(whole)
     with pytest.raises(ValueError, match="it was begun with") as error:
-        tune_k(config.parse([*QUICK, *overrides]), KS, whole, folds=folds)
+        tune_k(config.parse([*arguments, *overrides]), KS, whole, folds=folds)
     name = f"folder = {str(whole)!r}"
     assert str(error.value) == f"{name}: it was begun with {differences}; go back to that, or name another folder"
     assert contents(whole) == before
@@ -234,9 +250,9 @@ def test_folders_that_cannot_be_used(run, tmp_path):
         tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
 
 
-def test_a_loss_that_is_not_finite_names_its_run(tmp_path):
+def test_a_loss_that_is_not_finite_names_its_run(arguments, tmp_path):
     with pytest.raises(FloatingPointError, match=r"^k = 1, fold 1: the loss is "):
-        tune_k(config.parse([*QUICK, "--optimizer.lr", "1e30"]), KS, tmp_path / "study", folds=FOLDS)
+        tune_k(config.parse([*arguments, "--optimizer.lr", "1e30"]), KS, tmp_path / "study", folds=FOLDS)
 
 
 # The report, of made-up results

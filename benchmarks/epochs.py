@@ -1,0 +1,382 @@
+"""Training epochs of a nested run, from the plain default to the best configuration, beside timm's networks alone.
+
+    python benchmarks/epochs.py [--rounds 6] [--batches 6] [--device cpu] [--case resnet20:resnet32:32:128 ...]
+    python benchmarks/epochs.py --root FOLDER --images 5000     # images of your own, and longer epochs
+
+Each configuration has what the one before it has, and one thing more: `plain` (eager float32, images read one by one from
+JPEG files), `channels_last`, `resident` (images on the device as bytes), `compile`, `bfloat16`, and `cuda_graphs` on CUDA.
+What cannot be had is left out: resident images above 64 pixels, channels last for a ViT, CUDA graphs on a CPU; bfloat16 is
+tried where a matrix product takes less time in it than in float32, measured at the start. `--configurations` names others.
+
+All of them train in `nestnet.training.Trainer`: nested, with every 6th batch motivated, as often as k = 2 falling losses are
+expected to motivate; and timm's standalone base and motivated network, put in the nested one's place. One epoch of
+each is timed a round, in turn, so that a busy machine hits all alike; epochs that compile and capture are left out.
+
+Of the ratios round by round the table has the median and the quartiles. The ideal is f * T_motivated + (1 - f) * T_base, with
+the times T of timm's networks in the same round and configuration, and f the motivated fraction. The epoch in seconds is one
+of 50,000 images, at the median speed. Data wait is the part of the epoch in which the host waited for images.
+Raw samples are in benchmarks/results/epochs-DEVICE.json, and a figure beside them.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from common import Case, add_common_options, interleaved, ratio, show, write
+from PIL import Image
+from torch import nn
+
+from nestnet import Mode, NestedModel, TrainStep
+from nestnet.build import make_optimizer
+from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
+from nestnet.data import ImageData, load_data
+from nestnet.figures import COLOURS, tidy
+from nestnet.graphs import WARM_UP
+from nestnet.progress import Progress
+from nestnet.run_directory import RunDirectory
+from nestnet.training import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CASES = {
+    "cpu": [Case("resnet20", "resnet32", 32, 128)],
+    "cuda": [
+        Case("resnet20", "resnet32", 32, 128),
+        Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 64),
+        Case("efficientnet_b0", "efficientnet_b1", 224, 64),
+    ],
+}
+BATCHES = {"cpu": 6, "cuda": 96}
+CONFIGURATIONS = ("plain", "channels_last", "resident", "compile", "bfloat16", "cuda_graphs")
+TRAININGS: dict[str, Mode | None] = {"nested": None, "timm base": Mode.BASE, "timm motivated": Mode.MOTIVATED}
+"""What trains: the nested network, or timm's of a mode."""
+
+PERIOD = 6
+"""(k+1)! for k = 2: the batches among which one is motivated, if successive losses are independent."""
+
+EPOCH = 50_000
+"""Images of the epoch whose seconds are told: as many as CIFAR has."""
+
+
+class Played:
+    """A condition that plays the same modes in every epoch."""
+
+    def __init__(self, modes: list[Mode]) -> None:
+        self.modes, self.position = modes, 0
+
+    @property
+    def mode(self) -> Mode:
+        return self.modes[self.position % len(self.modes)]
+
+    def update(self, loss: float) -> None:
+        self.position += 1
+
+    def reset(self) -> None:
+        self.position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+class Alone(nn.Module):
+    """timm's network in a nested one's place: it is trained whatever the mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def subnet(self, mode: Mode) -> nn.Module:
+        return self.network
+
+
+def make_images(folder: Path, size: int, count: int) -> Path:
+    """So many made-up JPEG images to train on, smooth as photographs are, and a few to test on; kept if there."""
+    if folder.exists():
+        return folder
+    generator = torch.Generator().manual_seed(0)
+    for part, number in (("train", count), ("test", min(count, 10))):
+        for index in range(number):
+            path = folder / part / f"class {index % 10}" / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = torch.randint(256, (size // 4, size // 4, 3), dtype=torch.uint8, generator=generator)
+            Image.fromarray(coarse.numpy()).resize((size, size), Image.Resampling.BICUBIC).save(path, quality=90)
+    return folder
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether a matrix product takes less time in bfloat16 than in float32."""
+    products: dict[str, Callable[[], Any]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.randn(1024, 1024, device=device).to(dtype)
+        products[str(dtype)] = partial(torch.mm, matrix, matrix)
+    wide, narrow = (median(samples) for samples in interleaved(products, rounds=5).values())
+    return narrow < wide
+
+
+def possible(case: Case, images: ImageData, device: torch.device) -> list[str]:
+    """The configurations that can be had of a case."""
+    left_out = {
+        "channels_last": case.base.startswith("vit"),
+        "resident": images.not_resident is not None,
+        "bfloat16": not bfloat16_pays(device),
+        "cuda_graphs": device.type != "cuda",
+    }
+    return [name for name in CONFIGURATIONS if not left_out.get(name)]
+
+
+def plain(case: Case, root: Path, options: argparse.Namespace) -> Config:
+    data = DataConfig(name="folder", root=str(root), img_size=case.img_size, batch_size=case.batch_size)
+    return Config(
+        model=ModelConfig(base=case.base, motivated=case.motivated),
+        data=replace(data, loader="files", workers=options.workers),
+        optimizer=OptimizerConfig(lr=0.01),  # of labels at random nothing is learnt; it is not to diverge
+        schedule=ScheduleConfig(name="none"),
+        motivation=MotivationConfig(k=2),
+        device=str(options.device),
+    )
+
+
+def with_one_more(config: Config, name: str) -> Config:
+    """A configuration and what the name stands for."""
+    match name:
+        case "plain":
+            return config
+        case "resident":
+            return replace(config, data=replace(config.data, loader="resident"))
+        case "bfloat16":
+            return replace(config, precision="bfloat16")
+    switched_on: dict[str, Any] = {name: True}
+    return replace(config, **switched_on)
+
+
+def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | None) -> Trainer:
+    """A trainer of the nested network, or of timm's network of a mode in its place."""
+    trainer = Trainer(config, images=images, condition=Played(modes if alone is None else [alone]))
+    if alone is not None:
+        network = Alone(trainer.net.standalone(alone)).to(trainer.device)
+        if config.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        trainer.net = cast(NestedModel, network)
+        trainer.optimizer = make_optimizer(network, trainer.config)
+        trainer.step = TrainStep(
+            trainer.net,
+            trainer.optimizer,
+            trainer.objective,
+            precision=config.precision,
+            compile="inductor" if config.compile else None,
+            cuda_graphs=config.cuda_graphs,
+        )
+    return trainer
+
+
+def epoch(trainer: Trainer, waits: list[float]) -> None:
+    waits.append(trainer.epoch()["data_wait"])
+    trainer.epochs_done += 1
+
+
+def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and data wait of each epoch, by configuration and by what trains."""
+    batches = options.batches or BATCHES[options.device.type]
+    if options.images:
+        batches = max(options.images // case.batch_size, 1)
+    modes = [Mode.MOTIVATED if number % PERIOD == PERIOD - 1 else Mode.BASE for number in range(batches)]
+    count = batches * case.batch_size
+    root = options.root or make_images(folder / f"{case.img_size}px {count}", case.img_size, count)
+    config = plain(case, root, options)
+    images = load_data(config.data, config.model)
+    if len(images.train) < count:
+        raise SystemExit(
+            f"--batches {batches}: {root} has only {len(images.train)} training images, and {count} are due"
+        )
+    images = images.split(range(count), range(1))
+    # compiled at the first step of a mode, captured after some more
+    rarest = min(modes.count(mode) for mode in set(modes))
+    warmup = -(-(WARM_UP + 1) // rarest) if options.device.type == "cuda" else 1
+    functions: dict[str, Callable[[], None]] = {}
+    waits: dict[str, list[float]] = {}
+    names = options.configurations or possible(case, images, options.device)
+    with ExitStack() as stack:
+        for name in names:
+            config = with_one_more(config, name)
+            for training, alone in TRAININGS.items():
+                key = f"{name}: {training}"
+                trainer = build(config, images, modes, alone)
+                run = RunDirectory(replace(trainer.config, run_dir=str(folder / "runs" / case.name / key)))
+                trainer.run = stack.enter_context(run)
+                trainer.progress = Progress(1, batches, quiet=True)
+                waits[key] = []
+                functions[key] = partial(epoch, trainer, waits[key])
+        print(
+            f"{case.name}: {', '.join(names)}; {warmup + options.rounds} epochs of {batches} batches each", flush=True
+        )
+        taken = interleaved(functions, options.rounds, warmup)
+    torch.compiler.reset()  # compiled code of one case is of no use to the next
+    samples = {
+        name: {
+            training: {"seconds": taken[f"{name}: {training}"], "data_wait": waits[f"{name}: {training}"][warmup:]}
+            for training in TRAININGS
+        }
+        for name in names
+    }
+    fraction = modes.count(Mode.MOTIVATED) / batches
+    return {"case": vars(case), "batches": batches, "motivated_fraction": fraction, "samples": samples}
+
+
+def summarised(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with medians, and ratios by configuration."""
+    count, fraction = result["batches"] * result["case"]["batch_size"], result["motivated_fraction"]
+    first, summary = next(iter(result["samples"])), {}
+    for name, by_training in result["samples"].items():
+        times = {training: samples["seconds"] for training, samples in by_training.items()}
+        ideal = [
+            fraction * motivated + (1 - fraction) * base
+            for base, motivated in zip(times["timm base"], times["timm motivated"], strict=True)
+        ]
+        summary[name] = {
+            "images_per_second": {t: [count / s for s in quartiles(samples)] for t, samples in times.items()},
+            "epoch_seconds": EPOCH / count * median(times["nested"]),
+            "data_wait": median(by_training["nested"]["data_wait"]),
+            "faster_than_first": ratio(result["samples"][first]["nested"]["seconds"], times["nested"]),
+            "over_ideal": ratio(times["nested"], ideal),
+        }
+    best = max(summary, key=lambda name: summary[name]["faster_than_first"][0])
+    return result | {"summary": summary, "best": best}
+
+
+def quartiles(samples: list[float]) -> tuple[float, float, float]:
+    """The median, and the first and third quartile."""
+    return ratio(samples, [1.0] * len(samples))
+
+
+def spread(values: tuple[float, float, float]) -> str:
+    middle, low, high = values
+    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
+
+
+def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
+    """Images a second of each configuration and training, and how far the nested epoch is from the ideal one."""
+    from matplotlib.figure import Figure
+
+    bars = sum(len(result["summary"]) for result in results)
+    figure = Figure(figsize=(11, 1.3 + 0.75 * bars + 0.5 * len(results)), layout="constrained")
+    rows = figure.subplots(
+        len(results), 2, squeeze=False, width_ratios=(3, 2), height_ratios=[len(r["summary"]) for r in results]
+    )
+    for result, (left, right) in zip(results, rows, strict=True):
+        _draw_speeds(left, result)
+        _draw_ideal(right, result)
+        left.set_title(f"{Case(**result['case']).name}, {result['motivated_fraction']:.0%} motivated", fontsize=10)
+    rows[0][0].legend(frameon=False, fontsize=9, loc="lower right")
+    rows[-1][0].set_xlabel("images a second (median; lines: quartiles)")
+    rows[-1][1].set_xlabel("epoch / ideal of timm's networks (median, quartiles)")
+    figure.suptitle(
+        f"Training epochs, each configuration with one thing more than the one above it ({device})", fontsize=11
+    )
+    figure.savefig(output, dpi=120)
+    return output
+
+
+def _draw_speeds(axes: "Axes", result: dict[str, Any]) -> None:
+    colours = {"nested": COLOURS["joint"], "timm base": COLOURS["base"], "timm motivated": COLOURS["motivated"]}
+    for offset, (training, colour) in enumerate(colours.items()):
+        speeds = [summary["images_per_second"][training] for summary in result["summary"].values()]
+        middles = [middle for middle, _, _ in speeds]
+        # more seconds are fewer images a second: the quartiles change places
+        errors = [[middle - high for middle, _, high in speeds], [low - middle for middle, low, _ in speeds]]
+        heights = [place + 0.26 * (offset - 1) for place in range(len(speeds))]
+        label = training if training == "nested" else f"{training} alone"
+        axes.barh(heights, middles, 0.24, color=colour, label=label, xerr=errors, error_kw={"lw": 1, "alpha": 0.7})
+    for place, summary in enumerate(result["summary"].values()):
+        speed = summary["images_per_second"]["nested"]
+        text = f"{speed[0]:,.0f}: {summary['faster_than_first'][0]:.2f} times"
+        axes.annotate(text, (speed[1], place - 0.26), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(range(len(result["summary"])), _labels(result))
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    tidy(axes)
+
+
+def _draw_ideal(axes: "Axes", result: dict[str, Any]) -> None:
+    ratios = [summary["over_ideal"] for summary in result["summary"].values()]
+    errors = [[middle - low for middle, low, _ in ratios], [high - middle for middle, _, high in ratios]]
+    places = list(range(len(ratios)))
+    axes.errorbar([middle for middle, _, _ in ratios], places, xerr=errors, fmt="o", color=COLOURS["joint"], capsize=3)
+    axes.axvline(1, color="0.4", lw=1, ls="--")
+    axes.set_yticks(places, [""] * len(places))
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.margins(x=0.15)
+    tidy(axes)
+
+
+def _labels(result: dict[str, Any]) -> list[str]:
+    first = next(iter(result["summary"]))
+    return [name.replace("_", " ") if name == first else f"+ {name.replace('_', ' ')}" for name in result["summary"]]
+
+
+def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    rows = []
+    for result in results:
+        for label, summary in zip(_labels(result), result["summary"].values(), strict=True):
+            rows.append(
+                [
+                    Case(**result["case"]).name,
+                    label,
+                    *(f"{summary['images_per_second'][training][0]:.0f}" for training in TRAININGS),
+                    f"{summary['epoch_seconds']:.1f}",
+                    f"{summary['data_wait']:.1%}",
+                    spread(summary["faster_than_first"]),
+                    spread(summary["over_ideal"]),
+                ]
+            )
+    columns = ["networks and batch", "configuration", "nested, images/s", "timm base alone", "timm motivated alone"]
+    columns += [f"nested: {EPOCH:,} images, s", "data wait", "times as fast as the first", "epoch / ideal"]
+    show(f"training epochs on {options.device}, n = {options.rounds}; workers: {options.workers}", columns, rows)
+    for result in results:
+        best, names = result["best"], list(result["summary"])
+        gained = spread(result["summary"][best]["faster_than_first"])
+        print(f"\n{Case(**result['case']).name}: with {best} {gained} times as fast as {names[0]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=6, help="measured epochs of each configuration and training")
+    parser.add_argument("--batches", type=int, help="of an epoch; by default 6 on a CPU, 96 on CUDA")
+    parser.add_argument("--images", type=int, help="of an epoch, in place of --batches")
+    parser.add_argument(
+        "--root", type=Path, help="a folder with train/ and test/ of your own, in place of made-up images"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that read JPEG files; by default 0 on a CPU, on CUDA up to 8"
+    )
+    parser.add_argument(
+        "--configurations", nargs="+", choices=CONFIGURATIONS, help="each with all that stand before it"
+    )
+    add_common_options(parser, [])
+    options = parser.parse_args()
+    if options.workers is None:  # on a CPU they would take the cores that train
+        options.workers = min(os.cpu_count() or 1, 8) if options.device.type == "cuda" else 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        cases = options.case or CASES[options.device.type]
+        results = [summarised(measure(case, Path(folder), options)) for case in cases]
+    report(results, options)
+    content = {"rounds": options.rounds, "workers": options.workers, "results": results}
+    path = write("epochs", content, options.output, options.device)
+    print(path)
+    print(draw(results, options.device.type, path.with_suffix(".png")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Captured steps, with a recorder that repeats the work itself in place of CUDA's."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import torch
+from helpers import batch, make
+from torch import nn
+
+from nestnet import Mode
+from nestnet.graphs import WARM_UP, Graphs, make_capturable
+from nestnet.step import Eager, Forward
+
+B, M = Mode.BASE, Mode.MOTIVATED
+SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M]
+
+
+class Repeating:
+    """What a capture promises, without a GPU: the work is not done when it is captured, and each repetition reads the
+    inputs, and fills the results, of the capture."""
+
+    def __init__(self, net, optimizer):
+        self.net, self.optimizer, self.captures = net, optimizer, 0
+
+    @contextmanager
+    def aside(self):
+        yield
+
+    def capture(self, work):
+        tensors = [*self.net.parameters(), *self.net.buffers()]
+        values, state = [tensor.detach().clone() for tensor in tensors], copy.deepcopy(self.optimizer.state_dict())
+        result = work()
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.data = value  # not in place: a backward pass that is captured later still finds what it saved
+        self.optimizer.load_state_dict(state)
+        self.captures += 1
+
+        static = None if result is None else result.clone()
+
+        def repeat():
+            again = work()
+            if static is not None:
+                static.copy_(again)
+
+        return repeat, static
+
+
+def phases(net, optimizer, **settings):
+    forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
+    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "distil": False} | settings
+    return Eager(forward, optimizer, nn.functional.cross_entropy, torch.autocast("cpu", enabled=False), **own)
+
+
+def trained(make_steps, schedule):
+    torch.manual_seed(0)
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    steps, losses = make_steps(net, optimizer), []
+    for number, mode in enumerate(SEQUENCE):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(number)
+        losses.append(float(steps.until_loss(*batch(), (mode,))))
+        norm = steps.until_gradient()
+        losses.append(float(norm))
+        steps.update()
+        assert isinstance(optimizer.param_groups[0]["lr"], float), "a schedule finds and puts numbers"
+    return net.state_dict(), losses
+
+
+@pytest.mark.parametrize("schedule", [lambda step: 0.05, lambda step: 0.1 / (1 + step)], ids=["constant", "falling"])
+def test_replayed_steps_are_the_eager_ones(schedule):
+    recorders = []
+
+    def graphs(net, optimizer):
+        recorders.append(Repeating(net, optimizer))
+        return Graphs(phases(net, optimizer, clip_grad=1.0), optimizer, recorders[0])
+
+    def eager(net, optimizer):
+        make_capturable(optimizer)
+        return phases(net, optimizer, clip_grad=1.0)
+
+    (ours, our_losses), (theirs, their_losses) = trained(graphs, schedule), trained(eager, schedule)
+    assert our_losses == pytest.approx(their_losses, rel=1e-5)
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+    assert recorders[0].captures == 2 * 3, "three phases of two modes, once each"
+
+
+def test_a_mode_is_captured_after_its_ordinary_steps():
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    graphs = Graphs(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    for number in range(WARM_UP + 1):
+        assert not graphs.captured
+        graphs.until_loss(*batch(), (Mode.BASE,))
+        assert bool(graphs.captured) == (number == WARM_UP)
+        graphs.until_gradient()
+        graphs.update()
+    assert list(graphs.captured) == [(Mode.BASE,)]
+
+
+def test_a_batch_of_another_shape_is_refused():
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    graphs = Graphs(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    for _ in range(WARM_UP + 1):
+        graphs.until_loss(*batch(4), (Mode.BASE,))
+        graphs.until_gradient()
+        graphs.update()
+    with pytest.raises(ValueError, match=r"a batch of shape \(2, 3, 32, 32\) after captured ones of \(4, 3, 32, 32\)"):
+        graphs.until_loss(*batch(2), (Mode.BASE,))
+
+
+def test_which_optimizers_can_be_captured():
+    parameters = [nn.Parameter(torch.zeros(2))]
+    sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    make_capturable(sgd)
+    assert sgd.param_groups[0]["fused"]
+    adamw = torch.optim.AdamW(parameters, lr=0.1)
+    make_capturable(adamw)
+    assert adamw.param_groups[0]["capturable"]
+    with pytest.raises(ValueError, match="cuda_graphs: Adagrad cannot be captured"):
+        make_capturable(torch.optim.Adagrad(parameters))

@@ -1,0 +1,295 @@
+"""Two processes against one: the same modes, losses, statistics and counts."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers import make
+from torch import nn
+
+from nestnet import LossDecrease, Mode, TrainStep, config, synchronise_batch_norm
+from nestnet.build import check_share, torch_device
+from nestnet.processes import Processes, distributed, join
+from nestnet.run_directory import read_table
+from nestnet.sync_batch_norm import batch_norm_of_all
+
+DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
+STEPS = 32
+
+
+# What both processes, and one alone, do: each returns what is to be the same.
+
+
+def trained(family, processes, lr, **settings):
+    """The modes and losses of training on fixed batches, with switches."""
+    torch.manual_seed(0)
+    net = make(family)
+    if family != "vit" and processes.size > 1:
+        synchronise_batch_norm(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    step = TrainStep(net, optimizer, nn.functional.cross_entropy, processes=processes, **settings)
+    images, labels = torch.randn(STEPS, 8, 3, 32, 32), torch.randint(5, (STEPS, 8))
+    condition, modes, losses = LossDecrease(k=1), [], []
+    for number in range(STEPS):
+        share = processes.share(8)
+        modes.append(condition.mode)
+        losses.append(step(images[number, share], labels[number, share], condition.mode).loss())
+        condition.update(losses[-1])
+    return {"modes": modes, "losses": losses, "weights": net.state_dict()}
+
+
+def joint(processes):
+    """The gradients of one step of both modes, in two parts."""
+    torch.manual_seed(0)
+    net = make("vit")
+    step = TrainStep(
+        net, torch.optim.SGD(net.parameters(), lr=0.0), nn.functional.cross_entropy, accumulate=2, processes=processes
+    )
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(5, (8,))
+    order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
+    share = processes.share(8)
+    own = order[share] if processes.size > 1 else torch.arange(8)
+    loss = step(images[own], labels[own], "motivated", "base").loss()
+    return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
+
+
+def normalised(processes):
+    """BatchNorm of all images: the output for one's own, gradients, and running statistics."""
+    torch.manual_seed(0)
+    x, weight, bias, out = torch.randn(8, 3, 5, 5) * 3 + 20, torch.rand(3), torch.randn(3), torch.randn(8, 3, 5, 5)
+    mean, var, share = torch.zeros(3), torch.ones(3), processes.share(8)
+    own = x[share].clone().requires_grad_()
+    weight.requires_grad_()
+    bias.requires_grad_()
+    if processes.size > 1:
+        y = batch_norm_of_all(own, mean, var, weight, bias, 0.1, 1e-5)
+    else:
+        y = nn.functional.batch_norm(own, mean, var, weight, bias, True, 0.1, 1e-5)
+    (y * out[share]).sum().backward()
+    summed = [processes.total(tensor.grad) for tensor in (weight, bias)]
+    return {"y": y.detach(), "dx": own.grad, "summed": summed, "mean": mean, "var": var}
+
+
+def reduced_bytes(processes):
+    """What travels in a backward pass of each mode."""
+    net, counts = make("vit"), {}
+    for mode in Mode:
+        parallel, seen = distributed(net, mode), []
+
+        def hook(seen, bucket):
+            seen.append(bucket.buffer().nbytes)
+            return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
+
+        parallel.register_comm_hook(seen, hook)
+        parallel(torch.randn(2, 3, 32, 32)).sum().backward()
+        counts[mode] = sum(seen)
+    return {"bytes": counts}
+
+
+def everything(processes):
+    return {
+        "vit": trained("vit", processes, 1e-3),
+        "clipped": trained("vit", processes, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
+        "resnet": trained("resnet", processes, 0.02),
+        "joint": joint(processes),
+        "normalised": normalised(processes),
+    }
+
+
+def in_a_process(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    processes = join(torch.device("cpu"))
+    found = everything(processes) | {"reduced": reduced_bytes(processes)}
+    statistics = nn.BatchNorm2d(2)
+    statistics.running_mean += rank
+    processes.average_statistics(statistics)
+    found["statistics"] = statistics.running_mean
+    found["from first"] = processes.from_first(f"from {rank}")
+    found["parts"] = (list(processes.every(5)), list(range(6))[processes.share(6)])
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(in_a_process, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one():
+    return everything(Processes())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vit", "clipped", "resnet"])
+def test_two_processes_train_as_one(kind, one, two):
+    ours, theirs, others = one[kind], two[0][kind], two[1][kind]
+    assert len(set(ours["modes"])) == 2
+    assert ours["modes"] == theirs["modes"] == others["modes"]
+    assert theirs["losses"] == others["losses"], "the same bits in both"
+    assert theirs["losses"] == pytest.approx(ours["losses"], abs=1e-5)
+    for name, tensor in theirs["weights"].items():
+        if "running" not in name:
+            assert torch.equal(tensor, others["weights"][name]), name
+        torch.testing.assert_close(tensor, ours["weights"][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_both_modes_at_once_in_two_parts(one, two):
+    for found in two:
+        assert found["joint"]["loss"] == pytest.approx(one["joint"]["loss"], abs=1e-6)
+        for ours, theirs in zip(one["joint"]["gradients"], found["joint"]["gradients"], strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_batch_norm_of_all_is_that_of_one_process(one, two):
+    for rank, found in enumerate(two):
+        own = slice(4 * rank, 4 * rank + 4)
+        for name, expected in one["normalised"].items():
+            expected = expected[own] if name in ("y", "dx") else expected
+            torch.testing.assert_close(found["normalised"][name], expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_a_mode_reduces_its_own_gradients_and_no_others(two):
+    net = make("vit")
+    for found in two:
+        for mode, count in found["reduced"]["bytes"].items():
+            assert count == sum(p.nbytes for p in net.subnet(mode).parameters()), mode
+
+
+@pytest.mark.slow
+def test_what_processes_tell_one_another(two):
+    for rank, found in enumerate(two):
+        assert found["statistics"].tolist() == [0.5, 0.5]
+        assert found["from first"] == "from 0"
+        assert found["parts"] == (([0, 2, 4], [0, 1, 2]) if rank == 0 else ([1, 3], [3, 4, 5]))
+
+
+def test_alone_nothing_is_sent():
+    alone = Processes()
+    tensor = torch.ones(2)
+    assert alone.average(tensor) is tensor
+    assert alone.total(tensor) is tensor
+    assert alone.from_first("x") == "x"
+    assert alone.first
+    assert join(torch.device("cpu")) == alone
+
+
+# The command line
+
+
+def torchrun(*arguments, timeout=240):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=timeout, env=environment, check=False
+    )
+
+
+@pytest.mark.slow
+def test_the_same_command_under_torchrun(tmp_path):
+    arguments = [
+        "train",
+        "--config",
+        str(DIGITS),
+        "--epochs",
+        "1",
+        "--sync_batch_norm",
+        "true",
+        "--optimizer.lr",
+        "0.02",
+    ]
+    arguments += ["--ema_decay", "0.5", "--recalibration_batches", "2", "--device", "cpu"]
+    done = torchrun("-m", "nestnet", *arguments, "--run_dir", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\S+) ", done.stdout, re.MULTILINE) == ["resnet20", "epoch", "exported"], "one process prints"
+    subprocess.run(
+        [sys.executable, "-m", "nestnet", *arguments, "--run_dir", str(tmp_path / "one")],
+        check=True,
+        capture_output=True,
+    )
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
+    ours, theirs = (read_table(tmp_path / n / "steps.csv") for n in ("one", "two"))
+    assert [row["mode"] for row in ours] == [row["mode"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-5)
+    (ours,), (theirs,) = (read_table(tmp_path / n / "metrics.csv") for n in ("one", "two"))
+    for name in ("base_top1", "motivated_top1"):
+        count = float(theirs[name]) * 3.6
+        assert count == pytest.approx(round(count)), "a share of 360 test images, each counted once"
+        assert float(theirs[name]) == pytest.approx(float(ours[name]), abs=1.0)
+
+
+@pytest.mark.slow
+def test_a_failed_process_ends_the_job(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text(
+        textwrap.dedent("""
+            import sys
+            import torch
+            from nestnet import cli, training
+
+            class Failing(training.Trainer):
+                def mixed(self, images, labels):
+                    if self.processes.rank == 1 and self.steps_done == 2:
+                        raise ValueError("image.jpg cannot be read")
+                    return super().mixed(images, labels)
+
+            training.Trainer = Failing
+            sys.exit(cli.main(sys.argv[1:]))
+        """)
+    )
+    done = torchrun(
+        str(script), "train", "--config", str(DIGITS), "--device", "cpu", "--run_dir", str(tmp_path / "run")
+    )
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
+    assert "nestnet train: process 1: error: image.jpg cannot be read" in ours
+    others = set(ours) - {"nestnet train: process 1: error: image.jpg cannot be read"}
+    assert others <= {"nestnet train: stopped: another process has failed, and says why"}
+    assert "[rank0]: Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "message"),
+    [
+        (["--data.batch_size", "9"], 2, "data.batch_size = 9: it must be a multiple of 2, for equal parts in 2 processes"),
+        (["--data.batch_size", "12", "--accumulate", "4"], 2,
+         "data.batch_size = 12: it must be a multiple of 8, for equal parts in 2 processes with accumulate = 4"),
+        (["--data.batch_size", "8", "--accumulate", "2"], 4,
+         "data.batch_size = 8: BatchNorm needs more than one image in each of 8 parts"),
+        (["--data.batch_size", "6", "--data.mixup", "0.2"], 2,
+         "data.batch_size = 6: each of 2 processes must have an even part, to mix pairs"),
+    ],
+)  # fmt: skip
+def test_batches_that_cannot_be_shared(settings, size, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_share(config.parse(settings), Processes(0, size))
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=re.escape("device = 'cuda': 2 processes on 1 GPUs")):
+        torch_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", partial(_on_cpu, torch.empty))
+    assert torch_device("cuda") == torch.device("cuda:1")
+
+
+def _on_cpu(empty, *arguments, device):
+    return empty(*arguments)
