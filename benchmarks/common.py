@@ -15,9 +15,13 @@ from typing import Any
 
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 import nestnet
+
+CLASSES = 10
+"""Of made-up images."""
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -134,6 +138,25 @@ def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
         return ratios[0], ratios[0], ratios[0]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return middle, low, high
+
+
+def spread(values: tuple[float, float, float]) -> str:
+    """A median with its quartiles, in a table."""
+    middle, low, high = values
+    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
+
+
+def make_images(root: Path, count: int, size: int) -> None:
+    """So many JPEG files to train on, and one of each class to test on, as hard to decode as photographs."""
+    generator = torch.Generator().manual_seed(0)
+    for part, number in (("train", count), ("test", CLASSES)):
+        for index in range(number):
+            blotches = torch.rand(1, 3, 8, 8, generator=generator)
+            pixels = nn.functional.interpolate(blotches, (size, size), mode="bicubic")[0].permute(1, 2, 0)  # H W C
+            pixels = (pixels + 0.05 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
+            folder = root / part / f"class {index % CLASSES}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((255 * pixels).byte().numpy()).save(folder / f"{index}.jpg", quality=90)
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -30,7 +30,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, interleaved, ratio, sgd, show, write
+from common import Case, add_common_options, interleaved, ratio, sgd, show, spread, write
 from torch import Tensor, nn
 
 from nestnet import GradientNormIncrease, LossDecrease, Mode, TrainStep
@@ -145,10 +145,6 @@ def measure(case: Case, device: torch.device, *, graphs: bool, rounds: int, step
     return results
 
 
-def spread(values: tuple[float, float, float] | None) -> str:
-    return f"{values[0]:.3f} ({values[1]:.3f}-{values[2]:.3f})" if values else ""
-
-
 def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
     """Milliseconds a step of each way, with quartiles: a panel for each case and kind of step."""
     from matplotlib.figure import Figure
@@ -200,7 +196,7 @@ def main() -> None:
                 f"{1000 * median(result['seconds'][name]):.2f}" if name in result["seconds"] else ""
                 for name in ("unread", "overlap", "waiting")
             ),
-            spread(result["overlap_over_unread"]),
+            spread(result["overlap_over_unread"]) if result["overlap_over_unread"] else "",
             spread(result["waiting_over_overlap"]),
             "yes" if result["alike"] else "NO",
         ]

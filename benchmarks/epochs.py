@@ -30,8 +30,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from common import Case, add_common_options, interleaved, ratio, show, write
-from PIL import Image
+from common import Case, add_common_options, interleaved, make_images, ratio, show, spread, write
 from torch import nn
 
 from nestnet import Mode, NestedModel, TrainStep
@@ -99,20 +98,6 @@ class Alone(nn.Module):
 
     def subnet(self, mode: Mode) -> nn.Module:
         return self.network
-
-
-def make_images(folder: Path, size: int, count: int) -> Path:
-    """So many made-up JPEG images to train on, smooth as photographs are, and a few to test on; kept if there."""
-    if folder.exists():
-        return folder
-    generator = torch.Generator().manual_seed(0)
-    for part, number in (("train", count), ("test", min(count, 10))):
-        for index in range(number):
-            path = folder / part / f"class {index % 10}" / f"{index}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            coarse = torch.randint(256, (size // 4, size // 4, 3), dtype=torch.uint8, generator=generator)
-            Image.fromarray(coarse.numpy()).resize((size, size), Image.Resampling.BICUBIC).save(path, quality=90)
-    return folder
 
 
 def bfloat16_pays(device: torch.device) -> bool:
@@ -193,7 +178,9 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
         batches = max(options.images // case.batch_size, 1)
     modes = [Mode.MOTIVATED if number % PERIOD == PERIOD - 1 else Mode.BASE for number in range(batches)]
     count = batches * case.batch_size
-    root = options.root or make_images(folder / f"{case.img_size}px {count}", case.img_size, count)
+    root = options.root or folder / f"{case.img_size}px {count}"
+    if not root.exists():
+        make_images(root, count, case.img_size)
     config = plain(case, root, options)
     images = load_data(config.data, config.model)
     if len(images.train) < count:
@@ -260,11 +247,6 @@ def quartiles(samples: list[float]) -> tuple[float, float, float]:
     return ratio(samples, [1.0] * len(samples))
 
 
-def spread(values: tuple[float, float, float]) -> str:
-    middle, low, high = values
-    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
-
-
 def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
     """Images a second of each configuration and training, and how far the nested epoch is from the ideal one."""
     from matplotlib.figure import Figure
@@ -278,7 +260,9 @@ def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
         _draw_speeds(left, result)
         _draw_ideal(right, result)
         left.set_title(f"{Case(**result['case']).name}, {result['motivated_fraction']:.0%} motivated", fontsize=10)
-    rows[0][0].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(
+        *rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
     rows[-1][0].set_xlabel("images a second (median; lines: quartiles)")
     rows[-1][1].set_xlabel("epoch / ideal of timm's networks (median, quartiles)")
     figure.suptitle(

@@ -5,7 +5,7 @@
 Some steps of each case and mode run under torch.profiler, eager and compiled (on a CPU only ResNets are compiled, the others
 take minutes), channels last but for ViTs. Time is told by kind of operation: on a CPU the operators' own time, on CUDA that
 of the kernels they launch. What the optimizer does is the optimizer's, whatever the operation; `fused` are compiled kernels,
-of normalisation and element-wise operations together; `assembling` are divided weights joined to whole ones, with all other
+of normalisation and element-wise operations together; `copies` are divided weights joined to whole ones, and all other
 copies. `host` is the step's time less all of that: Python, autograd, views and allocation, and on CUDA the time in which the
 device has nothing to do. It is of the profiled steps on a CPU, and on CUDA, where the profiler slows the host, of steps beside.
 
@@ -37,8 +37,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, seconds, sgd, show, write
-from epochs import make_images
+from common import Case, add_common_options, make_images, seconds, sgd, show, write
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -75,7 +74,7 @@ COLOURS = {  # Paul Tol's bright scheme and two of his light one
     "normalisation": "#228833",
     "element-wise": "#ccbb44",
     "fused": "#bbcc33",
-    "assembling": "#ee6677",
+    "copies": "#ee6677",
     "optimizer": "#aa3377",
     "loss and rest": "#bbbbbb",
     "host": "#555555",
@@ -88,7 +87,7 @@ PARTS = {  # of an operation's name; the first that is found decides
     "loss and rest": ("log_softmax", "nll_loss", "cross_entropy", "fill_", "zero_"),
     "products": ("conv", "mm", "gemm", "linear", "matmul"),
     "normalisation": ("norm",),
-    "assembling": ("cat", "copy", "clone"),
+    "copies": ("cat", "copy", "clone"),
     "element-wise": (
         *("relu", "gelu", "silu", "sigmoid", "clamp", "threshold", "softmax"),
         *("add", "mul", "div", "sub", "sum", "mean", "pool"),
@@ -169,7 +168,9 @@ def loader_seconds(case: Case, place: Place, workers: int, folder: Path) -> tupl
     """How long a batch takes to be made when nothing else is done, and whether its images are resident."""
     batches = BATCHES[place.device.type]
     count = batches * case.batch_size
-    root = make_images(folder / f"{case.img_size}px {count}", case.img_size, count)
+    root = folder / f"{case.img_size}px {count}"
+    if not root.exists():
+        make_images(root, count, case.img_size)
     config = DataConfig(
         name="folder", root=str(root), img_size=case.img_size, batch_size=case.batch_size, workers=workers
     )

@@ -28,9 +28,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, interleaved, sgd, show, write
-from PIL import Image
-from torch.nn.functional import cross_entropy, interpolate
+from common import Case, add_common_options, interleaved, make_images, sgd, show, write
+from torch.nn.functional import cross_entropy
 
 from nestnet import Mode, TrainStep
 from nestnet.config import DataConfig, ModelConfig
@@ -40,25 +39,11 @@ from nestnet.loaders import Batch, TrainBatches, train_batches
 from nestnet.place import Place
 
 CASES = [Case("resnet20", "resnet32", 32, 128), Case("resnet50", "resnet101", 224, 16)]
-CLASSES = 10
 STEP, RESIDENT = "base step", "resident"
 
 
 def files(workers: int) -> str:
     return f"files, {workers or 'no'} worker{'s' * (workers != 1)}"
-
-
-def make_up(root: Path, count: int, size: int) -> None:
-    """JPEG files that are as hard to decode as photographs: blotches of colour, with some noise."""
-    generator = torch.Generator().manual_seed(0)
-    for part, number in (("train", count), ("test", CLASSES)):
-        for index in range(number):
-            blotches = torch.rand(1, 3, 8, 8, generator=generator)
-            pixels = interpolate(blotches, (size, size), mode="bicubic")[0].permute(1, 2, 0)  # H W C
-            pixels = (pixels + 0.05 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
-            folder = root / part / f"class {index % CLASSES}"
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((255 * pixels).byte().numpy()).save(folder / f"{index}.jpg", quality=90)
 
 
 def some_images(case: Case, root: Path, count: int) -> tuple[ImageData, DataConfig]:
@@ -191,7 +176,7 @@ def main() -> None:
     for case in options.case:
         with tempfile.TemporaryDirectory() as folder:
             if options.root is None:
-                make_up(Path(folder), options.images, case.img_size * (1 if case.img_size <= SMALL else 2))
+                make_images(Path(folder), options.images, case.img_size * (1 if case.img_size <= SMALL else 2))
             samples, started, images = measure(case, options.root or Path(folder), options)
         found = summary(case, samples, images, options.steps)
         for name, numbers in found.items():

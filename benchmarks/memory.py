@@ -1,10 +1,11 @@
-"""Peak memory of a training step: nested, timm's standalone networks, and the copy-based way.
+"""Peak memory of a training step: nested, timm's standalone networks, copy-based, and slicing in the forward pass.
 
     python benchmarks/memory.py [--device cpu] [--case resnet20:resnet32:32:128 ...]
 
 For each mode: what is held between steps (weights, BatchNorm statistics, the optimizer's momentum), and the peak of what a step
 takes beyond that (activations, gradients, workspaces). A step begins without gradients, as `nestnet.TrainStep` and torch's
-`zero_grad` have it. The copy-based way holds both networks; its step begins with the copies of a switch.
+`zero_grad` have it. The copy-based way holds both networks; its step begins with the copies of a switch. Slicing
+(`benchmarks/slicing.py`) holds the masks of its optimizer as well.
 
 Nesting promises that a base step peaks at no more than 1.05 times the standalone base's, once what belongs to the motivated
 network alone is taken off: the differential weights and their momentum. The table has that ratio.
@@ -18,7 +19,7 @@ Prints a table, and writes benchmarks/results/memory-DEVICE.json with all number
 import argparse
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from common import Case, add_common_options, sgd, show, write
+from slicing import MaskedSGD, SlicingNetwork
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
@@ -39,7 +41,7 @@ CASES = [
     Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 8),
     Case("efficientnet_b0", "efficientnet_b1", 96, 16),
 ]
-WAYS = ("timm", "nested", "copy-based")
+WAYS = ("timm", "nested", "copy-based", "slicing")
 MIB = 2**20
 
 
@@ -107,6 +109,13 @@ def measure(case: Case, device: torch.device) -> dict[str, dict[str, Memory]]:
     for mode, other in zip(Mode, reversed(Mode), strict=True):
         models, optimizers = reference.models.values(), reference.optimizers.values()
         found[mode]["copy-based"] = peak([copying[mode], copying[other]], copying[mode], models, optimizers, device)
+
+    network = SlicingNetwork(net)
+    masked = MaskedSGD(sgd(network.motivated), network)
+    slicing = {mode: partial(slicing_step, network, masked, images, labels, mode) for mode in Mode}
+    for mode in Mode:
+        memory = peak(slicing.values(), slicing[mode], [network.motivated], [masked.optimizer], device)
+        found[mode]["slicing"] = replace(memory, held=memory.held + size([*masked.masks, *masked.decays]))
     return found
 
 
@@ -132,6 +141,14 @@ def standalone_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: 
     loss = cross_entropy(model(images), labels)
     loss.backward()
     optimizer.step()
+    return loss.item()
+
+
+def slicing_step(network: SlicingNetwork, optimizer: MaskedSGD, images: Tensor, labels: Tensor, mode: Mode) -> float:
+    optimizer.zero_grad()
+    loss = cross_entropy(network.forward(mode)(images), labels)
+    loss.backward()
+    optimizer.step(mode)
     return loss.item()
 
 

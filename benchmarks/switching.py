@@ -1,6 +1,6 @@
 """A training epoch with the mode sequence of k = 2, 3, 4, and one switch: nested, copy-based, slicing, and the ideal.
 
-    python benchmarks/switching.py [--batches 60] [--k 2 3 4] [--compile] [--precision float32] [--device cpu]
+    python benchmarks/switching.py [--batches 48] [--k 2 3 4] [--compile] [--precision float32] [--device cpu]
                                    [--case resnet20:resnet32:32:64 ...]
 
 **Epochs.** The sequence is one that `LossDecrease(k)` gives on independent random losses: the first, by the seed of the losses,
@@ -42,7 +42,7 @@ from nestnet.reference import CopyReference
 
 CASES = [
     Case("resnet20", "resnet32", 32, 64),
-    Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 2),
+    Case("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 4),
     Case("efficientnet_b0", "efficientnet_b1", 96, 8),
 ]
 CUDA_CASES = [
@@ -230,7 +230,7 @@ def draw(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=60, help="of an epoch")
+    parser.add_argument("--batches", type=int, default=48, help="of an epoch")
     parser.add_argument("--k", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--switches", type=int, default=10, help="measurements of one switch in each direction")
     parser.add_argument("--compile", action="store_true", help="compile the forward and backward passes")

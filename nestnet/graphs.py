@@ -166,7 +166,8 @@ class CudaRecorder:
 
     def capture(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # the loader's thread may pin memory meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             result = work()
         return graph.replay, result
 

@@ -159,7 +159,7 @@ def test_loaders(run):
 
 
 def test_loaders_read_a_folder_with_workers(run, program, tmp_path):
-    program("loaders").make_up(tmp_path / "images", 20, 16)
+    program("common").make_images(tmp_path / "images", 20, 16)
     arguments = ["--root", str(tmp_path / "images"), "--case", "resnet20:resnet32:16:4", "--workers", "1"]
     found = run("loaders", *arguments, "--images", "10", "--rounds", "1", "--steps", "1")
     (result,) = found["results"]

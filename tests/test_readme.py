@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import torch
 
 from nestnet.cli import VERBS, main
@@ -16,12 +17,16 @@ README = (ROOT / "README.md").read_text()
 def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nestnet.motivation.CONDITIONS", CONDITIONS.copy())
-    variables = {}
+    variables, images = {}, torch.randn(2, 1, 8, 8)
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(code, "README.md", "exec"), variables)
-    images = torch.randn(2, 1, 8, 8)
-    assert torch.equal(variables["model"].eval()(images), variables["net"].eval()(images, "base"))
-    assert variables["condition"].last < 2.3, "it learns"
+        if "nestnet.export(net" in code:
+            net = variables["net"].eval()
+            assert torch.equal(variables["model"].eval()(images), net(images, "base"))
+            assert variables["condition"].last < 2.3, "it learns"
+            net.train()
+    assert variables["condition"].last < 2.0, "it goes on"
+    assert (tmp_path / "averaged.safetensors").is_file()
     condition, again = make_condition("after_a_record"), make_condition("after_a_record")
     for loss, mode in ((2.0, "motivated"), (2.5, "base"), (1.9, "motivated"), (1.9, "base")):
         condition.update(loss)
@@ -31,10 +36,18 @@ def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
     assert condition.mode == "base"
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_pages_code_works_as_printed(page):
+    codes = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert codes
+    for code in codes:
+        exec(compile(code, page.name, "exec"), {})
+
+
 def test_its_commands_are_the_program_s(monkeypatch, capsys):
     commands = [shlex.split(line) for line in re.findall(r"^    nestnet (.*)$", README, re.MULTILINE)]
     assert {command[0] for command in commands} == set(VERBS)
-    for path in re.findall(r"(?:configs|docs|benchmarks)/[\w./]*\w", README):
+    for path in re.findall(r"(?:configs|docs|benchmarks)/[\w./-]*\w", README):
         assert (ROOT / path).exists(), path
     monkeypatch.chdir(ROOT)
     for command in commands:
