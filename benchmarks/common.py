@@ -188,11 +188,6 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     return path
 
 
-def figure_path(result: Path) -> Path:
-    """Where the figure of a result file lies: beside it."""
-    return result.with_suffix(".png")
-
-
 def shown(argument: str) -> str:
     """An argument as it is, or the last part of a path that only this machine has."""
     return Path(argument).name if Path(argument).is_absolute() else argument

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Case, add_common_options, sgd, show, write
-from slicing import MaskedSGD, SlicingNetwork
+from common import Case, add_common_options, sgd, show, step, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
+from ways import Setting, Slicing
 
 from nestnet import Mode, TrainStep
 from nestnet.figures import COLOURS, tidy
@@ -96,8 +96,8 @@ def measure(case: Case, device: torch.device) -> dict[str, dict[str, Memory]]:
     for mode in Mode:
         alone = net.standalone(mode)
         own = sgd(alone)
-        step = partial(standalone_step, alone, own, images, labels)
-        found[mode]["timm"] = peak([step], step, [alone], [own], device)
+        alone_step = partial(step, alone, own, images, labels)
+        found[mode]["timm"] = peak([alone_step], alone_step, [alone], [own], device)
 
     train = TrainStep(net, optimizer, cross_entropy)
     nested = {mode: partial(train, images, labels, mode) for mode in Mode}
@@ -110,18 +110,18 @@ def measure(case: Case, device: torch.device) -> dict[str, dict[str, Memory]]:
         models, optimizers = reference.models.values(), reference.optimizers.values()
         found[mode]["copy-based"] = peak([copying[mode], copying[other]], copying[mode], models, optimizers, device)
 
-    network = SlicingNetwork(net)
-    masked = MaskedSGD(sgd(network.motivated), network)
-    slicing = {mode: partial(slicing_step, network, masked, images, labels, mode) for mode in Mode}
+    way = Slicing(net, Setting(), device)
+    slicing = {mode: partial(way.step, mode, images, labels) for mode in Mode}
     for mode in Mode:
-        memory = peak(slicing.values(), slicing[mode], [network.motivated], [masked.optimizer], device)
-        found[mode]["slicing"] = replace(memory, held=memory.held + size([*masked.masks, *masked.decays]))
+        memory = peak(slicing.values(), slicing[mode], [way.network.motivated], [way.optimizer.optimizer], device)
+        masks = size([*way.optimizer.masks, *way.optimizer.decays])
+        found[mode]["slicing"] = replace(memory, held=memory.held + masks)
     return found
 
 
 def peak(
     before: Iterable[Callable[[], Any]],
-    step: Callable[[], Any],
+    measured: Callable[[], Any],
     modules: Iterable[nn.Module],
     optimizers: Iterable[torch.optim.Optimizer],
     device: torch.device,
@@ -132,24 +132,7 @@ def peak(
     for optimizer in optimizers:
         optimizer.zero_grad()
     held = sum(held_bytes(module) for module in modules) + sum(state_bytes(optimizer) for optimizer in optimizers)
-    return Memory(held, peak_bytes(step, device))
-
-
-def standalone_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
-    """A step of one network, in the order of `nestnet.TrainStep`."""
-    optimizer.zero_grad()
-    loss = cross_entropy(model(images), labels)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def slicing_step(network: SlicingNetwork, optimizer: MaskedSGD, images: Tensor, labels: Tensor, mode: Mode) -> float:
-    optimizer.zero_grad()
-    loss = cross_entropy(network.forward(mode)(images), labels)
-    loss.backward()
-    optimizer.step(mode)
-    return loss.item()
+    return Memory(held, peak_bytes(measured, device))
 
 
 def size(tensors: Iterable[Tensor]) -> int:

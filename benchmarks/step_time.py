@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, figure_path, interleaved, ratio, show, stated, write
+from common import Case, add_common_options, interleaved, ratio, show, stated, write
 from ways import WAY_COLOURS, Setting, all_ways
 
 from nestnet import Mode
@@ -190,7 +190,7 @@ def main() -> None:
     content = {"rounds": options.rounds, "results": [result for _, _, result in measured], "failed": failed}
     path = write("step_time", content, options.output, options.device)
     if measured:
-        draw(measured, f"A training step on {options.device.type}", figure_path(path))
+        draw(measured, f"A training step on {options.device.type}", path.with_suffix(".png"))
     print(path)
 
 

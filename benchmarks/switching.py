@@ -32,7 +32,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, figure_path, seconds, sgd, show, stated, step, write
+from common import Case, add_common_options, seconds, sgd, show, stated, step, write
 from torch import nn
 from ways import WAY_COLOURS, CopyBased, Setting, Slicing, Standalone, Way, all_ways
 
@@ -302,7 +302,7 @@ def main() -> None:
         "held": [{"case": vars(case), "bytes": counts} for case, counts in memory],
     }
     path = write("switching", content, options.output, options.device)
-    draw(epochs, switches, f"Switching on {options.device.type}, {setting}", figure_path(path))
+    draw(epochs, switches, f"Switching on {options.device.type}, {setting}", path.with_suffix(".png"))
     print(path)
 
 

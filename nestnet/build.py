@@ -157,11 +157,8 @@ def check_share(config: Config, processes: Processes) -> None:
         raise ValueError(f"data.batch_size = {batch}: BatchNorm needs more than one image in each of {parts} parts")
 
 
-def check_step(config: Config, device: torch.device, processes: Processes) -> None:
-    """Raises ValueError where a step cannot be compiled or captured here as the configuration wants it."""
-    if config.cuda_graphs and (processes.size > 1 or device.type != "cuda"):
-        where = f"{processes.size} processes on {device.type}" if processes.size > 1 else f"the device is {device}"
-        raise ValueError(f"cuda_graphs = True: {where}, and it is for one process on CUDA; leave it out")
+def check_compiler(config: Config, device: torch.device) -> None:
+    """Raises ValueError where a step is to be compiled, and what that takes is not there."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if config.compile and device.type == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"compile = True: on a CPU it takes a C++ compiler, and there is no {compiler}; install one")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from nestnet.build import (
+    check_compiler,
     check_share,
-    check_step,
     held_out_batch,
     make_optimizer,
     make_schedule,
@@ -72,7 +72,7 @@ class Trainer:
             torch.backends.cudnn.benchmark = True  # all batches have one shape: the search for the fastest kernels pays
         self.processes = join(self.device)
         check_share(config, self.processes)
-        check_step(config, self.device, self.processes)
+        check_compiler(config, self.device)
         memory_format = torch.channels_last if config.channels_last else torch.preserve_format
         self.place = Place(self.device, memory_format, self.processes)
         self.train_batches = train_batches(self.images, config.data, config.seed, self.place)
@@ -189,7 +189,7 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Both subnets' top-1 on the test images, in percent."""
-        for net in (self.net, self.step.averaged):
+        for net in dict.fromkeys((self.net, self.step.averaged)):  # one and the same without a moving average
             self.processes.average_statistics(net)
         accuracies: dict[Mode, float] = {}
         for modes in [[mode] for mode in Mode] if self.config.recalibration_batches else [list(Mode)]:
