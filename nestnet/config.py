@@ -246,6 +246,18 @@ class Config:
     the exports; 0: the running statistics are used."""
     snapshot_steps: int = 0
     """Batches between the snapshots of the base's weights that `nestnet dynamics` draws; 0: none."""
+    checkpoint_steps: int = 0
+    """Batches between checkpoints, besides that of each epoch; 0: by `checkpoint_minutes` alone."""
+    checkpoint_minutes: float = 10.0
+    """Minutes after which a checkpoint is due, besides that of each epoch; 0: by `checkpoint_steps` alone."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """A batch whose loss is NaN or infinite never moves the weights. `stop`: the run ends with a checkpoint from before it.
+    `skip`: it goes on with the next batch, and the skipped ones are counted."""
+    deterministic: bool = False
+    """On CUDA: take only algorithms that give the same bits each time, at some cost in speed. On a CPU all are."""
+    tensorboard: bool = False
+    """Whether to write losses and accuracies for TensorBoard too, below `tensorboard/` in the run directory. It takes
+    `pip install "nestnet[tensorboard]"`."""
 
 
 SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "loss": LossConfig, "optimizer": OptimizerConfig}
@@ -304,6 +316,8 @@ def checked(config: Config) -> Config:
         ("ema_decay", c.ema_decay, c.ema_decay is None or 0 <= c.ema_decay < 1, "from 0 to below 1, or null for none"),
         ("recalibration_batches", c.recalibration_batches, c.recalibration_batches >= 0, "at least 0"),
         ("snapshot_steps", c.snapshot_steps, c.snapshot_steps >= 0, "at least 0"),
+        ("checkpoint_steps", c.checkpoint_steps, c.checkpoint_steps >= 0, "at least 0"),
+        ("checkpoint_minutes", c.checkpoint_minutes, 0 <= c.checkpoint_minutes < math.inf, "at least 0"),
         ("motivation.name", m.name, m.name in conditions, f"a condition, such as {', '.join(condition)}"),
         ("motivation.k", m.k, m.k >= 1, "at least 1, the falling losses that motivate"),
         ("motivation.decay", m.decay, m.decay is None or 0 <= m.decay < 1, "from 0 to below 1"),
