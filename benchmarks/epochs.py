@@ -39,9 +39,8 @@ from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig, Op
 from nestnet.data import ImageData, load_data
 from nestnet.figures import COLOURS, tidy
 from nestnet.graphs import WARM_UP
-from nestnet.progress import Progress
 from nestnet.run_directory import RunDirectory
-from nestnet.training import Trainer
+from nestnet.training import EpochTotals, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,8 +166,9 @@ def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | No
 
 
 def epoch(trainer: Trainer, waits: list[float]) -> None:
-    waits.append(trainer.epoch()["data_wait"])
-    trainer.epochs_done += 1
+    trainer.epoch()
+    waits.append(trainer.totals.metrics(trainer.config.data.batch_size)["data_wait"])
+    trainer.epochs_done, trainer.totals = trainer.epochs_done + 1, EpochTotals()
 
 
 def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
             for training, alone in TRAININGS.items():
                 key = f"{name}: {training}"
                 trainer = build(config, images, modes, alone)
-                run = RunDirectory(replace(trainer.config, run_dir=str(folder / "runs" / case.name / key)))
-                trainer.run = stack.enter_context(run)
-                trainer.progress = Progress(1, batches, quiet=True)
+                trainer.config = replace(trainer.config, run_dir=str(folder / "runs" / case.name / key))
+                trainer.run = stack.enter_context(RunDirectory.new(trainer.config))
+                trainer.run.begin(trainer.config, steps=0, epochs=0)
                 waits[key] = []
                 functions[key] = partial(epoch, trainer, waits[key])
         print(

@@ -164,6 +164,15 @@ def check_compiler(config: Config, device: torch.device) -> None:
         raise ValueError(f"compile = True: on a CPU it takes a C++ compiler, and there is no {compiler}; install one")
 
 
+def set_algorithms(device: torch.device, *, deterministic: bool) -> None:
+    """On CUDA: search for the fastest kernels, which pays because all batches have one shape, or repeat the same bits."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+
+
 def torch_device(name: str) -> torch.device:
     """The device of a name, with `auto` for CUDA where there is one; of several processes each has its own GPU.
 

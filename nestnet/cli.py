@@ -1,23 +1,28 @@
 """The command line: `nestnet <verb>`. Each verb is a few lines over the library."""
 
 import argparse
+import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nestnet.version import __version__
 
 USAGE = """\
 usage: nestnet <verb> ...
 
-  train     --config FILE [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...]
+  train     --config FILE | --data.root FOLDER [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...] [--dry_run]
+  resume    RUN_DIR [--section.key value ...]
   cost      --config FILE [--section.key value ...]
   tune-k    --config FILE --k K [K ...] [--folds N] [--jobs N] [--output DIR] [--section.key value ...]
-  evaluate  RUN_DIR --mode base|motivated [--recalibrate BATCHES]
-  export    RUN_DIR --mode base|motivated --output FILE [--recalibrate BATCHES]
+  evaluate  RUN_DIR --mode base|motivated [--best] [--recalibrate N]
+  export    RUN_DIR --mode base|motivated --output FILE [--format safetensors|onnx|torch-export] [--best] [--recalibrate N]
+  predict   FILE|FOLDER [FILE|FOLDER ...] --model FILE [--top N] [--batch_size N] [--format text|csv|json]
   plot      RUN_DIR [--output FILE]
+  report    RUN_DIR [RUN_DIR ...] [--output DIR] [--no_images]
   table     RUN_DIR [RUN_DIR ...] [--format markdown|csv|latex] [--output FILE]
   dynamics  RUN_DIR [RUN_DIR ...] [--epochs E [E ...]] [--output DIR]
   check     --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
@@ -28,6 +33,18 @@ usage: nestnet <verb> ...
 
 class Parser(argparse.ArgumentParser):
     """Leaves it to `main` to print what is wrong, in one line."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False} | settings)  # a short name would hide a misspelt one
+
+    def parse_args(self, *arguments: Any, **settings: Any) -> Any:
+        """As argparse does, with the name that an unknown one may stand for."""
+        options, unknown = self.parse_known_args(*arguments, **settings)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f"; see `{self.prog} --help`"
+            raise ValueError(f"{unknown[0]} is no option of {self.prog}{meant}")
+        return options
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see `{self.prog} --help`")
@@ -42,10 +59,38 @@ def train(arguments: list[str]) -> None:
     from nestnet.processes import leave
     from nestnet.training import Trainer
 
-    trainer = Trainer(config.parse(arguments))
+    tell = print if os.environ.get("RANK", "0") == "0" else None
+    settings = [argument for argument in arguments if argument != "--dry_run"]
+    trainer = Trainer(config.parse(settings, others=["dry_run"], tell=tell))
+    if settings != arguments:
+        from nestnet.dry_run import dry_run
+
+        text = dry_run(trainer)
+        leave()
+        if trainer.processes.first:
+            print(text)
+        return
     run_dir = trainer.fit()
     leave()
     if trainer.processes.first:
+        print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
+
+
+def resume(arguments: list[str]) -> None:
+    """Go on with a run that was killed, interrupted or stopped, exactly from its last checkpoint.
+
+    Settings that do not change what is trained may be given anew, such as --data.root, --device or --non_finite skip.
+    """
+    parser = Parser("nestnet resume", description=resume.__doc__, allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    options, rest = parser.parse_known_args(arguments)
+
+    from nestnet.processes import leave
+    from nestnet.resume import resume as go_on
+
+    run_dir = go_on(options.run_dir, rest)
+    leave()
+    if os.environ.get("RANK", "0") == "0":
         print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
 
 
@@ -71,7 +116,7 @@ def tune_k(arguments: list[str]) -> None:
     from nestnet import config
     from nestnet.tuning import tune_k as tune
 
-    run = config.parse(rest, prog="nestnet tune-k")
+    run = config.parse(rest, prog="nestnet tune-k", others=("k", "folds", "jobs", "output"))
     folder = options.output or Path("runs") / f"tune-k-{run.model.base}-{run.model.motivated}-{run.data.name}"
     tune(run, options.k, folder, folds=options.folds, jobs=options.jobs)
 
@@ -81,7 +126,7 @@ def evaluate(arguments: list[str]) -> None:
     parser = Parser("nestnet evaluate", description=evaluate.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
-    _add_recalibration(parser)
+    _add_state(parser)
     options = parser.parse_args(arguments)
 
     from nestnet.build import torch_device
@@ -92,8 +137,9 @@ def evaluate(arguments: list[str]) -> None:
     from nestnet.place import Place
     from nestnet.run_directory import read_run
 
-    run, device = read_run(options.run_dir), torch_device("auto")
-    images, mode, number = load_data(run.config.data, run.config.model), Mode(options.mode), options.recalibrate
+    mode, device, number = Mode(options.mode), torch_device("auto"), options.recalibrate
+    run = read_run(options.run_dir, best=mode if options.best else None)
+    images = load_data(run.config.data, run.config.model)
     net = ready(run, mode, images, device, run.config.recalibration_batches if number is None else number)
     batches = eval_batches(images, run.config.data, Place(device))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
@@ -101,47 +147,62 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """Write a subnet of a run as a safetensors file that timm loads."""
+    """Write a subnet of a run for a device, checked against the network, with a model card beside it.
+
+    How to load it goes to standard output, what was checked to standard error.
+    """
     parser = Parser("nestnet export", description=export.__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
-    _add_recalibration(parser)
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "onnx", "torch-export"),
+        help="by default by the ending of FILE (.safetensors, .onnx, .pt2), else safetensors, which timm loads",
+    )
+    _add_state(parser)
     options = parser.parse_args(arguments)
 
-    from nestnet.export import export as write
+    from nestnet.deploy import deploy
+    from nestnet.formats import format_of
     from nestnet.mode import Mode
     from nestnet.run_directory import read_run
 
-    run, mode = read_run(options.run_dir), Mode(options.mode)
-    net, batches = run.net, options.recalibrate
-    if batches := run.config.recalibration_batches if batches is None else batches:
-        from nestnet.build import torch_device
-        from nestnet.data import load_data
-        from nestnet.evaluation import ready
+    format_of(options.output, options.format).check_packages()
+    mode = Mode(options.mode)
+    run = read_run(options.run_dir, best=mode if options.best else None)
+    done = deploy(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate)
+    print(f"wrote {done.path} and {done.card}; checked with {done.check}", file=sys.stderr)
+    print(done.usage)
 
-        net = ready(run, mode, load_data(run.config.data, run.config.model), torch_device("auto"), batches)
-    write(
-        net,
-        mode,
-        options.output,
-        class_names=run.checkpoint["class_names"],
-        input_size=tuple(run.checkpoint["input_size"]),
-        mean=run.config.data.mean,
-        std=run.config.data.std,
+
+def predict(arguments: list[str]) -> None:
+    """Print the likeliest classes of image files, by an exported network.
+
+    A file that cannot be read is named on standard error, the others are answered, and the exit code is 2.
+    """
+    parser = Parser("nestnet predict", description=predict.__doc__)
+    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
+    parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="a .safetensors or .onnx export")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (5)")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images at a time (32)")
+    parser.add_argument("--format", choices=("text", "csv", "json"), default="text")
+    options = parser.parse_args(arguments)
+
+    from nestnet.predict import predict as run
+
+    run(options.paths, options.model, top=options.top, batch_size=options.batch_size, layout=options.format)
+
+
+def _add_state(parser: argparse.ArgumentParser) -> None:
+    """Which of a network's states is meant."""
+    parser.add_argument(
+        "--best", action="store_true", help="as it was after the epoch with its highest top-1, instead of the last"
     )
-    name, channels = run.net.architectures.of(mode), run.net.in_chans
-    settings = [f'"{name}"', f"num_classes={run.net.num_classes}", *([f"in_chans={channels}"] if channels != 3 else [])]
-    if "img_size" in run.net.timm_options.base:
-        settings.append(f"img_size={run.config.data.img_size}")
-    print(f'timm.create_model({", ".join(settings)}, checkpoint_path="{options.output}")')
-
-
-def _add_recalibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recalibrate",
         type=int,
-        metavar="BATCHES",
+        metavar="N",
         help="compute the BatchNorm statistics anew on so many training batches; 0: not; by default as the run did",
     )
 
@@ -156,6 +217,24 @@ def plot(arguments: list[str]) -> None:
     from nestnet.figures import draw_run
 
     print(draw_run(options.run_dir, options.output or options.run_dir / "run.png"))
+
+
+def report(arguments: list[str]) -> None:
+    """Write a page on runs, finished or not: what came of them, what both subnets confuse, and where they differ."""
+    parser = Parser("nestnet report", description=report.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="for report.html and its figures as PNGs; by default RUN_DIR/report, of several runs report/",
+    )
+    parser.add_argument("--no_images", action="store_true", help="do not evaluate the test images, which takes a while")
+    options = parser.parse_args(arguments)
+
+    from nestnet.report import write_report
+
+    print(write_report(options.run_dirs, options.output, images=not options.no_images))
 
 
 def table(arguments: list[str]) -> None:
@@ -210,16 +289,20 @@ def check(arguments: list[str]) -> None:
 
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps}: it must be at least 1")
-    print(check_config(config.parse(rest, prog="nestnet check"), steps=options.steps, sequence=options.sequence))
+    run = config.parse(rest, prog="nestnet check", others=("steps", "sequence"))
+    print(check_config(run, steps=options.steps, sequence=options.sequence))
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
+    "resume": resume,
     "cost": cost,
     "tune-k": tune_k,
     "evaluate": evaluate,
     "export": export,
+    "predict": predict,
     "plot": plot,
+    "report": report,
     "table": table,
     "dynamics": dynamics,
     "check": check,
@@ -243,27 +326,31 @@ def main(arguments: list[str] | None = None) -> int:
         VERBS[verb](rest)
     except (FloatingPointError, ChildProcessError) as error:
         return _failed(verb, f"stopped: {error}", 1)
-    except KeyboardInterrupt:
-        return _failed(verb, "interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _failed(verb, str(error) or "interrupted", 128 + getattr(error, "number", signal.SIGINT))
     except RuntimeError as error:
+        from nestnet.faults import Stopped
         from nestnet.processes import is_loss_of_another
 
+        if isinstance(error, Stopped):
+            return _failed(verb, f"stopped: {error}", 1, own=True)
         if not is_loss_of_another(error):
             raise
         return _failed(verb, "stopped: another process has failed, and says why", 1)
     except (ValueError, OSError) as error:
-        # an error in a loader's worker carries that process's traceback; its last line is the message
-        return _failed(verb, f"error: {str(error).strip().splitlines()[-1]}", 2)
+        from nestnet.faults import last_line
+
+        return _failed(verb, f"error: {last_line(error)}", 2, own=True)
     return 0
 
 
-def _failed(verb: str, what: str, code: int) -> int:
+def _failed(verb: str, what: str, code: int, *, own: bool = False) -> int:
     """Say it once. Of several processes, all of a machine find the same mistake before they meet, and each its own after."""
     rank = os.environ.get("LOCAL_RANK", "0")
     if rank != "0":
         from nestnet.processes import met
 
-        if code != 2 or not met():
+        if not own or not met():
             return code
         what = f"process {os.environ['RANK']}: {what}"
     print(f"nestnet {verb}: {what}", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from nestnet.config import DataConfig
 from nestnet.data import ImageData, mixed
+from nestnet.interrupts import ignore
 from nestnet.place import Place
 from nestnet.resident import ResidentBatches, ResidentTestBatches
 from nestnet.sources import Part
@@ -28,8 +29,8 @@ class TrainBatches(Protocol):
     def __len__(self) -> int:
         """Batches an epoch."""
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start` on, both counted from 0."""
 
 
 def train_batches(images: ImageData, config: DataConfig, seed: int, place: Place | None = None) -> TrainBatches:
@@ -76,8 +77,8 @@ class ReadBatches:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        self.sampler.epoch = number
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        self.sampler.epoch, self.sampler.start = number, start
         return (self.place.put(*batch) for batch in self.loader)
 
 
@@ -99,7 +100,12 @@ def _options(config: DataConfig, place: Place) -> dict[str, Any]:
         "num_workers": config.workers,
         "prefetch_factor": 4 if config.workers else None,
         "pin_memory": place.device.type == "cuda",
+        "worker_init_fn": _ignore_interrupts,
     }
+
+
+def _ignore_interrupts(worker: int) -> None:
+    ignore()
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -113,18 +119,20 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     Attributes:
         epoch: to be set before its batches are asked for.
+        start: likewise, how many of its batches are passed over.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, *, repeats: int = 1, place: Place | None = None) -> None:
-        self.size, self.batch_size, self.seed, self.repeats, self.epoch = size, batch_size, seed, repeats, 0
+        self.size, self.batch_size, self.seed, self.repeats = size, batch_size, seed, repeats
+        self.epoch = self.start = 0
         self.share = (place or Place()).processes.share(batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         order = torch.randperm(self.size, generator=generator).tolist()
         copies = [(index, index * self.repeats + copy) for index in order for copy in range(self.repeats)]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = copies[start : start + self.batch_size][self.share]
+        for number in range(self.start, len(self)):
+            batch = copies[number * self.batch_size : (number + 1) * self.batch_size][self.share]
             yield [(index, mixed(self.seed, self.epoch, copy)) for index, copy in batch]
 
     def __len__(self) -> int:

@@ -253,6 +253,13 @@ class RandomLike(RandomBatches):
                 raise ValueError(f"counts: {count} of {batches} batches in epoch {epoch}; take runs of as many batches")
         self.counts = list(counts)
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.counts, self.drawn = list(state["counts"]), None  # the earlier runs may have been trained further
+
     @property
     def expected_fraction(self) -> float:
         return sum(self.counts) / (len(self.counts) * self.batches)

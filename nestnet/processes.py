@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -58,6 +58,14 @@ class Processes:
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def from_all(self, value: T) -> list[T]:
+        """What each of the processes has, by rank, in all of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def share(self, batch: int) -> slice:
         """This process's part of a batch of so many, a multiple of their number."""

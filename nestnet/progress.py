@@ -1,64 +1,127 @@
-"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+"""What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
 
 from pathlib import Path
 from types import TracebackType
 
 from rich import progress
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from nestnet.mode import Mode
+from nestnet.motivation import JOINT
 from nestnet.nested import NestedModel
+
+STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", JOINT: "green"}
 
 
 class Progress:
-    """Shows one epoch's bar at a time, and leaves a line for each epoch that is done.
+    """Shows the present batch and epoch while they change, and leaves a line for each epoch that is done.
 
     Args:
         epochs: of the run.
         steps: batches an epoch.
+        expected_fraction: of motivated batches, by forecast; `None` where there is none.
         quiet: for a process that does not print.
     """
 
-    def __init__(self, epochs: int, steps: int, console: Console | None = None, *, quiet: bool = False) -> None:
-        self.epochs, self.steps = epochs, steps
+    def __init__(
+        self,
+        epochs: int,
+        steps: int,
+        console: Console | None = None,
+        *,
+        expected_fraction: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.epochs, self.steps, self.expected_fraction = epochs, steps, expected_fraction
         self.console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[status]:<22}"),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("batch {task.fields[batch]}/{task.fields[batches]}"),
             progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
             console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
+            expand=True,
         )
-        self.task = self.bar.add_task("", total=steps, epoch=1, epochs=epochs, status="")
+        self.task = self.bar.add_task("", total=epochs * steps, epoch=1, epochs=epochs, batch=0, batches=steps)
+        self.facts: dict[str, Text] = {}
+        self.best: dict[Mode, tuple[float, int]] = {}
+        self.live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
-        self.bar.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.live.stop()
 
-    def started(self, net: NestedModel, path: Path) -> None:
+    def started(self, net: NestedModel, path: Path, epochs_done: int = 0, batches_done: int = 0) -> None:
+        """Training begins, or goes on after so many epochs and so many batches of the next."""
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
         self.console.print(
             f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}"
         )
+        if epochs_done or batches_done:
+            self.console.print(f"goes on after {epochs_done} epochs and {batches_done} batches")
+        done = epochs_done * self.steps + batches_done
+        self.bar.reset(self.task, total=self.epochs * self.steps - done)
+        self._place(epochs_done + 1, batches_done)
 
-    def step_done(self, loss: float, mode: str) -> None:
-        self.bar.update(self.task, advance=1, status=f"loss {loss:.3f}  {mode}")
+    def step_done(self, loss: float, mode: str, metrics: dict[str, float]) -> None:
+        """A batch is trained; `metrics` are those of its epoch up to now."""
+        self.bar.advance(self.task)
+        fields = self.bar.tasks[0].fields
+        self._place(fields["epoch"], fields["batch"] + 1)
+        if not self.live.is_started:
+            return
+        forecast = "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
+        self.facts |= {
+            "loss": Text(f"{loss:.4f}, epoch {metrics['train_loss']:.4f}"),
+            "mode": Text(mode, style=STYLES[mode]),
+            "motivated": Text(f"{metrics['motivated_fraction']:.1%}{forecast}"),
+            "images/s": Text(f"{metrics['images_per_second']:.0f}"),
+            "data wait": Text(f"{metrics['data_wait']:.1%}"),
+        }
+        if metrics["skipped_steps"]:
+            self.facts["skipped"] = Text(
+                f"{metrics['skipped_steps']} batches (NaN or infinite loss)", style="bold yellow"
+            )
+
+    def evaluating(self) -> None:
+        """All batches of an epoch are trained; its images are tested."""
+        self.facts["mode"] = Text("testing both subnets")
 
     def epoch_done(self, metrics: dict[str, float]) -> None:
+        epoch = int(metrics["epoch"])
+        skipped = f"  {metrics['skipped_steps']} batches skipped" if metrics["skipped_steps"] else ""
         self.console.print(
-            f"epoch {metrics['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
+            f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
-            f"data wait {metrics['data_wait']:.1%}"
+            f"data wait {metrics['data_wait']:.1%}{skipped}"
         )
-        if metrics["epoch"] < self.epochs:
-            self.bar.reset(self.task, epoch=int(metrics["epoch"]) + 1, epochs=self.epochs, status="")
+        for mode in Mode:
+            top1 = metrics[f"{mode}_top1"]
+            self.best[mode] = max(self.best.get(mode, (top1, epoch)), (top1, epoch), key=lambda best: best[0])
+            best, when = self.best[mode]
+            self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best:.2f} % (epoch {when})")
+        if epoch < self.epochs:
+            self._place(epoch + 1, 0)
+
+    def _place(self, epoch: int, batch: int) -> None:
+        self.bar.update(self.task, epoch=epoch, batch=batch)
+
+    def _view(self) -> RenderableType:
+        """The bar, and below it the facts in two columns."""
+        table = Table.grid(padding=(0, 2))
+        items = sorted(self.facts.items(), key=lambda item: item[0].endswith("top-1"))
+        for row in zip(items[::2], [*items[1::2], ("", Text())], strict=False):
+            table.add_row(*(cell for name, fact in row for cell in (Text(name, style="dim"), fact)))
+        return Group(self.bar.get_renderable(), table)

@@ -44,13 +44,13 @@ class ResidentBatches:
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         # one transfer an epoch; what follows is indexing on the device
         generator = torch.Generator().manual_seed(mixed(self.seed, number))
         order = torch.randperm(len(self.labels), generator=generator)
         copies = (order.unsqueeze(1) * self.repeats + torch.arange(self.repeats)).flatten()
         copies, draws = (tensor.to(self.place.device, non_blocking=True) for tensor in (copies, self._draw(number)))
-        for batch in copies[: len(self) * self.batch_size].split(self.batch_size):
+        for batch in copies[start * self.batch_size : len(self) * self.batch_size].split(self.batch_size):
             own = batch[self.place.processes.share(self.batch_size)]
             index = own.div(self.repeats, rounding_mode="floor")
             yield self.augmented(index, draws[:, own]), self.labels[index]

@@ -4,8 +4,9 @@ config.yaml               the resolved configuration
 steps.csv                 a row a batch: step, epoch, mode, loss, lr
 metrics.csv               a row an epoch
 cost.json                 the forward cost of both networks, expected and actual, after the last epoch
-checkpoint.pt             network, optimizer, schedule and condition after the last epoch
+checkpoints/              the last two, and those after which each subnet was best: see `nestnet.checkpoints`
 snapshots/                the base's weights every `snapshot_steps` batches, where the configuration asks for them
+tensorboard/              where the configuration asks for it
 base.safetensors          the two subnets, as timm loads them, at the end
 motivated.safetensors
 """
@@ -13,20 +14,24 @@ motivated.safetensors
 import csv
 import json
 import os
-import pickle
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nestnet import config as configuration
+from nestnet.checkpoints import Checkpoints, State, check_tensors
 from nestnet.config import Config
+from nestnet.files import write_atomically
+from nestnet.lock import Lock
+from nestnet.mode import Mode
 from nestnet.models import create_model
 from nestnet.nested import NestedModel
+from nestnet.sealed import sealed
+from nestnet.tensorboard import Board
 
 STEP_COLUMNS = ("step", "epoch", "mode", "loss", "lr")
 METRIC_COLUMNS = (
@@ -36,6 +41,7 @@ METRIC_COLUMNS = (
     "motivated_top1",
     "motivated_fraction",
     "average_cost",
+    "skipped_steps",
     "images_per_second",
     "data_wait",
     "seconds",
@@ -43,54 +49,107 @@ METRIC_COLUMNS = (
 
 
 class RunDirectory:
-    """The folder of a run that is being trained.
+    """The folder of a run that is being trained, by this process alone.
 
     Args:
-        config: its `run_dir` is made; a new folder below `runs/` where it names none.
+        path: of the folder.
 
     Raises:
-        ValueError: if that folder holds anything: an earlier run is never written over.
+        ValueError: if another process trains there, or nothing can be written there.
     """
 
-    def __init__(self, config: Config) -> None:
-        name = f"{config.model.base}-{config.model.motivated}-{config.data.name}"
-        self.path = Path(config.run_dir) if config.run_dir else _unused(Path("runs") / name)
+    def __init__(self, path: Path) -> None:
+        self.path, self.checkpoints = path, Checkpoints(path / "checkpoints")
+        self.board: Board | None = None
+        self.closing = ExitStack()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                raise ValueError(
-                    f"run_dir = {str(self.path)!r}: it is not empty; name another folder, or remove this one"
-                )
+            self.closing.callback(Lock(path, "train").close)
         except OSError as error:
-            raise ValueError(f"run_dir = {str(self.path)!r}: it cannot be made: {error.strerror}") from error
-        self.steps = _Table(self.path / "steps.csv", STEP_COLUMNS)
-        self.metrics = _Table(self.path / "metrics.csv", METRIC_COLUMNS)
+            raise ValueError(f"run_dir = {str(path)!r}: it cannot be written to: {error.strerror}") from error
 
-    def save_config(self, config: Config) -> None:
+    @classmethod
+    def new(cls, config: Config) -> "RunDirectory":
+        """The folder that `config.run_dir` names, or a new one below `runs/` where it names none.
+
+        Raises:
+            ValueError: if that folder holds anything: an earlier run is never written over.
+        """
+        name = f"{config.model.base}-{config.model.motivated}-{config.data.name}"
+        path = Path(config.run_dir) if config.run_dir else _unused(Path("runs") / name)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.yaml").exists():
+                raise ValueError(
+                    f"run_dir = {str(path)!r}: a run is there, and `nestnet resume {path}` goes on with it; name another folder"
+                )
+            if any(other.name != ".lock" and not _is_unfinished(other) for other in path.iterdir()):
+                raise ValueError(f"run_dir = {str(path)!r}: it is not empty; name another folder, or remove this one")
+        except OSError as error:
+            raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunDirectory":
+        """The folder of a run that was begun.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not (path / "config.yaml").is_file():
+            raise ValueError(f"{path} is no run directory: it has no config.yaml")
+        return cls(path)
+
+    def begin(self, config: Config, steps: int, epochs: int) -> None:
+        """Go on after so many batches and whole epochs: what was written after them is taken away.
+
+        Raises:
+            ValueError: if what was written before them is not there.
+        """
+        tables = [(STEP_COLUMNS, "steps.csv", steps), (METRIC_COLUMNS, "metrics.csv", epochs)]
+        ends = [_end_of_row(self.path / name, columns, rows) for columns, name, rows in tables]
+        for other in self.path.iterdir():
+            if _is_unfinished(other):
+                other.unlink()
         configuration.dump(config, self.path / "config.yaml")
+        self.steps, self.metrics = (
+            Table(self.path / name, columns, end) for (columns, name, _), end in zip(tables, ends, strict=True)
+        )
+        if config.tensorboard:
+            self.board = Board(self.path / "tensorboard", after=steps)
+            self.closing.callback(self.board.close)
+        self.closing.callback(self.steps.close)
+        self.closing.callback(self.metrics.close)
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Written beside the last one and then renamed, so that there is always a whole one."""
-        unfinished = self.path / "checkpoint.pt.tmp"
-        torch.save(state, unfinished)
-        unfinished.replace(self.path / "checkpoint.pt")
+    def add_step(self, row: Mapping[str, Any]) -> None:
+        self.steps.add(row)
+        if self.board is not None:
+            self.board.add_step(row)
+
+    def add_epoch(self, row: Mapping[str, Any], steps: int) -> None:
+        self.metrics.add(row)
+        if self.board is not None:
+            self.board.add_epoch(row, steps)
+
+    def save_checkpoint(self, state: State) -> None:
+        """The rows of the tables that belong to it are on the disk before it is."""
+        self.steps.sync()
+        self.metrics.sync()
+        self.checkpoints.save(state)
 
     def save_cost(self, summary: dict[str, Any]) -> None:
-        (self.path / "cost.json").write_text(json.dumps(summary, indent=1) + "\n")
+        write_atomically(self.path / "cost.json", json.dumps(summary, indent=1) + "\n")
 
     def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """`snapshots/step-000390.safetensors`: named tensors as they are after a step."""
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
-        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(copies, folder / f"step-{step:06}.safetensors")
+        write_atomically(folder / f"step-{step:06}.safetensors", sealed(tensors, {}))
 
     def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.steps.close()
-        self.metrics.close()
+        self.closing.close()
 
 
 class Elsewhere:
@@ -98,12 +157,10 @@ class Elsewhere:
 
     path = Path()
 
-    def __init__(self) -> None:
-        self.steps = self.metrics = self
-
-    def add(self, **row: Any) -> None: ...
-    def save_config(self, config: Config) -> None: ...
-    def save_checkpoint(self, state: dict[str, Any]) -> None: ...
+    def begin(self, config: Config, steps: int, epochs: int) -> None: ...
+    def add_step(self, row: Mapping[str, Any]) -> None: ...
+    def add_epoch(self, row: Mapping[str, Any], steps: int) -> None: ...
+    def save_checkpoint(self, state: State) -> None: ...
     def save_cost(self, summary: dict[str, Any]) -> None: ...
     def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None: ...
 
@@ -113,19 +170,52 @@ class Elsewhere:
     def __exit__(self, *error: object) -> None: ...
 
 
-class _Table:
-    """A CSV file that gains a row at a time; each row is on disk when the next is written."""
+class Table:
+    """A CSV file that gains a row at a time; each row is on its way to the disk when the next is written.
 
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self.file: IO[str] = path.open("w", newline="", buffering=1)
+    Args:
+        end: bytes of it that are kept; 0 for a new one.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], end: int = 0) -> None:
+        self.file: IO[str] = path.open("a", newline="", buffering=1)
+        self.file.truncate(end)
         self.writer = csv.DictWriter(self.file, columns, lineterminator="\n")
-        self.writer.writeheader()
+        if end == 0:
+            self.writer.writeheader()
 
-    def add(self, **row: Any) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         self.writer.writerow(row)
+
+    def sync(self) -> None:
+        """See that all rows are on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()
+
+
+def _end_of_row(path: Path, columns: tuple[str, ...], rows: int) -> int:
+    """How many bytes a table has up to its row of this number, counted from 1."""
+    if rows == 0:
+        return 0
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)[: rows + 1]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; a run cannot go on without it") from error
+    numbers = [line.partition(b",")[0] for line in lines]
+    if lines[-1:] != [line for line in lines[-1:] if line.endswith(b"\n")] or numbers != [
+        columns[0].encode(),
+        *(str(number).encode() for number in range(1, rows + 1)),
+    ]:
+        raise ValueError(f"{path} is damaged: it does not have the rows 1 to {rows}, after which the run would go on")
+    return sum(map(len, lines))
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether this is what a write that was interrupted left."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 @dataclass
@@ -135,11 +225,14 @@ class Run:
     path: Path
     config: Config
     net: NestedModel
-    checkpoint: dict[str, Any]
+    checkpoint: State
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
-    """The network of a run after its last finished epoch, and all that was stored with it.
+def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
+    """The network of a run as its last checkpoint has it, and all that was stored with it.
+
+    Args:
+        best: take the checkpoint after which the subnet of this mode had its highest top-1.
 
     Raises:
         ValueError: if the folder is no run, or its checkpoint is absent, damaged or of other networks.
@@ -147,16 +240,18 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     path = Path(path)
     if not (path / "config.yaml").is_file():
         raise ValueError(f"{path} is no run directory: it has no config.yaml")
-    config = configuration.load(path / "config.yaml")
-    if not (path / "checkpoint.pt").is_file():
-        raise ValueError(f"{path} has no checkpoint.pt: its first epoch was not finished")
+    config, checkpoints = configuration.load(path / "config.yaml"), Checkpoints(path / "checkpoints")
+    checkpoint = checkpoints.newest() if best is None else checkpoints.best(best)
+    if checkpoint is None:
+        raise ValueError(
+            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {path}` goes on"
+        )
+    net, tensors = network(config), checkpoint["average"] or checkpoint["net"]
     try:
-        checkpoint = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)
-        net = network(config)
-        net.load_state_dict(checkpoint["average"] or checkpoint["net"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path / 'checkpoint.pt'} is damaged, or not of this run's networks: {reason}") from error
+        check_tensors("net", tensors, net.state_dict())
+    except ValueError as error:
+        raise ValueError(f"{checkpoints.last}: {error}") from error
+    net.load_state_dict(tensors)
     return Run(path, config, net, checkpoint)
 
 

@@ -4,6 +4,7 @@ It owns what surrounds the forward pass: autocast, the parts of a batch, compila
 clipping, the moving average of the weights, and how the loss reaches the host without a wait.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class TrainStep:
         compile: a backend of torch.compile, such as `"inductor"`, for the forward and backward pass of each mode.
         cuda_graphs: capture each mode's step after a few ordinary ones, and replay it. All batches have the same shape.
         overlap: on CUDA, whether the loss travels to the host while the device goes on. It does not change what it is.
+        skip_non_finite: whether a batch whose loss is NaN or infinite leaves everything as it was: weights, statistics,
+            optimizer and random state. The host then knows the loss before the update is queued, during the backward pass.
         processes: that train together; see `nestnet.processes.join`.
 
     Raises:
@@ -66,9 +69,11 @@ class TrainStep:
         compile: str | None = None,
         cuda_graphs: bool = False,
         overlap: bool = True,
+        skip_non_finite: bool = False,
         processes: Processes | None = None,
     ) -> None:
         self.net, self.overlap, self.processes = net, overlap, processes or Processes()
+        self.before = _Before(net) if skip_non_finite else None
         self.phases: Eager | Graphs = Eager(
             {mode: Forward(net, mode, compile, parallel=self.processes.size > 1) for mode in Mode},
             optimizer,
@@ -96,11 +101,16 @@ class TrainStep:
         Raises:
             ValueError: if the batch cannot be divided into `accumulate` equal parts, or has another shape than a captured one.
         """
+        if self.before is not None:
+            self.before.take()
         # What the host wants to know is on its way before the device gets its next work, so that only that is waited for.
         loss = self.phases.until_loss(images, targets, tuple(Mode(mode) for mode in modes))
         read_loss = Reading(self.processes.average(loss), overlap=self.overlap)
         norm = self.phases.until_gradient()
         read_norm = Reading(norm, overlap=self.overlap) if norm is not None else None
+        if self.before is not None and not math.isfinite(read_loss()):
+            self.before.restore()
+            return Outcome(read_loss, read_norm, skipped=True)
         self.phases.update()
         if self.average is not None:
             self.average.update_parameters(self.net)
@@ -122,10 +132,39 @@ class Outcome:
     Attributes:
         loss: of the batch, before the step, averaged over the processes.
         gradient_norm: of all gradients together, before they were clipped; `None` where nobody wants it.
+        skipped: whether the batch left no trace, because its loss was NaN or infinite and such batches are to be skipped.
     """
 
     loss: "Reading"
     gradient_norm: "Reading | None"
+    skipped: bool = False
+
+
+class _Before:
+    """What a forward pass changes, as it was before: the statistics and the random state. The update alone changes the rest."""
+
+    def __init__(self, net: NestedModel) -> None:
+        self.buffers = [buffer for buffer in net.buffers() if buffer.numel()]
+        self.copies = [buffer.clone() for buffer in self.buffers]
+        self.device = next(net.parameters()).device
+
+    @torch.no_grad()
+    def take(self) -> None:
+        _copy(self.buffers, self.copies)
+        self.random = torch.get_rng_state()
+        self.device_random = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        _copy(self.copies, self.buffers)
+        torch.set_rng_state(self.random)
+        if self.device_random is not None:
+            torch.cuda.set_rng_state(self.device_random, self.device)
+
+
+def _copy(tensors: list[Tensor], into: list[Tensor]) -> None:
+    if tensors:  # a ViT has none
+        torch._foreach_copy_(into, tensors)
 
 
 class Reading:

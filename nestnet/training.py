@@ -2,12 +2,15 @@
 
 It reads as the method does (Algorithm 1, arXiv 2602.21064): the condition names the mode of each batch and takes in its loss.
 There is no switch to make: a mode is an argument of the forward pass. Joint training takes both modes at every batch.
+
+A run can be stopped between any two batches, and goes on from there as if it had not been: `Trainer.state` is all that what
+follows depends on.
 """
 
-import math
+import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,17 @@ from nestnet.build import (
     make_schedule,
     motivation,
     resolved,
+    set_algorithms,
     started,
     torch_device,
 )
+from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data, mixed
 from nestnet.evaluation import recalibrated, top1
 from nestnet.export import export
+from nestnet.faults import Stopped, reason
+from nestnet.interrupts import Interrupted, Interrupts, Watched
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT, Condition
@@ -39,9 +46,44 @@ from nestnet.place import Place
 from nestnet.precision import autocast
 from nestnet.processes import join, synchronise_batch_norm
 from nestnet.progress import Progress
+from nestnet.random_state import random_state, restore_random_state, seed_all
+from nestnet.restore import check_same_run, fingerprint, load_optimizer
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import Elsewhere, RunDirectory, network
 from nestnet.step import Outcome, TrainStep
+from nestnet.tensorboard import check_installed
+
+ASK_EVERY = 10
+"""Batches after which several processes ask one another whether a checkpoint is due, which takes them a moment."""
+
+
+@dataclass
+class EpochTotals:
+    """What an epoch has come to up to now; sums over its batches."""
+
+    batches: int = 0
+    skipped: int = 0
+    """Those whose loss was NaN or infinite; they are in no other sum but `batches` and the times."""
+    losses: float = 0.0
+    motivated: int = 0
+    cost: int = 0
+    waited: float = 0.0
+    """Seconds without data."""
+    seconds: float = 0.0
+
+    def metrics(self, batch_size: int) -> dict[str, float]:
+        """The epoch's row of `metrics.csv`, but for its number and the accuracies."""
+        trained = max(self.batches - self.skipped, 1)
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "train_loss": self.losses / trained,
+            "motivated_fraction": self.motivated / trained,
+            "average_cost": round(self.cost / trained),
+            "skipped_steps": self.skipped,
+            "images_per_second": round(self.batches * batch_size / seconds, 1),
+            "data_wait": round(self.waited / seconds, 4),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 class Trainer:
@@ -54,13 +96,23 @@ class Trainer:
         config: of the run.
         images: in place of those that the configuration names, such as a fold of them.
         condition: in place of the one that the configuration names.
+        initial_weights: whether to start from the weights that the configuration names, which a run that goes on does not need.
 
     Raises:
         ValueError: naming the field, its value, the rule and the remedy.
     """
 
-    def __init__(self, config: Config, *, images: ImageData | None = None, condition: Condition | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        images: ImageData | None = None,
+        condition: Condition | None = None,
+        initial_weights: bool = True,
+    ) -> None:
         self.device = torch_device(config.device)
+        if config.tensorboard:
+            check_installed()
         self.images = images or load_data(config.data, config.model)
         self.config = config = resolved(config, self.images)
         self.joint = config.motivation.name == JOINT and condition is None
@@ -68,8 +120,7 @@ class Trainer:
         self.watches = getattr(self.condition, "watches", "loss")
         if self.watches == "held_out_loss":
             self.images, self.held_out = held_out_batch(self.images, config)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all batches have one shape: the search for the fastest kernels pays
+        set_algorithms(self.device, deterministic=config.deterministic)
         self.processes = join(self.device)
         check_share(config, self.processes)
         check_compiler(config, self.device)
@@ -77,10 +128,11 @@ class Trainer:
         self.place = Place(self.device, memory_format, self.processes)
         self.train_batches = train_batches(self.images, config.data, config.seed, self.place)
         self.test_batches = eval_batches(self.images, config.data, self.place)
-        torch.manual_seed(config.seed)
-        self.net = started(network(config), config).to(self.device).to(memory_format=memory_format)
+        seed_all(config.seed)
+        net = network(config)
+        self.net = (started(net, config) if initial_weights else net).to(self.device).to(memory_format=memory_format)
         if not self.processes.first:  # another dropout for other images
-            torch.manual_seed(mixed(config.seed, self.processes.rank))
+            seed_all(mixed(config.seed, self.processes.rank))
         if config.sync_batch_norm and self.processes.size > 1:
             synchronise_batch_norm(self.net)
         self.optimizer = make_optimizer(self.net, config)
@@ -102,76 +154,90 @@ class Trainer:
             ema_decay=config.ema_decay,
             compile="inductor" if config.compile else None,
             cuda_graphs=config.cuda_graphs,
+            skip_non_finite=True,
             processes=self.processes,
         )
         self.cost = RunCost(self.net, self.images.input_size, self.condition, joint=self.joint)
         self.epochs_done = self.steps_done = 0
+        self.totals = EpochTotals()
+        self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
+        self.interrupts, self.progress = Interrupts(), Progress(config.epochs, len(self.train_batches), quiet=True)
+        self.stepping = False
 
-    def fit(self) -> Path:
+    # The run
+
+    def fit(self, run: RunDirectory | Elsewhere | None = None) -> Path:
         """Train all epochs; returns the run directory with the two exported subnets.
 
+        Args:
+            run: the folder of a run that goes on, after `load_state`; by default a new one, which the configuration names.
+
         Raises:
-            FloatingPointError: when a loss is NaN or infinite.
+            FloatingPointError: when a loss is NaN or infinite and such batches are not to be skipped.
+            Stopped: when the run cannot go on for a reason outside of it, such as a full disk.
+            Interrupted: after Ctrl-C or SIGTERM, when a checkpoint is written.
         """
-        first = self.processes.first
-        bar = Progress(self.config.epochs, len(self.train_batches), quiet=not first)
-        with RunDirectory(self.config) if first else Elsewhere() as self.run, bar as self.progress:
-            self.config = replace(self.config, run_dir=self.processes.from_first(str(self.run.path)))
-            self.run.save_config(self.config)
-            self.progress.started(self.net, self.run.path)
-            self._snapshot()
-            while self.epochs_done < self.config.epochs:
-                metrics = self.epoch() | self.evaluate()
-                self.epochs_done += 1
-                if self.config.schedule.interval == "epoch" and self.schedule is not None:
-                    self.schedule.step(self.epochs_done)
-                self.run.metrics.add(**metrics)
-                self.run.save_cost(self.cost.summary())
-                self.run.save_checkpoint(self.state())
-                self.progress.epoch_done(metrics)
-            for mode in Mode:
-                self.export(mode, self.run.path / f"{mode}.safetensors")
+        if run is None:
+            run = RunDirectory.new(self.config) if self.processes.first else Elsewhere()
+        bar = Progress(
+            self.config.epochs,
+            len(self.train_batches),
+            expected_fraction=None if self.joint else getattr(self.condition, "expected_fraction", None),
+            quiet=not self.processes.first,
+        )
+        with run, self.interrupts, bar as self.progress:
+            self.run = run
+            self.config = replace(self.config, run_dir=self.processes.from_first(str(run.path)))
+            run.begin(self.config, self.steps_done, self.epochs_done)
+            self.progress.started(self.net, run.path, self.epochs_done, self.totals.batches)
+            self.saved_at, self.saved_step = time.monotonic(), self.steps_done
+            try:
+                if not self.steps_done:
+                    self._snapshot()
+                    self._save()
+                while self.epochs_done < self.config.epochs:
+                    self.epoch()
+                    self._end_epoch(self.evaluate())
+                for mode in Mode:
+                    self.export(mode, run.path / f"{mode}.safetensors")
+            except (Exception, KeyboardInterrupt) as error:
+                self._leave(error)
+                raise
         return Path(self.config.run_dir or "")
 
-    def epoch(self) -> dict[str, float]:
-        """Train on every batch once; returns the epoch's metrics."""
+    def epoch(self) -> None:
+        """Train on every batch of the present epoch that is not done yet."""
         self.net.train()
-        self.condition.reset()
-        losses, motivated, cost, waited, begun = 0.0, 0, 0, 0.0, time.perf_counter()
-        batches, number = self.epoch_batches(), len(self.train_batches)
-        for _ in range(number):
-            asked = time.perf_counter()
+        if not self.totals.batches:
+            self.condition.reset()
+        batches = self.epoch_batches(self.totals.batches)
+        for _ in range(self.totals.batches, len(self.train_batches)):
+            begun = time.perf_counter()
             images, targets = self.mixed(*next(batches))
-            waited += time.perf_counter() - asked
+            waited = time.perf_counter() - begun
             modes = (Mode.MOTIVATED, Mode.BASE) if self.joint else (self.condition.mode,)
-            lr = self.optimizer.param_groups[0]["lr"]
+            lr = self._rate()
+            self.stepping = True
             outcome = self.step(images, targets, *modes)
+            loss, mode = outcome.loss(), JOINT if self.joint else modes[0]
+            if outcome.skipped:
+                self._without(loss, mode)
             self.steps_done += 1
             if self.config.schedule.interval == "step" and self.schedule is not None:
                 self.schedule.step_update(self.steps_done)
-            loss = outcome.loss()
             self.condition.update(self.watched(outcome, modes[0]))
-            mode = JOINT if self.joint else modes[0]
-            self.run.steps.add(step=self.steps_done, epoch=self.epochs_done + 1, mode=mode, loss=loss, lr=lr)
-            self._stop_unless_finite(loss, mode)
+            self._count(outcome, modes, waited, time.perf_counter() - begun)
+            self.stepping = False
+            self.run.add_step(
+                {"step": self.steps_done, "epoch": self.epochs_done + 1, "mode": mode, "loss": loss, "lr": lr}
+            )
             self._snapshot()
-            self.progress.step_done(loss, mode)
-            losses, motivated = losses + loss, motivated + (Mode.MOTIVATED in modes)
-            cost += self.cost.add(modes)
-        seconds = time.perf_counter() - begun
-        return {
-            "epoch": self.epochs_done + 1,
-            "train_loss": losses / number,
-            "motivated_fraction": motivated / number,
-            "average_cost": round(cost / number),
-            "images_per_second": round(number * self.config.data.batch_size / seconds, 1),
-            "data_wait": round(waited / seconds, 4),
-            "seconds": round(seconds, 3),
-        }
+            self.progress.step_done(loss, mode, self.totals.metrics(self.config.data.batch_size))
+            self._pause()
 
-    def epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the present epoch, on the device: images `[B, C, H, W]` and labels `[B]`."""
-        return self.train_batches.epoch(self.epochs_done)
+    def epoch_batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the present epoch from `start` on, on the device: images `[B, C, H, W]` and labels `[B]`."""
+        return self.train_batches.epoch(self.epochs_done, start)
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch as it is trained: as it is, or mixed images and targets `[B, K]`."""
@@ -189,12 +255,15 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Both subnets' top-1 on the test images, in percent."""
+        self.progress.evaluating()
         for net in dict.fromkeys((self.net, self.step.averaged)):  # one and the same without a moving average
             self.processes.average_statistics(net)
         accuracies: dict[Mode, float] = {}
+        # several processes could not end here together
+        batches = Watched(self.test_batches, self.interrupts) if self.processes.size == 1 else self.test_batches
         for modes in [[mode] for mode in Mode] if self.config.recalibration_batches else [list(Mode)]:
             net = self.ready(modes[0]).eval()
-            accuracies |= top1(net, self.test_batches, modes, precision=self.config.precision, processes=self.processes)
+            accuracies |= top1(net, batches, modes, precision=self.config.precision, processes=self.processes)
         return {f"{mode}_top1": accuracy for mode, accuracy in accuracies.items()}
 
     def ready(self, mode: Mode) -> NestedModel:
@@ -218,22 +287,185 @@ class Trainer:
                 input_size=(images.input_size[0], *images.eval_size),
                 mean=images.mean,
                 std=images.std,
+                crop_pct=self.config.data.crop_pct,
             )
 
-    def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on, and what an export says of the data."""
+    # Its state
+
+    def state(self, *, end_of_epoch: bool = False) -> State:
+        """All that what follows depends on, and what an export says of the data; the same in all processes."""
         average = self.step.average
+        own: dict[str, Any] = {"random": random_state(self.device)}
+        if self.processes.size > 1:  # each has statistics of its own images, until they are averaged
+            own |= {"buffers": dict(self.net.named_buffers())}
+            own |= {"average_buffers": dict(average.module.named_buffers()) if average is not None else {}}
         return {
             "net": dict(self.net.state_dict()),
             "average": dict(average.module.state_dict()) if average is not None else None,
+            "averaged_steps": int(average.n_averaged) if average is not None else 0,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "condition": self.condition.state_dict(),
+            "processes": self.processes.from_all(own),
+            "cost": {"total": self.cost.total, "steps": self.cost.steps},
+            "epoch": asdict(self.totals),
             "epochs_done": self.epochs_done,
             "steps_done": self.steps_done,
+            "end_of_epoch": end_of_epoch,
+            "best": self.best,
+            "config": asdict(self.config),
+            "condition_name": type(self.condition).__name__,
+            "images": fingerprint(self.images),
             "class_names": list(self.images.class_names),
             "input_size": [self.images.input_size[0], *self.images.eval_size],
         }
+
+    def load_state(self, state: State) -> None:
+        """Go on from `state`, of this run. Everything about it is checked before anything is changed.
+
+        Raises:
+            ValueError: saying what is of another run, or wrong with it.
+        """
+        check_same_run(state, self.state())
+        average = self.step.average
+        check_tensors("net", state["net"], self.net.state_dict())
+        if average is not None:
+            check_tensors("average", state["average"], average.module.state_dict())
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.net.load_state_dict(state["net"])
+        if average is not None:
+            average.module.load_state_dict(state["average"])
+            average.n_averaged.fill_(state["averaged_steps"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.condition.load_state_dict(state["condition"])
+        self.cost.total, self.cost.steps = state["cost"]["total"], state["cost"]["steps"]
+        self.totals, self.best = EpochTotals(**state["epoch"]), state["best"]
+        self.epochs_done, self.steps_done = state["epochs_done"], state["steps_done"]
+        if len(state["processes"]) == self.processes.size:
+            own = state["processes"][self.processes.rank]
+            if self.processes.size > 1:
+                _copy(own["buffers"], self.net)
+                if average is not None:
+                    _copy(own["average_buffers"], average.module)
+            restore_random_state(own["random"], self.device)
+
+    # Between two batches
+
+    def _pause(self) -> None:
+        """Write a checkpoint where one is due.
+
+        Raises:
+            KeyboardInterrupt: where the run is to end.
+        """
+        every, minutes = self.config.checkpoint_steps, self.config.checkpoint_minutes
+        last_of_epoch = self.totals.batches == len(self.train_batches)
+        due = 0 < minutes <= (time.monotonic() - self.saved_at) / 60
+        if self.processes.size > 1:
+            if self.steps_done % ASK_EVERY and not last_of_epoch:
+                due, number = False, 0
+            else:
+                asked = self.processes.from_all((due, self.interrupts.number or 0))
+                due, number = any(due for due, _ in asked), max(number for _, number in asked)
+            self.interrupts.agreed = number or None
+        else:
+            self.interrupts.agreed = self.interrupts.number
+        if self.interrupts.agreed is not None:
+            raise KeyboardInterrupt
+        # that of the whole epoch follows after the evaluation
+        if not last_of_epoch and (due or (every and self.steps_done % every == 0)):
+            self._save()
+
+    def _save(self, *, end_of_epoch: bool = False) -> None:
+        state = self.state(end_of_epoch=end_of_epoch)
+        if not self._is_finite():
+            raise FloatingPointError(
+                f"weights are NaN or infinite after step {self.steps_done}, though its loss was not: lower optimizer.lr = "
+                f"{self.config.optimizer.lr:g}, or set optimizer.clip_grad; the last checkpoint is of {self.saved_step} steps"
+            )
+        self.run.save_checkpoint(state)
+        self.saved_at, self.saved_step = time.monotonic(), self.steps_done
+
+    def _end_epoch(self, accuracies: dict[str, float]) -> None:
+        """After the evaluation: the rows, and the checkpoint of the whole epoch."""
+        metrics = self.totals.metrics(self.config.data.batch_size) | accuracies
+        self.epochs_done, self.totals = self.epochs_done + 1, EpochTotals()
+        metrics = {"epoch": self.epochs_done} | metrics
+        if self.config.schedule.interval == "epoch" and self.schedule is not None:
+            self.schedule.step(self.epochs_done)
+        for mode, best in self.best.items():
+            if best is None or metrics[f"{mode}_top1"] > best["top1"]:
+                name = file_name(self.steps_done, self.epochs_done)
+                self.best[mode] = {"file": name, "epoch": self.epochs_done, "top1": metrics[f"{mode}_top1"]}
+        self.run.add_epoch(metrics, self.steps_done)
+        self.run.save_cost(self.cost.summary())
+        self._save(end_of_epoch=True)
+        self.progress.epoch_done(metrics)
+
+    def _leave(self, error: BaseException) -> None:
+        """What a person needs to know of the end of the run, in place of `error`; with a checkpoint of the present, where
+        there is one to be had.
+
+        Raises:
+            Interrupted, Stopped: where the reason is known.
+        """
+        # of several processes, those that outlive another get a signal too, but that is not what ended the run
+        alone = self.processes.size == 1
+        number = self.interrupts.agreed or (self.interrupts.number if alone else None)
+        why = reason(error, self.config) if isinstance(error, Exception) else None
+        if isinstance(error, FloatingPointError) or (why is None and number is None):
+            return
+        if (alone or self.interrupts.agreed) and not self.stepping and not isinstance(error, OSError):
+            self._save()
+        where = f"at step {self.steps_done} (epoch {min(self.epochs_done + 1, self.config.epochs)})"
+        go_on = f"`nestnet resume {self.config.run_dir}` goes on from the last checkpoint"
+        if number is not None:
+            raise Interrupted(f"interrupted by {signal.Signals(number).name} {where}; {go_on}", number) from None
+        raise Stopped(f"{why} ({where}); {go_on}") from error
+
+    def _without(self, loss: float, mode: str) -> None:
+        """A batch has left no trace because of its loss; where that is wanted, or all of them are so, the run ends.
+
+        Raises:
+            FloatingPointError: then.
+        """
+        config, step = self.config, self.steps_done + 1
+        what = f"the loss is {loss} at step {step} (epoch {self.epochs_done + 1}, {mode} mode)"
+        helps = (
+            f"lower optimizer.lr = {config.optimizer.lr:g}, lengthen schedule.warmup_epochs, or set optimizer.clip_grad"
+        )
+        if not self._is_finite():
+            raise FloatingPointError(f"{what}, and weights are NaN or infinite since an earlier one: {helps}")
+        if self.totals.skipped + 1 == len(self.train_batches):
+            raise FloatingPointError(f"{what}, as it was at all batches of this epoch: {helps}")
+        if config.non_finite == "stop":
+            self._save()
+            self.run.add_step(
+                {"step": step, "epoch": self.epochs_done + 1, "mode": mode, "loss": loss, "lr": self._rate()}
+            )
+            raise FloatingPointError(
+                f"{what}: {helps}; `nestnet resume {config.run_dir} --non_finite skip` goes on without such batches"
+            )
+
+    def _is_finite(self) -> bool:
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.net.parameters()]).all())
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _count(self, outcome: Outcome, modes: tuple[Mode, ...], waited: float, seconds: float) -> None:
+        totals = self.totals
+        totals.batches, totals.waited, totals.seconds = (
+            totals.batches + 1,
+            totals.waited + waited,
+            totals.seconds + seconds,
+        )
+        if outcome.skipped:
+            totals.skipped += 1
+            return
+        totals.losses += outcome.loss()
+        totals.motivated += Mode.MOTIVATED in modes
+        totals.cost += self.cost.add(modes)
 
     @torch.no_grad()
     def _held_out_loss(self, mode: Mode) -> float:
@@ -249,11 +481,8 @@ class Trainer:
         if every and self.steps_done % every == 0:
             self.run.save_snapshot(self.steps_done, dict(self.net.subnet(Mode.BASE).named_parameters()))
 
-    def _stop_unless_finite(self, loss: float, mode: str) -> None:
-        if not math.isfinite(loss):
-            lr = self.config.optimizer.lr
-            kept = f"; {self.run.path / 'checkpoint.pt'} is of the epoch before" if self.epochs_done else ""
-            raise FloatingPointError(
-                f"the loss is {loss} at step {self.steps_done} (epoch {self.epochs_done + 1}, {mode} mode): lower "
-                f"optimizer.lr = {lr:g}, lengthen schedule.warmup_epochs, or set optimizer.clip_grad{kept}"
-            )
+
+def _copy(buffers: dict[str, Tensor], net: nn.Module) -> None:
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            buffer.copy_(buffers[name])

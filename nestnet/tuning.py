@@ -28,6 +28,8 @@ import yaml
 from nestnet.build import torch_device
 from nestnet.config import SECTIONS, Config
 from nestnet.data import ImageData, load_data
+from nestnet.files import write_atomically
+from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.run_directory import read_table
 from nestnet.training import Trainer
@@ -69,8 +71,14 @@ def tune_k(
     images = load_data(config.data, config.model)
     study = Study(config, folder, folds)
     study.trainer(images, ks[0], fold=1)  # finds what else is wrong: this fold leaves the fewest images for training
-    study.begin()
-    runs = [(k, fold) for fold in range(1, folds + 1) for k in ks]
+    with closing(study.lock()):
+        study.begin()
+        return _train_all(study, images, ks, jobs)
+
+
+def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int | None) -> list[FoldResult]:
+    config, folder = study.config, study.folder
+    runs = [(k, fold) for fold in range(1, study.folds + 1) for k in ks]
     pending = [run for run in runs if not (study.path(*run) / RESULT).exists()]
     print(f"{len(pending)} of {len(runs)} runs to train in {folder}")
     on_cpu = torch_device(config.device).type == "cpu"
@@ -130,32 +138,38 @@ class Study:
             motivated_cost=cost["motivated"],
             seconds=round(time.perf_counter() - started, 3),
         )
-        unfinished = path / f"{RESULT}.tmp"
-        unfinished.write_text(json.dumps(asdict(result), indent=1) + "\n")
-        unfinished.replace(path / RESULT)
+        write_atomically(path / RESULT, json.dumps(asdict(result), indent=1) + "\n")
         return result
 
-    def begin(self) -> None:
-        """Make the folder and record the configuration there, or go on with the folder of the same configuration.
+    def lock(self) -> Lock:
+        """Make the folder, and keep other processes out of it.
 
         Raises:
-            ValueError: if the folder was begun with another configuration, has other contents, or cannot be made.
+            ValueError: if it cannot be made, or another process is at work there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return Lock(self.folder, "tune k")
+        except OSError as error:
+            raise ValueError(f"folder = {str(self.folder)!r}: it cannot be made: {error.strerror}") from error
+
+    def begin(self) -> None:
+        """Record the configuration in the folder, or go on with the folder of the same configuration.
+
+        Raises:
+            ValueError: if the folder was begun with another configuration, or has other contents.
         """
         record, where = self.folder / "tune-k.yaml", f"folder = {str(self.folder)!r}"
         fields: dict[str, Any] = {"folds": self.folds}
         for name, value in asdict(self.config).items():
             fields |= {f"{name}.{key}": entry for key, entry in value.items()} if name in SECTIONS else {name: value}
         del fields["motivation.k"], fields["run_dir"]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            begun = yaml.safe_load(record.read_text()) if record.exists() else None
-            if begun is None:  # also where it was interrupted before the first word
-                if any(path != record for path in self.folder.iterdir()):
-                    raise ValueError(f"{where}: it holds something else; name another folder, or remove this one")
-                record.write_text(yaml.safe_dump(fields, sort_keys=False))
-                return
-        except OSError as error:
-            raise ValueError(f"{where}: it cannot be made: {error.strerror}") from error
+        begun = yaml.safe_load(record.read_text()) if record.exists() else None
+        if begun is None:  # also where it was interrupted before the first word
+            if any(path.name not in (record.name, ".lock") for path in self.folder.iterdir()):
+                raise ValueError(f"{where}: it holds something else; name another folder, or remove this one")
+            write_atomically(record, yaml.safe_dump(fields, sort_keys=False))
+            return
         others = [f"{name} = {begun.get(name)!r} (now {v!r})" for name, v in fields.items() if begun.get(name) != v]
         if others:
             raise ValueError(f"{where}: it was begun with {', '.join(others)}; go back to that, or name another folder")

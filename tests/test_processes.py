@@ -231,6 +231,31 @@ def test_the_same_command_under_torchrun(tmp_path):
         count = float(theirs[name]) * 3.6
         assert count == pytest.approx(round(count)), "a share of 360 test images, each counted once"
         assert float(theirs[name]) == pytest.approx(float(ours[name]), abs=1.0)
+    # one of the processes gets a signal, all of them end after the same batch, and the run goes on to the same end
+    again, script = tmp_path / "again", tmp_path / "signalled.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os, signal, sys
+            from nestnet import cli, training
+
+            class Signalled(training.Trainer):
+                def mixed(self, images, labels):
+                    if self.processes.rank == 1 and self.steps_done == 6:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    return super().mixed(images, labels)
+
+            training.Trainer = Signalled
+            sys.exit(cli.main(sys.argv[1:]))
+        """)
+    )
+    done = torchrun(str(script), *arguments, "--run_dir", str(again))
+    said = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
+    assert said == [f"nestnet train: interrupted by SIGTERM at step 10 (epoch 1); `nestnet resume {again}` goes on from the "
+                    "last checkpoint"]  # fmt: skip
+    done = torchrun("-m", "nestnet", "resume", str(again))
+    assert done.returncode == 0, done.stderr
+    for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
+        assert (again / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 @pytest.mark.slow
@@ -257,8 +282,12 @@ def test_a_failed_process_ends_the_job(tmp_path):
     )
     assert done.returncode != 0
     ours = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
-    assert "nestnet train: process 1: error: image.jpg cannot be read" in ours
-    others = set(ours) - {"nestnet train: process 1: error: image.jpg cannot be read"}
+    said = (
+        "nestnet train: process 1: stopped: image.jpg cannot be read (at step 2 (epoch 1)); "
+        f"`nestnet resume {tmp_path / 'run'}` goes on from the last checkpoint"
+    )
+    assert said in ours
+    others = set(ours) - {said}
     assert others <= {"nestnet train: stopped: another process has failed, and says why"}
     assert "[rank0]: Traceback" not in done.stderr
 

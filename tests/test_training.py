@@ -5,6 +5,7 @@ import json
 import math
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 
 from nestnet import LossDecrease, Mode, Periodic, config, register_condition
 from nestnet.build import make_optimizer, make_schedule
+from nestnet.checkpoints import read, write
 from nestnet.cli import main
 from nestnet.data import load_data, mixed, seeded
 from nestnet.evaluation import top1
@@ -51,7 +53,7 @@ def test_the_run_directory(run_dir):
         "steps.csv",
         "metrics.csv",
         "cost.json",
-        "checkpoint.pt",
+        "checkpoints",
         "base.safetensors",
         "motivated.safetensors",
     }
@@ -112,13 +114,14 @@ def test_evaluate_export_and_plot(run_dir, capsys, tmp_path):
 
 
 def test_a_run_is_never_written_over(run_dir, capsys):
-    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    before = {path.name: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     assert main(["train", *QUICK, "--run_dir", str(run_dir)]) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"nestnet train: error: run_dir = {str(run_dir)!r}: it is not empty; name another folder, or remove this one\n"
+        f"nestnet train: error: run_dir = {str(run_dir)!r}: a run is there, and `nestnet resume {run_dir}` goes on with it; "
+        "name another folder\n"
     )
-    assert before == {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    assert before == {path.name: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
 def test_unnamed_runs_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
@@ -493,7 +496,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
-        (["fly"], "'fly' is no verb; there are train, cost, "),
+        (["fly"], "'fly' is no verb; there are train, resume, cost, "),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
@@ -507,20 +510,34 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, m
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "other", "absent"])
 def test_a_damaged_checkpoint_is_named(run_dir, tmp_path, damage, capsys):
-    path = tmp_path / "copy"
-    path.mkdir()
-    (path / "config.yaml").write_bytes((run_dir / "config.yaml").read_bytes())
-    content = (run_dir / "checkpoint.pt").read_bytes()
-    if damage == "cut":
-        (path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
-    elif damage == "pickle":
-        torch.save({"net": print}, path / "checkpoint.pt")
-    elif damage == "other":
-        torch.save({"net": {"x": torch.zeros(1)}}, path / "checkpoint.pt")
+    path = shutil.copytree(run_dir, tmp_path / "copy")
+    for file in (path / "checkpoints").iterdir():
+        if damage == "cut":
+            file.write_bytes(file.read_bytes()[:-100])
+        elif damage == "pickle":
+            torch.save({"net": print}, file)
+        elif damage == "other":
+            write(file, read(file) | {"net": {"x": torch.zeros(1)}})
+        elif damage == "absent":
+            file.unlink()
     assert main(["evaluate", str(path), "--mode", "base"]) == 2
     error = capsys.readouterr().err
-    assert "checkpoint.pt" in error
+    assert f"{path}" in error
+    assert "checkpoint" in error
     assert error.count("\n") == 1
+
+
+def test_the_best_checkpoint_of_a_mode(run_dir, capsys):
+    rows = read_table(run_dir / "metrics.csv")
+    for mode in Mode:
+        best = max(rows, key=lambda row: float(row[f"{mode}_top1"]))
+        found = read_run(run_dir, best=mode)
+        assert found.checkpoint["epochs_done"] == int(best["epoch"])
+        images = load_data(found.config.data, found.config.model)
+        accuracy = top1(found.net.eval(), eval_batches(images, found.config.data), [mode])[mode]
+        assert accuracy == pytest.approx(float(best[f"{mode}_top1"]))
+        assert main(["evaluate", str(run_dir), "--mode", mode, "--best"]) == 0
+        assert f"top-1 {accuracy:.2f} %" in capsys.readouterr().out
 
 
 def test_check(capsys):

@@ -1,0 +1,176 @@
+"""A run killed with SIGKILL at random and at chosen instants, resumed, and held against the run that was not.
+
+    python benchmarks/kills.py [--kills 25] [--seed 0] [--case resnet vit]
+
+Trains on the digits, with Mixup, a moving average of the weights, dropout, and two processes that read images. Each kill
+takes the whole process group away: at a random time; within the n-th write, sync or rename of files; just after a switch of
+the mode; or at an epoch's edge, between its row and its checkpoint. `nestnet resume` goes on, sometimes only to be killed
+once more. In the end weights, optimizer state and all else in the last checkpoint, `steps.csv`, `cost.json` and both exports
+must be those of the uninterrupted run byte for byte, and `metrics.csv` but for its timings.
+
+Prints a table, and writes benchmarks/results/kills-cpu.json. It takes about half an hour on two cores. Exits with 1 if any run
+differs.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import show, write
+
+from nestnet.checkpoints import Checkpoints
+from nestnet.checkpoints import write as write_state
+from nestnet.run_directory import read_table
+
+COMMON = "--epochs 3 --data.batch_size 128 --data.loader files --data.workers 2 --data.mixup 0.2 --ema_decay 0.9"
+CASES = {
+    "resnet": f"{COMMON} --motivation.k 1 --model.base resnet20 --model.motivated resnet32 "
+    "--model.drop_rate 0.1 --checkpoint_steps 4",
+    "vit": f"{COMMON} --motivation.k 1 --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 "
+    "--data.img_size 16 --optimizer.lr 0.01 --model.drop_path_rate 0.1 --checkpoint_steps 8",
+}
+TIMINGS = {"images_per_second", "data_wait", "seconds"}
+
+EVENTS = {"write": 30, "fsync": 30, "rename": 12, "switch": 8, "edge": 3}
+"""What a run can be killed at, besides a random time, and up to which occurrence."""
+
+
+def child(event: str, number: int, arguments: list[str]) -> None:
+    """Train or resume, and end with SIGKILL at the number-th occurrence of the event."""
+    from nestnet import cli, files
+    from nestnet.run_directory import RunDirectory
+
+    seen, last = 0, ""
+
+    def occurs() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.killpg(0, signal.SIGKILL)
+
+    def before(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*arguments: Any) -> Any:
+            if name == "write" and seen + 1 == number:  # half of it still gets to the disk
+                original(arguments[0], bytes(arguments[1][: len(arguments[1]) // 2]))
+            occurs()
+            return original(*arguments)
+
+        setattr(owner, name, wrapped)
+
+    if event == "switch":
+        add = RunDirectory.add_step
+
+        def add_step(self: RunDirectory, row: Any) -> None:
+            nonlocal last
+            add(self, row)
+            if last and row["mode"] != last:
+                occurs()
+            last = row["mode"]
+
+        RunDirectory.add_step = add_step  # type: ignore[method-assign]
+    elif event == "edge":
+        before(RunDirectory, "save_cost")
+    elif event in ("write", "fsync", "rename"):
+        before(files.os, "replace" if event == "rename" else event)
+    sys.exit(cli.main(arguments))
+
+
+def run(arguments: list[str], event: str = "", number: int = 0, after: float | None = None) -> bool:
+    """Train or resume in a process group of its own; whether it came to its end."""
+    command = [sys.executable, __file__, "--child", event or "none", str(number), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, env=environment) as process:
+        try:
+            code = process.wait(after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"{' '.join(arguments)}: exit code {code}")
+    return code == 0
+
+
+def content(path: Path, scratch: Path) -> dict[str, Any]:
+    """All that must be the same."""
+    last = Checkpoints(path / "checkpoints").newest()
+    assert last is not None
+    last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
+    del last["config"]["run_dir"]
+    write_state(scratch, last)
+    rows = [
+        {name: value for name, value in row.items() if name not in TIMINGS} for row in read_table(path / "metrics.csv")
+    ]
+    files = ("steps.csv", "cost.json", "base.safetensors", "motivated.safetensors")
+    return {"last checkpoint": scratch.read_bytes(), "metrics.csv": rows, **{n: (path / n).read_bytes() for n in files}}
+
+
+def killed(case: str, path: Path, seconds: float, draw: random.Random, event: str) -> dict[str, Any]:
+    """Kill a run, and go on with it; every third time it is killed once more meanwhile."""
+    train = ["train", *CASES[case].split(), "--run_dir", str(path)]
+    number, kills = draw.randint(1, EVENTS.get(event, 1)), 0
+    # importing torch takes some of the seconds: a kill then finds no folder, and the run is begun again
+    after = seconds * draw.uniform(0.3, 1) if event == "random" else None
+    begun = run(train, event, number, after)
+    kills += not begun
+    steps = len((path / "steps.csv").read_bytes().splitlines()) - 1 if (path / "steps.csv").exists() else 0
+    if not begun and draw.random() < 1 / 3 and (path / "config.yaml").exists():
+        kills += not run(["resume", str(path)], after=seconds * draw.uniform(0.3, 0.8))
+    run(["resume", str(path)] if (path / "config.yaml").exists() else train)
+    return {"case": case, "event": event, "number": number, "after": after, "kills": kills, "rows_at_first_kill": steps}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=25, help="runs that are killed, of all cases together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--output", type=Path, help="the result file")
+    options = parser.parse_args()
+    draw, results = random.Random(options.seed), []
+    with tempfile.TemporaryDirectory() as folder:
+        scratch, wanted, seconds = Path(folder) / "state", {}, {}
+        for case in options.case:
+            started, path = time.perf_counter(), Path(folder) / case
+            run(["train", *CASES[case].split(), "--run_dir", str(path)])
+            seconds[case], wanted[case] = time.perf_counter() - started, content(path, scratch)
+            print(f"{case}: {seconds[case]:.0f} s uninterrupted", flush=True)
+        events = [event for event in EVENTS for _ in range(2)]
+        events += ["random"] * max(options.kills - len(events), 0)
+        for index, event in enumerate(events[: options.kills]):
+            case = options.case[index % len(options.case)]
+            path = Path(folder) / f"{case}-{index}"
+            result = killed(case, path, seconds[case], draw, event)
+            found = content(path, scratch)
+            result["differs"] = [name for name in found if found[name] != wanted[case][name]]
+            results.append(result)
+            print(f"{index + 1}: {result}", flush=True)
+            subprocess.run(["rm", "-rf", str(path)], check=True)
+    rows = []
+    for case in options.case:
+        for event in (*EVENTS, "random"):
+            of = [result for result in results if (result["case"], result["event"]) == (case, event)]
+            if of:
+                same = sum(not result["differs"] for result in of)
+                rows.append(
+                    [case, event, str(len(of)), str(sum(result["kills"] for result in of)), f"{same} of {len(of)}"]
+                )
+    show("killed and resumed", ["run", "killed at", "runs", "kills", "identical"], rows)
+    print(write("kills", {"cases": CASES, "seconds": seconds, "results": results}, options.output, torch.device("cpu")))
+    if any(result["differs"] for result in results):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+    main()

@@ -1,0 +1,74 @@
+"""Going on with a run that was killed, interrupted, or stopped by a fault."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from nestnet import config as configuration
+from nestnet.config import Config
+from nestnet.data import ImageData
+from nestnet.motivation import Condition
+from nestnet.restore import check_config
+from nestnet.run_directory import Elsewhere, RunDirectory
+from nestnet.training import Trainer
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    changes: Sequence[str] = (),
+    *,
+    images: ImageData | None = None,
+    condition: Condition | None = None,
+) -> Path:
+    """Go on with a run in its folder, from its last whole checkpoint; returns the folder.
+
+    On a CPU the run ends with the very bits that it would have had without the interruption: the same weights, exports and
+    tables, but for the seconds in them. A finished run only gets its exports written once more.
+
+    Args:
+        changes: options as on the command line, such as `["--data.root", "elsewhere"]`, of fields that do not change what is
+            trained.
+        images: as the run's `Trainer` had them, where they were not those of the configuration.
+        condition: likewise.
+
+    Raises:
+        ValueError: if the folder is no run, another process trains in it, or its checkpoints are damaged or of another run;
+            nothing has changed then.
+        FloatingPointError, Stopped, Interrupted: as `Trainer.fit`.
+    """
+    path = Path(run_dir)
+    first = os.environ.get("RANK", "0") == "0"
+    with RunDirectory.existing(path) if first else Elsewhere() as run:
+        state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
+        config = _changed(path, changes)
+        begun = state is not None or any((path / "checkpoints").glob("step-*"))
+        trainer = Trainer(config, images=images, condition=condition, initial_weights=not begun)
+        state = trainer.processes.from_first(state)
+        if state is not None:
+            try:
+                trainer.load_state(state)
+            except ValueError as error:
+                where = run.checkpoints.last if isinstance(run, RunDirectory) else path
+                raise ValueError(f"{where}: {error}") from error
+            before, now = len(state["processes"]), trainer.processes.size
+            if before != now and first:
+                print(
+                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits",
+                    file=sys.stderr,
+                )
+        return trainer.fit(run)
+
+
+def _changed(path: Path, changes: Sequence[str]) -> Config:
+    """The run's configuration with the changes, all of which must be free.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    file = path / "config.yaml"
+    stored = replace(configuration.load(file), run_dir=str(path))
+    changed = configuration.parse(["--config", str(file), *changes], prog="nestnet resume")
+    check_config(asdict(stored), asdict(changed), f"the run in {path}")
+    return replace(changed, run_dir=str(path))
