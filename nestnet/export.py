@@ -1,16 +1,16 @@
 """Checkpoints that timm loads: one subnet's own tensors in a safetensors file, with what a user of it must know."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from nestnet.files import write_atomically
+from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
-from nestnet.version import __version__
+from nestnet.sealed import sealed, verified
 
 
 def export(
@@ -22,57 +22,39 @@ def export(
     input_size: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    crop_pct: float | None = None,
 ) -> None:
     """Write the subnet of `mode` so that `timm.create_model(architecture, num_classes=K, checkpoint_path=path)` loads it.
 
     The file has timm's keys and holds the subnet's own tensors only. Its metadata (all strings; lists as JSON) are
-    `architecture`, `mode`, `num_classes`, `class_names`, `input_size` (channels, height, width), `mean`, `std` and
-    `nestnet_version`. It is written beside `path` first and then renamed, so that `path` never holds half a file.
+    `architecture`, `mode`, `num_classes`, `class_names`, `input_size` (channels, height, width), `mean`, `std`, `crop_pct`,
+    `nestnet_version`, and `sha256`, by which damage to the file is noticed. It is written beside `path` first and then
+    renamed, so that `path` never holds half a file.
 
     Args:
         class_names: of the outputs, in order.
         input_size: of the images, `(channels, height, width)`; by default timm's for this architecture.
-        mean: by which each channel of an image with values from 0 to 1 is normalised; by default timm's.
+        mean: by which each channel of an image with values from 0 to 1 is normalised; by default timm's, or 0.5 where the
+            images are not of 3 channels.
         std: likewise.
+        crop_pct: the part of an image's shorter side that is kept, above 0, at most 1; by default images of up to 64 pixels
+            are used whole, and of larger ones what timm has for the motivated network is kept, as a run evaluates.
 
     Raises:
-        ValueError: if there are not as many names as classes.
+        ValueError: if there are not as many names as classes, or the sizes or the normalisation are not of this network.
+        OSError: if the file cannot be written.
     """
     mode = Mode(mode)
-    subnet, path = net.subnet(mode), Path(path)
-    names = list(class_names) if class_names is not None else []
-    if names and len(names) != net.num_classes:
-        raise ValueError(f"class_names has {len(names)} names for a network of num_classes = {net.num_classes}")
-    defaults = net.skeleton(mode).pretrained_cfg
-    size = input_size or (net.in_chans, *net.timm_options.of(mode).get("img_size", defaults["input_size"][1:]))
-    metadata = {
-        "format": "pt",
-        "architecture": subnet.architecture,
-        "mode": str(mode),
-        "num_classes": str(net.num_classes),
-        "class_names": json.dumps(names),
-        "input_size": json.dumps(list(size)),
-        "mean": json.dumps(list(mean if mean is not None else defaults["mean"])),
-        "std": json.dumps(list(std if std is not None else defaults["std"])),
-        "nestnet_version": __version__,
-    }
-    # safetensors refuses tensors that share memory or are not contiguous
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in subnet.state_dict().items()}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(_sorted(save(state, metadata)))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    metadata = Metadata.of(
+        net, mode, class_names=class_names, input_size=input_size, mean=mean, std=std, crop_pct=crop_pct
+    )
+    write(net, metadata, Path(path))
 
 
-def _sorted(file: bytes) -> bytes:
-    """The file with its header's entries in order: safetensors writes metadata in a random one, equal networks give equal
-    files here. The format: the header's length in 8 bytes, the header as JSON, padded to a multiple of 8, the tensors."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + file[8 + length :]
+def write(net: NestedModel, metadata: Metadata, path: Path) -> None:
+    """Write the subnet that the metadata is of. Equal networks give equal files."""
+    state = net.subnet(metadata.mode).state_dict()
+    write_atomically(path, sealed(state, {"format": "pt", **metadata.entries()}))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -86,3 +68,59 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def read_export(path: str | os.PathLike[str]) -> Metadata:
+    """What an exported file says of itself, if all of it is as it was written; no more than its header is kept in memory.
+
+    Its SHA-256 is compared, and its metadata and the names, shapes and kinds of its tensors are held against the
+    architecture that it names. The hash tells damage, and not who wrote the file; nothing in it is executed either way.
+
+    Raises:
+        ValueError: if it is absent, damaged, or no export of nestnet.
+
+    >>> read_export("absent.safetensors")
+    Traceback (most recent call last):
+        ...
+    ValueError: absent.safetensors: there is no such file
+    """
+    if (metadata := read_if_export(path)) is None:
+        raise ValueError(f"{path} is no export of nestnet: its metadata has neither nestnet_version nor sha256")
+    return metadata
+
+
+def read_if_export(path: str | os.PathLike[str]) -> Metadata | None:
+    """As `read_export`, but `None` for a sound safetensors file that nestnet did not write."""
+    path = Path(path)
+    entries = verified(path)
+    # either entry tells: damage to the name of one must not let the file pass for another's
+    if entries.keys().isdisjoint({"nestnet_version", "sha256"}):
+        return None
+    if "sha256" not in entries:
+        raise ValueError(f"{path} is damaged, or of an older nestnet: its metadata has no sha256; export it again")
+    metadata = Metadata.read(entries, path)
+    _check_tensors(path, metadata)
+    return metadata
+
+
+KINDS = dict.fromkeys(("F16", "BF16", "F32", "F64"), "floating-point") | {"I64": "counts"}
+"""safetensors' types of the tensors that networks have; timm converts one floating type into another as it loads."""
+
+
+def _check_tensors(path: Path, metadata: Metadata) -> None:
+    try:
+        own = metadata.skeleton().state_dict()
+    except (RuntimeError, AssertionError) as error:  # torch's and timm's, of sizes that no network can have
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: {metadata.architecture} of {metadata.timm_arguments} cannot be: {reason}") from error
+    wanted = {
+        key: (list(tensor.shape), "floating-point" if tensor.is_floating_point() else "counts")
+        for key, tensor in own.items()
+    }
+    with safe_open(path, framework="pt") as file:
+        parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+        found = {key: (part.get_shape(), KINDS.get(part.get_dtype(), part.get_dtype())) for key, part in parts.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        there, right = (f"{of[key][1]} {of[key][0]}" if key in of else "absent" for of in (found, wanted))
+        if there != right:
+            raise ValueError(f"{path} does not hold {metadata.architecture}: {key} is {there}, and must be {right}")

@@ -6,13 +6,15 @@ leaves out a head for other classes, which then keeps its new values.
 
 import os
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import load_state_dict
+from torch import Tensor
 
-from nestnet.export import read_metadata
+from nestnet.export import read_if_export
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 
@@ -52,41 +54,74 @@ def load_weights(net: NestedModel, mode: Mode | str, source: str | os.PathLike[s
             in_chans=net.in_chans,
             **options,
         )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:  # timm's, of shapes that it cannot fit
         raise ValueError(f"{source}: {name} cannot be started from it: {_first_line(error)}") from error
     (net if mode is Mode.MOTIVATED else net.subnet(mode)).load_state_dict(model.state_dict())
 
 
 def _overlay(net: NestedModel, mode: Mode, path: Path) -> dict[str, Any]:
     """What timm must know to take the weights of a file for its own."""
-    state, skeleton = _read(path), net.skeleton(mode)
-    name, config = net.architectures.of(mode), skeleton.pretrained_cfg
-    trained = read_metadata(path).get("architecture", name) if path.suffix == ".safetensors" else name
-    if trained != name:
+    name, skeleton = net.architectures.of(mode), net.skeleton(mode)
+    state, trained = _read(path)
+    config = skeleton.pretrained_cfg
+    if trained not in (None, name):
         raise ValueError(f"{path} holds {trained}, and the {mode} network is {name}: name a file of that network")
     head, stem = config["classifier"], config["first_conv"]
-    own = {key for key in skeleton.state_dict() if not key.startswith(f"{head}.")}
+    expected = skeleton.state_dict()
+    own = {key for key in expected if not key.startswith(f"{head}.")}
     found = {key for key in state if not key.startswith(f"{head}.")}
     if own != found:
         key = min(own ^ found)
         raise ValueError(
             f"{path} holds no weights of {name} by timm's names: {key!r} is {'absent' if key in own else 'not of it'}"
         )
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor) or (key in expected and tensor.ndim != expected[key].ndim):
+            raise ValueError(
+                f"{path} holds no weights of {name}: {key} is no tensor of as many dimensions as it must have"
+            )
     classes = state[f"{head}.weight"].shape[0] if f"{head}.weight" in state else 0
     channels = state[f"{stem}.weight"].shape[1]
     size = (channels, *config["input_size"][1:])
     return {"state_dict": state, "num_classes": classes, "input_size": size, "source": "", "custom_load": False}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The tensors of a file that is sound as far as it can tell, and the architecture that it names, if it does."""
     try:
+        if not path.exists():
+            raise ValueError("there is no such file")
+        metadata = read_if_export(path) if path.suffix == ".safetensors" else None
+        if path.suffix != ".safetensors":
+            _check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, of what no checkpoint has; the error says it
-            return load_state_dict(str(path), weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} cannot be read as weights: there is no such file") from error
+            state = load_state_dict(str(path), weights_only=True)
+        return state, metadata.architecture if metadata else None
     except Exception as error:  # what a damaged file makes of an unpickler can be any of them
-        raise ValueError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+        reason = _first_line(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """See that a torch file takes no more memory than it has bytes. torch itself unpacks what is compressed.
+
+    Raises:
+        ValueError: for a zip archive with compressed entries, which torch never writes, or with entries that claim more
+            than there is.
+        zipfile.BadZipFile: if it begins as an archive and is none.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # by which torch tells its archives from the bare pickles of before 1.6
+            return
+        size = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"its entry {entry.filename!r} is compressed, which torch never does")
+    if (claimed := sum(entry.file_size for entry in entries)) > size:
+        raise ValueError(f"its entries claim {claimed:,} bytes, and the file has {size:,}")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """Starting from trained weights, against the networks that they are of."""
 
+import io
 import pickle
 import re
+import zipfile
 
 import pytest
 import timm
@@ -71,6 +73,13 @@ class Evil:
         ("other", "x.safetensors", "holds resnet32, and the base network is resnet20: name a file of that network"),
         ("other", "x.pth", "holds no weights of resnet20 by timm's names: 'layer1.3.bn1.bias' is not of it"),
         ("part", "x.pth", "holds no weights of resnet20 by timm's names: 'bn1.bias' is absent"),
+        (
+            "scalar",
+            "x.pth",
+            "holds no weights of resnet20: fc.weight is no tensor of as many dimensions as it must have",
+        ),
+        ("number", "x.pth", "holds no weights of resnet20: fc.bias is no tensor of as many dimensions as it must have"),
+        ("list", "x.pth", "cannot be read as weights: "),
         ("shape", "x.pth", "resnet20 cannot be started from it: Error(s) in loading state_dict"),
     ],
 )
@@ -87,12 +96,42 @@ def test_wrong_files(content, name, message, tmp_path, capsys):
         state = dict(list(state.items())[:1]) if content == "part" else state
         if content == "shape":
             state["layer1.0.conv1.weight"] = torch.zeros(3, 3, 3, 3)
-        torch.save(state, path)
+        if content == "scalar":
+            state["fc.weight"] = torch.tensor(1.0)
+        if content == "number":
+            state["fc.bias"] = 3
+        torch.save([1, 2] if content == "list" else state, path)
     with pytest.raises(ValueError, match=re.escape(f"{path}") + ".*" + re.escape(message)) as raised:
         load_weights(net, "base", path)
     assert "\n" not in str(raised.value)
     assert "executed" not in capsys.readouterr().out
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("compressed", r"its entry '\w+/data\.pkl' is compressed, which torch never does"),
+        ("claims", r"its entries claim 4,\d\d\d,\d\d\d,\d\d\d bytes, and the file has "),
+        ("cut", "File is not a zip file"),
+    ],
+)
+def test_a_torch_archive_takes_no_more_memory_than_it_has_bytes(kind, message, tmp_path):
+    path, saved = tmp_path / "x.pth", io.BytesIO()
+    torch.save(make("resnet").standalone("base").state_dict(), saved)
+    if kind == "compressed":
+        with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+    elif kind == "claims":  # the size in the last entry of the central directory
+        file = bytearray(saved.getvalue())
+        place = file.rfind(b"PK\x01\x02") + 24
+        file[place : place + 4] = (0xFFFFFF00).to_bytes(4, "little")
+        path.write_bytes(file)
+    else:
+        path.write_bytes(saved.getvalue()[:-100])
+    with pytest.raises(ValueError, match=re.escape(f"{path} cannot be read as weights: ") + message):
+        load_weights(make("resnet"), "base", path)
 
 
 def test_networks_without_weights_of_timm_s_say_so():

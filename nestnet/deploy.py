@@ -1,0 +1,164 @@
+"""From a trained run to a file for a device: written, loaded again in the file's own runtime, held against the network, and
+only then given its name."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nestnet.build import torch_device
+from nestnet.data import ImageData, load_data
+from nestnet.evaluation import ready
+from nestnet.files import sync_folder, write_atomically
+from nestnet.formats import Classify, Usage, format_of
+from nestnet.metadata import Metadata
+from nestnet.mode import Mode
+from nestnet.model_card import Export, is_card, model_card
+from nestnet.run_directory import Run
+
+BATCHES = (1, 8, 16)
+"""Images in each batch that a file is checked on: it is to take any number."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit, and at least absolute."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a file's logits compare with the network's.
+
+    Attributes:
+        runtime: that loaded the file.
+        images: "test images" of the run, or what stood in for them, and why.
+        difference: the largest of all logits.
+        scale: the largest logit's magnitude.
+    """
+
+    runtime: str
+    images: str
+    difference: float
+    scale: float
+
+    @property
+    def fine(self) -> bool:
+        return self.difference <= TOLERANCE * max(self.scale, 1.0)  # NaN is not
+
+    def __str__(self) -> str:
+        *few, last = BATCHES
+        return (
+            f"{self.runtime} on {sum(BATCHES)} {self.images}, in batches of {', '.join(map(str, few))} and {last}: the largest "
+            f"difference of a logit is {self.difference:.2g}, and the largest logit {self.scale:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What came of it: the file, its model card, and how it is used."""
+
+    path: Path
+    card: Path
+    check: Check
+    usage: Usage
+
+
+def deploy(
+    run: Run, mode: Mode, path: Path, *, format_name: str | None = None, recalibrate: int | None = None
+) -> Deployed:
+    """Write the subnet of `mode` of a run, and a model card beside it.
+
+    Args:
+        path: of the file; the card has the same name with the ending `.md`.
+        format_name: one of `FORMATS`; by default by the ending of `path`.
+        recalibrate: training batches on which the BatchNorm statistics are computed anew; by default as many as the run did.
+
+    Raises:
+        ValueError: if the format's packages are absent, the file cannot take its place, or does not compute what the network
+            computes; no file is left then.
+    """
+    kind = format_of(path, format_name)
+    kind.check_packages()
+    card = path.with_suffix(".md")
+    _check_place(path, card)
+    batches = run.config.recalibration_batches if recalibrate is None else recalibrate
+    images, absent = _images(run, needed=batches > 0)
+    net = run.net if images is None else ready(run, mode, images, torch_device("auto"), batches)
+    net = net.cpu().eval()
+    data = run.config.data
+    metadata = Metadata.of(
+        net,
+        mode,
+        class_names=run.checkpoint["class_names"],
+        input_size=run.checkpoint["input_size"],
+        mean=data.mean,
+        std=data.std,
+        crop_pct=data.crop_pct,
+    )
+    # everything is made in a folder of its own beside its place, which leaves nothing behind
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        kind.write(net, metadata, unfinished)
+        samples, what = _samples(images, absent, metadata)
+        check = Check(kind.runtime, what, *compare(kind.load(unfinished, metadata), net.subnet(mode), samples))
+        if not check.fine:
+            raise ValueError(f"--output {path}: it was not written, its logits are not those of the network: {check}")
+        size, usage = unfinished.stat().st_size, kind.usage(path.name, metadata)
+        export = Export(run, metadata, path.name, size, kind, usage, images, batches, str(check))
+        write_atomically(Path(folder) / card.name, model_card(export))
+        os.replace(Path(folder) / card.name, card)
+        os.replace(unfinished, path)
+        sync_folder(path.parent)
+    return Deployed(path, card, check, kind.usage(str(path), metadata))
+
+
+@torch.inference_mode()
+def compare(classify: Classify, network: nn.Module, batches: Sequence[Tensor]) -> tuple[float, float]:
+    """The largest difference between the logits of a loaded file and of the network, and the largest magnitude of these."""
+    pairs = [(classify(images), network(images)) for images in batches]
+    differences = torch.cat([(found - expected).abs().flatten() for found, expected in pairs])
+    return differences.max().item(), max(expected.abs().max().item() for _, expected in pairs)
+
+
+def _check_place(path: Path, card: Path) -> None:
+    """See that nothing is in the way, before any work is done."""
+    if path.is_dir():
+        raise ValueError(f"--output {path}: it is a folder; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--output {path}: there is no folder {path.parent}; make it first")
+    if path == card:
+        raise ValueError(f"--output {path}: the model card takes this name; name a file with another ending")
+    if card.exists() and not is_card(card):
+        raise ValueError(
+            f"--output {path}: {card} is there and no model card of nestnet's; move it, or name another file"
+        )
+
+
+def _images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:
+    """The run's images, or why there are none."""
+    data = run.config.data if needed else replace(run.config.data, download=False)  # a check is worth no download
+    try:
+        return load_data(data, run.config.model), ""
+    except (ValueError, OSError) as error:
+        if needed:
+            raise
+        return None, str(error).splitlines()[0]
+
+
+def _samples(images: ImageData | None, absent: str, metadata: Metadata) -> tuple[list[Tensor], str]:
+    """Batches `[B, C, H, W]` of test images from all over the set, and what they are.
+
+    Where they cannot be read, random pixels, normalised, stand in for them.
+    """
+    number = sum(BATCHES)
+    if images is not None:
+        try:
+            chosen = [images.test[index * len(images.test) // number][0] for index in range(number)]
+            return list(torch.stack(chosen).split(BATCHES)), "test images"
+        except (ValueError, OSError) as error:
+            absent = str(error).splitlines()[0]
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (metadata.mean, metadata.std))
+    pixels = torch.rand(number, *metadata.input_size, generator=torch.Generator().manual_seed(0))
+    return list(((pixels - mean) / std).split(BATCHES)), f"random images (those of the run cannot be read: {absent})"

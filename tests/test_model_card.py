@@ -1,0 +1,127 @@
+"""The model card, against the run and the file that it is of."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+import nestnet
+from nestnet import Mode
+from nestnet.cli import main
+from nestnet.config import parse
+from nestnet.cost import network_cost
+from nestnet.model_card import is_card
+from nestnet.run_directory import read_run, read_table
+from nestnet.training import Trainer
+
+CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("a place of my own") / "digits"
+    settings = ["--config", CONFIG, "--epochs", "1", "--data.batch_size", "256", "--seed", "7", "--run_dir", str(path)]
+    Trainer(parse(settings)).fit()
+    return path
+
+
+def written(run_dir, file, *options, mode="base"):
+    assert main(["export", str(run_dir), "--mode", mode, "--output", str(file), *options]) == 0
+    return file.with_suffix(".md").read_text()
+
+
+def table(card):
+    return dict(re.findall(r"^\| (\w[^|]*) \| (.*) \|$", card, re.MULTILINE))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_it_says(mode, run_dir, tmp_path):
+    card = written(run_dir, tmp_path / "net.safetensors", mode=mode)
+    run, name = read_run(run_dir), {"base": "resnet20", "motivated": "resnet32"}[mode]
+    cost, last = json.loads((run_dir / "cost.json").read_text()), read_table(run_dir / "metrics.csv")[-1]
+    assert f"# {name}, trained as the {mode} network of resnet20 in resnet32\n" in card
+    assert (
+        f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the 360 test images, measured by the run after epoch 1 of 1"
+        in card
+    )
+    found, expected = table(card), network_cost(name, img_size=8, num_classes=10, in_chans=1)
+    assert found["images"] == "1,437 for training, 360 for testing"
+    assert found["classes"] == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert found["input"] == "1 x 8 x 8 (channels, height, width), grey"
+    assert found["normalisation"].startswith(f"values from 0 to 1, minus {run.config.data.mean[0]:.4g}, divided by")
+    assert found["parameters"] == f"{expected.parameters:,}"
+    assert found["multiply-accumulates"] == f"{expected.macs / 1e6:.2f} M for an image"
+    assert f", {cost['actual'] / cost[mode]:.2f} times those of {name} trained alone" in found["training"]
+    assert (found["epochs"], found["seed"]) == ("1 of 1", "7")
+    assert found["exported by"] == f"nestnet {nestnet.__version__}, torch {torch.__version__}, timm {timm.__version__}"
+
+
+def test_it_is_a_card_as_hugging_face_reads_them(run_dir, tmp_path):
+    card = written(run_dir, tmp_path / "net.safetensors")
+    head = ModelCard(card).data.to_dict()
+    assert head["library_name"] == "timm"
+    assert head["tags"] == ["image-classification", "timm", "nestnet"]
+    assert "license" not in head
+    assert is_card(tmp_path / "net.md")
+    assert not is_card(tmp_path / "net.safetensors")
+    assert not is_card(tmp_path / "absent.md")
+
+
+def test_it_holds_the_configuration_and_no_place_of_this_machine(run_dir, tmp_path):
+    card = written(run_dir, tmp_path / "net.safetensors")
+    found = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])
+    assert found["seed"] == 7
+    assert found["motivation"]["k"] == 2
+    assert "root" not in found["data"]
+    assert str(run_dir.parent) not in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("net.safetensors", []),
+        ("net.bin", ["--format", "safetensors"]),
+        ("net.pt2", []),
+        pytest.param("net.onnx", [], marks=pytest.mark.slow),
+    ],
+)
+def test_its_python_runs_and_gives_the_network_s_logits(file, options, run_dir, tmp_path, monkeypatch):
+    card = written(run_dir, tmp_path / file, *options, mode="motivated")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    code = re.sub(r"^images = torch.zeros\(1, (1, 8, 8)\)", r"images = torch.ones(3, \1)", code, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    expected = read_run(run_dir).net.eval()(torch.ones(3, 1, 8, 8), "motivated")
+    torch.testing.assert_close(torch.as_tensor(names["logits"]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_that_the_run_did_not_measure(run_dir, tmp_path):
+    card = written(run_dir, tmp_path / "net.safetensors", "--recalibrate", "2")
+    assert (
+        "after epoch 1 of 1, with running BatchNorm statistics. This file has BatchNorm statistics computed anew"
+        in card
+    )
+    assert "anew on 2 training batches, with which it was not measured: `nestnet evaluate RUN_DIR --mode base" in card
+
+
+def test_a_run_without_figures_says_so(run_dir, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text(lines[0])
+    (run / "cost.json").unlink()
+    card = written(run, tmp_path / "net.safetensors")
+    assert "Not measured: the run had not finished its first epoch." in card
+    assert "trained alone" not in card
+
+
+def test_a_card_is_written_anew(run_dir, tmp_path):
+    first = written(run_dir, tmp_path / "net.safetensors")
+    assert written(run_dir, tmp_path / "net.safetensors") == first
