@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint format
+.PHONY: demo test lint format docs package
 
 demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, evaluate and export both, draw a figure
 	$(BIN)/nestnet train --config configs/digits_resnet20_32.yaml --run_dir $(RUN)
@@ -25,6 +25,16 @@ lint: .venv/installed  ## style, format and types
 format: .venv/installed  ## what `lint` can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+REFERENCE := nestnet !nestnet.export nestnet.config nestnet.cost nestnet.reference nestnet.processes nestnet.layers \
+	nestnet.blocks nestnet.mode nestnet.models.registry
+
+docs: .venv/installed  ## the reference of the API from its docstrings, build/docs/index.html; the guide is docs/README.md
+	PYTHONWARNINGS="ignore:Cannot determine where" $(BIN)/pdoc --docformat google --template-directory docs/reference \
+		--output-directory build/docs $(REFERENCE)
+
+package: .venv/installed  ## dist/: a source distribution, and from it a wheel
+	$(BIN)/python -m build
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

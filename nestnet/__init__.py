@@ -1,4 +1,12 @@
-"""Train one nested image classifier, deploy two."""
+"""Train one nested image classifier, deploy two.
+
+`create_model` nests a base network in a motivated one, `LossDecrease` and the other conditions name the mode of each batch,
+`TrainStep` trains one, `export` writes either network as a file that timm loads.
+
+Besides this module: `nestnet.config` has every field of a run, `nestnet.cost` counts what networks and runs cost,
+`nestnet.reference` checks a nested network against two models that copy, `nestnet.processes` joins several processes. A family
+of your own is made of `nestnet.layers`, `nestnet.blocks` and `nestnet.mode`, and `nestnet.models.registry` makes it known.
+"""
 
 from nestnet.export import export
 from nestnet.mode import Mode

@@ -4,7 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 import torch
 
 from nestnet.cli import VERBS, main
@@ -36,17 +35,9 @@ def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
     assert condition.mode == "base"
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
-def test_the_pages_code_works_as_printed(page):
-    codes = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert codes
-    for code in codes:
-        exec(compile(code, page.name, "exec"), {})
-
-
 def test_its_commands_are_the_program_s(monkeypatch, capsys):
     commands = [shlex.split(line) for line in re.findall(r"^    nestnet (.*)$", README, re.MULTILINE)]
-    assert {command[0] for command in commands} == set(VERBS)
+    assert {command[0] for command in commands} <= set(VERBS)  # all are in one page or another: see test_docs.py
     for path in re.findall(r"(?:configs|docs|benchmarks)/[\w./-]*\w", README):
         assert (ROOT / path).exists(), path
     monkeypatch.chdir(ROOT)

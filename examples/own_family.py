@@ -1,0 +1,34 @@
+"""Nest, check and train the family in plain_net.py: it is known to nestnet and timm once that file is imported."""
+
+import plain_net
+import timm
+import torch
+
+import nestnet
+from nestnet.config import parse
+from nestnet.reference import check_against_reference
+from nestnet.training import Trainer
+
+print("inside plain32 fit", ", ".join(nestnet.list_models("plain32")))
+net = nestnet.create_model("plain8", "plain32", num_classes=10)
+print(net)
+
+# Rightly nested? Training must give what two timm models give that copy their weights at each change of mode.
+batches = [(torch.randn(16, 3, 32, 32), torch.randint(10, (16,))) for _ in range(12)]
+modes = ["base", "base", "motivated"] * 4
+found = check_against_reference(
+    net, lambda module: torch.optim.AdamW(module.parameters(), lr=0.01), batches, map(nestnet.Mode, modes)
+)
+print(f"largest differences from the copy-based reference after {found.switches} switches: {found.differences}")
+
+# A run on the digits, as `nestnet train` makes it
+settings = [
+    "--model.base=plain8",
+    "--model.motivated=plain32",
+    "--data.augment=none",
+    "--optimizer.lr=1",
+    "--epochs=20",
+]
+run_dir = Trainer(parse(settings)).fit()
+model = timm.create_model("plain8", num_classes=10, in_chans=1, checkpoint_path=str(run_dir / "base.safetensors"))
+assert isinstance(model, plain_net.PlainNet)

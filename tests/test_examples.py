@@ -1,0 +1,74 @@
+"""Each example runs as it is."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from registries import forgotten
+
+from nestnet import Mode
+from nestnet.models.registry import create_model
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs an example as a program, in a new folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    with forgotten():
+        yield run
+
+
+@pytest.mark.slow
+def test_own_loop_learns_and_can_go_on(run):
+    variables = run("own_loop")
+    assert all(value > 15 for value in variables["top1"].values()), "a tenth of the digits is chance"
+    assert {"base", "motivated"} == set(variables["modes"])
+    saved = torch.load("loop.pt", weights_only=True)
+    again = create_model("resnet20", "resnet32", num_classes=10, in_chans=1)
+    again.load_state_dict(saved["net"])
+    images = variables["test_images"]
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(images, "base"), variables["net"](images, "base"))
+    optimizer = torch.optim.AdamW(variables["optimizer"].param_groups)
+    optimizer.load_state_dict(saved["optimizer"])
+
+
+def test_own_condition_keeps_to_its_budget(run, capsys):
+    run("own_condition")
+    assert re.search("[123] of 11 batches were motivated", capsys.readouterr().out)
+
+
+def test_own_condition_is_the_command_line_too(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("own_condition", "train", "--motivation.name=budget", "--motivation.options={share: 2}")
+    assert "share = 2: it must be from 0 to 1" in capsys.readouterr().err
+
+
+def test_own_family_is_the_reference_to_the_bit(run, capsys):
+    variables = run("own_family")
+    assert "inside plain32 fit plain8, plain16, plain32" in capsys.readouterr().out
+    assert variables["found"].identical
+    assert variables["found"].switches == 8
+    net, images = variables["net"].eval(), torch.randn(2, 3, 32, 32)
+    for mode, name in zip(Mode, ("plain8", "plain32"), strict=True):
+        alone = timm.create_model(name, num_classes=10)
+        assert list(net.subnet(mode).state_dict()) == list(alone.state_dict())
+        alone.load_state_dict(net.subnet(mode).state_dict())
+        assert torch.equal(alone.eval()(images), net(images, mode))
+
+
+def test_deployed_networks_are_timm_s(run, capsys):
+    assert run("deploy")["difference"] == 0
+    assert capsys.readouterr().out.count("largest difference of a logit 0.0") == 2

@@ -1,0 +1,98 @@
+"""The package as a user gets it: built, installed into a folder of its own, and at work where the repository is not."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import nestnet
+
+ROOT = Path(__file__).parent.parent
+NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with the source distribution, and the wheel that is made of it."""
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(ROOT, folder / "source", ignore=NOT_SOURCE)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    return built / f"nestnet-{nestnet.__version__}-py3-none-any.whl"
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+    about = f"nestnet-{nestnet.__version__}.dist-info"
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "nestnet").rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith(about)} == {
+        name for name in package if "__pycache__" not in name
+    }
+    assert {
+        "nestnet/py.typed",
+        "nestnet/models/vit.py",
+        f"{about}/licenses/LICENSE",
+        f"{about}/entry_points.txt",
+    } <= names
+
+
+def test_what_an_index_shows_needs_no_repository(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        about = email.message_from_bytes(file.read(f"nestnet-{nestnet.__version__}.dist-info/METADATA"))
+    assert about["Name"] == "nestnet"
+    assert about["Version"] == nestnet.__version__
+    assert about["License-Expression"] == "Apache-2.0"
+    text = about.get_payload()
+    assert text.startswith("# nestnet")
+    assert text.count("](") == text.count("](https://"), "a link into the repository leads nowhere"
+
+
+def test_the_source_distribution_has_all_that_make_needs(built):
+    with tarfile.open(built / f"nestnet-{nestnet.__version__}.tar.gz") as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    wanted = {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/weight.svg"}
+    for folder in ("benchmarks", "configs", "docs", "examples", "tests"):
+        wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.[pym]*") if path.is_file()}
+    assert {name for name in wanted if "__pycache__" not in name} <= names
+
+
+def test_the_installed_wheel_trains(wheel, tmp_path):
+    site, work = tmp_path / "site", tmp_path / "work"
+    work.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel]
+    subprocess.run(install, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    # python runs this file as it starts: the repository, where an editable installation points, is not importable any more
+    (site / "sitecustomize.py").write_text(
+        f"import sys\nsys.path = [path for path in sys.path if path != {str(ROOT)!r}]\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+    )
+
+    def run(*command: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    where = "import importlib.util; print(importlib.util.find_spec('nestnet').origin)"
+    assert run(sys.executable, "-c", where).startswith(str(site))
+    assert run(sys.executable, "-m", "nestnet", "--version") == f"nestnet {nestnet.__version__}\n"
+    options = ["--epochs=1", "--run_dir=run", "--data.batch_size=256"]
+    assert "exported run/base.safetensors" in run(str(site / "bin" / "nestnet"), "train", *options)
+    assert {"config.yaml", "base.safetensors", "motivated.safetensors"} <= {
+        path.name for path in (work / "run").iterdir()
+    }
