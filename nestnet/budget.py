@@ -59,28 +59,43 @@ def budget(config: Config) -> str:
             f"{config.data.name}: {to.images:,} training images, {size} x {size} pixels, {classes} classes; "
             f"{config.epochs} epochs of {batches} batches of {batch}",
             "",
-            *_networks(names, costs, batch),
+            *in_columns(_networks(names, costs, batch)),
             "",
-            *_run(config, names, PerMode(*(cost.macs for cost in costs)), batches),
+            *expected_of_run(config, PerMode(*(cost.macs for cost in costs)), batches),
         ]
     )
 
 
-def _networks(names: PerMode[str], costs: list[Cost], batch: int) -> list[str]:
-    """A line a figure, both networks beside each other."""
-    rows = [
+def _networks(names: PerMode[str], costs: list[Cost], batch: int) -> list[tuple[str, ...]]:
+    """A row a figure, both networks beside each other."""
+    return [
         ("", "base", "motivated"),
         ("network", names.base, names.motivated),
         ("parameters", *(f"{cost.parameters:,}" for cost in costs)),
         ("MACs, forward pass of an image", *(f"{cost.macs:,}" for cost in costs)),
         ("activations of a batch, MiB", *(f"{cost.activation_bytes * batch / 2**20:,.1f}" for cost in costs)),
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [f"{name:<{widths[0]}}  {ours:>{widths[1]}}  {theirs:>{widths[2]}}" for name, ours, theirs in rows]
 
 
-def _run(config: Config, names: PerMode[str], macs: PerMode[int], batches: int) -> list[str]:
-    """The motivated batches to expect, and what the run costs with them."""
+def in_columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows of equally many texts as lines: names to the left, figures to the right."""
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [f"{name:<{first}}", *(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))]
+        ).rstrip()
+        for name, *texts in rows
+    ]
+
+
+def expected_of_run(config: Config, macs: PerMode[int], batches: int) -> list[str]:
+    """The motivated batches to expect, and what the run costs with them, a line each.
+
+    Args:
+        macs: of a forward pass of one image.
+        batches: of an epoch.
+    """
+    names = PerMode(config.model.base, config.model.motivated)
     condition, joint = motivation(config, batches), config.motivation.name == JOINT
     average = expected_cost(macs, condition, joint=joint)
     if average is None:

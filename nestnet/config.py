@@ -4,24 +4,27 @@ The only file that calls jsonargparse. Every field says its unit, its range and 
 """
 
 import dataclasses
-import difflib
-import itertools
+import functools
 import json
-import math
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
 import yaml
-from timm.optim import list_optimizers
 
-from nestnet.motivation import CONDITIONS, JOINT
+from nestnet.config_files import contents, nearest
+from nestnet.files import write_atomically
 
 Pair = float | list[float]
+Corrupt = Literal["stop", "skip"]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
 DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
+
+IMG_SIZES: dict[str, int] = {"digits": 8, "cifar10": 32, "cifar100": 32}
+"""Pixels a side of training images where `data.img_size` names no other; 224 of all other data."""
 
 
 @dataclass
@@ -37,7 +40,8 @@ class ModelConfig:
     in_chans: int | None = None
     """Channels of the images, 1 or 3; null: those of the data."""
     batch_norm: Literal["private", "shared"] | None = None
-    """Whether each mode keeps its own running statistics or both share one set (the paper's way)."""
+    """Whether each mode keeps its own running statistics or both share one set (the paper's way). A ViT has none, and
+    trains the same with either."""
     depth_map: Literal["last", "first"] | None = None
     """Which motivated block holds a stage's last base block: the last, or the first free one."""
     qkv_map: Literal["heads", "prefix"] | None = None
@@ -70,8 +74,13 @@ class DataConfig:
     `oxford_pets`: as torchvision stores them below `root`. `imagenet`: `train/` and `val/` with a folder for each WordNet
     id. `folder`: images of your own."""
     root: str | None = None
-    """Where the images lie. folder: it holds `train/` and `test/` or `val/`, each with a folder of images a class. null:
-    `data`, but a folder must be named."""
+    """Where the images lie. folder: it holds `train/` and `test/` or `val/` (`test/` if it has both), each with a folder of
+    images a class, or just a folder of images a class: a fifth of each is then held out for testing, the same for
+    every seed. null: `data`, but a folder must be named."""
+    corrupt: Corrupt = "stop"
+    """What an image file that cannot be read does. `stop`: it ends the run. `skip`: in training the next readable image is
+    taken in its place; of the test images it is left out, for which they are all read once at the start. Each such file
+    is named on standard error."""
     download: bool = False
     """Whether torchvision may download what is not there (CIFAR, Flowers, Pets)."""
     img_size: int | None = None
@@ -102,15 +111,15 @@ class DataConfig:
     cutmix: float = 0.0
     """Alpha of CutMix (timm's): 0 for none; usual is 1. With both, each batch gets one of them."""
     mixup_prob: float = 1.0
-    """The probability that a batch is mixed, from 0 to 1."""
+    """The probability that a batch is mixed, from 0 to 1. For Mixup and CutMix."""
     repeats: int = 1
     """Repeated augmentation: how often an epoch has each of its images, differently augmented, at least 1. The epoch stays
     as long; it has fewer different images."""
     mean: list[float] | None = None
-    """Of each channel of images with values from 0 to 1, by which they are normalised; null: those of the data set
-    (digits, CIFAR), else timm's of the motivated network."""
+    """Of each channel of images with values from 0 to 1, by which they are normalised, itself from 0 to 1; null: those of the
+    data set (digits, CIFAR), else timm's of the motivated network."""
     std: list[float] | None = None
-    """Likewise."""
+    """Likewise, above 0."""
     loader: Literal["auto", "resident", "files"] = "auto"
     """`resident`: all images are kept on the device as bytes and augmented there, a whole batch at a time; for images of up
     to 64 pixels and the augmentations of `augment` and `cutout`. `files`: each image is read and augmented by itself.
@@ -148,7 +157,7 @@ class OptimizerConfig:
     """Further arguments of the optimizer, such as `{betas: [0.9, 0.99]}`."""
     step_count: Literal["own", "literal"] = "own"
     """Adam and its kin: whether the differential part of a weight counts its own steps, or takes over the base's count as
-    the paper's copying does."""
+    the paper's copying does. No effect on optimizers that do not count, such as SGD."""
     clip_grad: float | None = None
     """Largest norm of all gradients together, above 0; null: no clipping."""
 
@@ -162,19 +171,19 @@ class ScheduleConfig:
     interval: Literal["step", "epoch"] = "step"
     """Whether the learning rate changes after each batch or after each epoch."""
     warmup_epochs: int = 0
-    """Epochs of linear warm-up, at least 0, part of `epochs`."""
+    """Epochs of linear warm-up, from 0 to below `epochs`, of which they are a part. Not with `none`."""
     warmup_lr: float = 1e-5
-    """Learning rate at the start of warm-up."""
+    """Learning rate at the start of warm-up, from 0 to `optimizer.lr`. No effect without warm-up."""
     warmup_prefix: bool = False
-    """Whether the schedule starts when warm-up ends; else warm-up covers its first epochs."""
+    """Whether the schedule starts when warm-up ends; else warm-up covers its first epochs. No effect without warm-up."""
     min_lr: float = 0.0
-    """Learning rate at the end (cosine, tanh, poly)."""
-    decay_epochs: float = 30
-    """step: epochs between decays."""
+    """cosine, tanh, poly: learning rate at the end, from 0 to `optimizer.lr`."""
+    decay_epochs: float = 30.0
+    """step: epochs between decays, above 0."""
     decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
-    """multistep: the epochs of decays."""
+    """multistep: the epochs of decays, rising, from 1 to below `epochs`."""
     decay_rate: float = 0.1
-    """step, multistep: what a decay multiplies the learning rate by; poly: the power."""
+    """step, multistep: what a decay multiplies the learning rate by, above 0; poly: the power, above 0."""
 
 
 @dataclass
@@ -189,7 +198,8 @@ class MotivationConfig:
     period-th batch. `always`, `never`: classical training of the motivated or the base network. `joint`: both
     networks at every batch. Others: `nestnet.register_condition`."""
     k: int = 2
-    """At least 1. With falling losses about one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3."""
+    """From 1 to 20. With falling losses about one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3. No effect on
+    conditions that count nothing, so that one configuration can be trained with each."""
     decay: float | None = None
     """ema_decrease: the average's share of itself at each batch, from 0 to below 1; null: 0.9."""
     min_drop: float | None = None
@@ -240,7 +250,7 @@ class Config:
     """On CUDA: whether the whole step of each mode is captured after its first three and then replayed, without the
     host's work. It pays where a step takes few milliseconds."""
     sync_batch_norm: bool = False
-    """With several processes: whether BatchNorm sees the images of all of them, as one process would."""
+    """With several processes: whether BatchNorm sees the images of all of them, as one process would. No effect on one."""
     recalibration_batches: int = 0
     """Training batches on which the BatchNorm statistics of each network are computed anew before each evaluation and for
     the exports; 0: the running statistics are used."""
@@ -264,25 +274,53 @@ SECTIONS: dict[str, Any] = {"model": ModelConfig, "data": DataConfig, "loss": Lo
 SECTIONS |= {"schedule": ScheduleConfig, "motivation": MotivationConfig}
 
 
-def parse(arguments: list[str], *, prog: str = "nestnet train") -> Config:
+def parse(
+    arguments: list[str],
+    *,
+    prog: str = "nestnet train",
+    others: Iterable[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> Config:
     """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
 
     A file may start from others: `include: FILE`, or a list of them, taken from its own folder; its own fields go over theirs.
+    Without a file, `--data.root FOLDER` is enough for a folder of images: all else is chosen by them
+    (`nestnet.own_data`), and the arguments go over it.
+
+    Args:
+        others: names of options that the verb has besides, so that a misspelt one can be told from them.
+        tell: gets a line or two about what was chosen for a folder of images.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type or out of range, or an absent file: one line that names
-            the field, its value, the rule and the remedy.
+        ValueError: for an unknown key, a value of the wrong type or out of range, values that do not go together, or an absent
+            file: one line that names the field, its value, the rule and the remedy.
     """
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' docstrings are the help
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="Train a nested network.")
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
-    parser.add_class_arguments(Config)
+    from nestnet.rules import checked  # they know the networks, which take a second to import
+
+    parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
-        namespace = parser.parse_args(_expanded(arguments))
+        given = parser.parse_args(arguments, defaults=False).as_dict()
+        seen = _own_data(given)
+        if seen is not None:
+            arguments = [f"--config={json.dumps(seen.recipe(given))}", *arguments]
+        namespace = parser.parse_args(arguments)
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
     namespace.pop("config", None)
-    return checked(Config(**vars(parser.instantiate(namespace))))
+    config = checked(Config(**vars(parser.instantiate(namespace))))
+    if seen is not None and tell is not None:
+        tell(seen.told(config))
+    return config
+
+
+def _own_data(given: dict[str, Any]) -> Any:
+    """A look at a folder of images that is given without a file, and without another name of the data."""
+    data = given.get("data", {})
+    if "config" in given or data.get("root") is None or data.get("name", "folder") != "folder":
+        return None
+    from nestnet.own_data import look  # it takes torchvision
+
+    return look(data["root"])
 
 
 def load(path: Path) -> Config:
@@ -292,93 +330,32 @@ def load(path: Path) -> Config:
 
 def dump(config: Config, path: Path) -> None:
     """Write all fields as YAML, so that `load` gives the same configuration."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
-def checked(config: Config) -> Config:
-    """The configuration, if every value is in range.
-
-    Raises:
-        ValueError: naming the first field that is not, its value, and the rule.
-    """
-    c, d, o, s, m = config, config.data, config.optimizer, config.schedule, config.motivation
-    # timm's optimizers but for those that need packages of their own
-    optimizers = [str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])]
-    near = difflib.get_close_matches(o.name, optimizers, n=3) or ["momentum", "adamw", "rmsprop", "lamb"]
-    conditions = [*CONDITIONS, JOINT]
-    condition = difflib.get_close_matches(m.name, conditions, n=1)[:1] or conditions
-    mixed, size = d.mixup > 0 or d.cutmix > 0, d.batch_size
-    rules: list[tuple[str, Any, bool, str]] = [
-        ("epochs", c.epochs, c.epochs >= 1, "at least 1"),
-        ("seed", c.seed, 0 <= c.seed < 2**32, "from 0 to 4294967295"),
-        ("accumulate", c.accumulate, c.accumulate >= 1, "at least 1"),
-        ("accumulate", c.accumulate, size % max(c.accumulate, 1) == 0, f"a divisor of data.batch_size = {size}"),
-        ("ema_decay", c.ema_decay, c.ema_decay is None or 0 <= c.ema_decay < 1, "from 0 to below 1, or null for none"),
-        ("recalibration_batches", c.recalibration_batches, c.recalibration_batches >= 0, "at least 0"),
-        ("snapshot_steps", c.snapshot_steps, c.snapshot_steps >= 0, "at least 0"),
-        ("checkpoint_steps", c.checkpoint_steps, c.checkpoint_steps >= 0, "at least 0"),
-        ("checkpoint_minutes", c.checkpoint_minutes, 0 <= c.checkpoint_minutes < math.inf, "at least 0"),
-        ("motivation.name", m.name, m.name in conditions, f"a condition, such as {', '.join(condition)}"),
-        ("motivation.k", m.k, m.k >= 1, "at least 1, the falling losses that motivate"),
-        ("motivation.decay", m.decay, m.decay is None or 0 <= m.decay < 1, "from 0 to below 1"),
-        ("motivation.min_drop", m.min_drop, m.min_drop is None or 0 <= m.min_drop < 1, "from 0 to below 1"),
-        ("motivation.period", m.period, m.period is None or m.period >= 1, "at least 1"),
-        ("motivation.runs", m.runs, m.runs is None or len(m.runs) > 0, "a list of run directories"),
-        ("motivation.runs", m.runs, m.name != "random_like" or m.runs is not None, "a list of run directories"),
-        ("motivation.options", m.options, not set(m.options) & {f.name for f in dataclasses.fields(m)},
-         "arguments of a condition of your own; the others are fields of motivation"),
-        ("motivation.distillation", m.distillation, 0 <= (m.distillation or 0) <= 1, "from 0 to 1"),
-        ("data.root", d.root, d.name != "folder" or d.root is not None, "a folder of images: give --data.root FOLDER"),
-        ("data.batch_size", size, size >= 2, "at least 2, BatchNorm needs more than one image"),
-        ("data.batch_size", size, not mixed or size % 2 == 0, "even, Mixup and CutMix mix pairs"),
-        ("data.eval_batch_size", d.eval_batch_size, d.eval_batch_size >= 1, "at least 1"),
-        ("data.img_size", d.img_size, d.img_size is None or d.img_size >= 1, "at least 1 pixel"),
-        ("data.eval_img_size", d.eval_img_size, d.eval_img_size is None or d.eval_img_size >= 1, "at least 1 pixel"),
-        ("data.crop_pct", d.crop_pct, d.crop_pct is None or 0 < d.crop_pct <= 1, "above 0, at most 1"),
-        ("data.auto_augment", d.auto_augment, _is_policy(d.auto_augment), AUTO_AUGMENT_RULE),
-        ("data.random_erasing", d.random_erasing, 0 <= d.random_erasing <= 1, "from 0 to 1"),
-        ("data.cutout", d.cutout, d.cutout >= 0, "at least 0 pixels"),
-        ("data.mixup", d.mixup, 0 <= d.mixup < math.inf, "at least 0"),
-        ("data.cutmix", d.cutmix, 0 <= d.cutmix < math.inf, "at least 0"),
-        ("data.mixup_prob", d.mixup_prob, 0 <= d.mixup_prob <= 1, "from 0 to 1"),
-        ("data.repeats", d.repeats, d.repeats >= 1, "at least 1"),
-        ("data.workers", d.workers, d.workers >= 0, "at least 0"),
-        ("data.std", d.std, d.std is None or all(value > 0 for value in d.std), "above 0 for each channel"),
-        ("loss.label_smoothing", c.loss.label_smoothing, 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
-        ("loss.target_threshold", c.loss.target_threshold, 0 <= (c.loss.target_threshold or 0) < 1, "from 0 to below 1"),
-        ("loss.target_threshold", c.loss.target_threshold, c.loss.target_threshold is None or c.loss.name == "bce",
-         "null: it is for --loss.name bce"),
-        ("optimizer.name", o.name, o.name in optimizers, f"an optimizer of timm's, such as {', '.join(near)}"),
-        ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "above 0"),
-        ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
-        ("optimizer.momentum", o.momentum, 0 <= o.momentum < 1, "from 0 to below 1"),
-        ("optimizer.clip_grad", o.clip_grad, o.clip_grad is None or o.clip_grad > 0, "above 0, or null for no clipping"),
-        ("schedule.warmup_epochs", s.warmup_epochs, 0 <= s.warmup_epochs < c.epochs, f"from 0 to below epochs = {c.epochs}"),
-        ("schedule.warmup_lr", s.warmup_lr, 0 <= s.warmup_lr < math.inf, "at least 0"),
-        ("schedule.min_lr", s.min_lr, 0 <= s.min_lr < math.inf, "at least 0"),
-        ("schedule.decay_epochs", s.decay_epochs, s.decay_epochs > 0, "above 0"),
-    ]  # fmt: skip
-    for name, value, fine, rule in rules:
-        if not fine:
-            raise ValueError(f"{name} = {'null' if value is None else repr(value)}: it must be {rule}")
-    return config
+ABOUT = {
+    "nestnet train": "Train a nested network and export both subnets. Without --config, --data.root FOLDER alone trains on a "
+    "folder of images. With --dry_run, take some steps, tell what the run will need and take, and write nothing."
+}
+"""What `--help` says first."""
 
 
-AUTO_AUGMENT_RULE = "cifar10, imagenet, or timm's RandAugment by its magnitude m (0 to 10) such as rand-m9-mstd0.5-inc1"
+@functools.cache
+def _parser(prog: str) -> jsonargparse.ArgumentParser:
+    """It takes a tenth of a second to make."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' docstrings are the help
+    parser = jsonargparse.ArgumentParser(
+        prog=prog, exit_on_error=False, description=ABOUT.get(prog, "A configuration of a run.")
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
+    parser.add_class_arguments(Config)
+    return parser
 
 
-def _is_policy(name: str | None) -> bool:
-    """Whether this is a policy of AutoAugment's or timm's notation of RandAugment; timm itself passes over what it does
-    not know."""
-    pattern = r"cifar10|imagenet|rand(-(m(10|\d)|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]))+"
-    return name is None or re.fullmatch(pattern, name) is not None
-
-
-def _expanded(arguments: list[str]) -> list[str]:
+def _expanded(arguments: list[str], others: Iterable[str]) -> list[str]:
     """The arguments with the contents of configuration files in place of their names.
 
-    Unknown names are refused with the nearest right one. jsonargparse refuses most of them too, but passes over a section
-    that is no mapping (`model: 3`).
+    Unknown names are refused with the nearest right one, among them those of the verb's `others`.
     """
     names = {"config", "help", "print_config", *(f.name for f in dataclasses.fields(Config) if f.name not in SECTIONS)}
     names |= {f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
@@ -386,44 +363,14 @@ def _expanded(arguments: list[str]) -> list[str]:
     for argument in arguments:
         name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name not in names:
-            raise ValueError(f"--{name} is no option{_nearest(name, names)}")
+            raise ValueError(f"--{name} is no option{nearest(name, {*names, *others}, SECTIONS)}")
         if path := argument if previous == "--config" else value if argument.startswith("--config=") else "":
-            expanded += [f"--config={json.dumps(content, default=str)}" for content in _contents(Path(path), names)]
+            files = contents(Path(path), names, SECTIONS)
+            expanded += [f"--config={json.dumps(content)}" for content in files]
         elif argument != "--config":
             expanded.append(argument)
         previous = argument
     return [*expanded, "--config"] if previous == "--config" else expanded
-
-
-def _contents(path: Path, names: set[str], includers: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
-    """What a file includes, and then its own fields."""
-    if path.resolve() in includers:
-        raise ValueError(f"include in {includers[-1]}: {path} includes itself")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ValueError(f"config = {str(path)!r}: cannot be read as YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"config = {str(path)!r}: it must hold fields of a run, and holds {content or 'nothing'}")
-    included = content.pop("include", [])
-    included = [included] if isinstance(included, str) else included
-    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
-        raise ValueError(f"include = {included!r} in {path}: it must be the name of a file, or a list of such names")
-    for key, value in content.items():
-        if key in SECTIONS and value is not None and not isinstance(value, dict):
-            raise ValueError(f"{key} = {value!r} in {path}: it must be a section of `key: value` lines")
-        for name in [f"{key}.{sub}" for sub in value or ()] if key in SECTIONS else [str(key)]:
-            if name not in names:
-                raise ValueError(f"{name} in {path} is no field{_nearest(name, names)}")
-    before = [_contents(path.parent / name, names, (*includers, path.resolve())) for name in included]
-    return [*itertools.chain.from_iterable(before), content]
-
-
-def _nearest(name: str, names: set[str]) -> str:
-    leaves = [known for known in sorted(names) if known.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = leaves or difflib.get_close_matches(name, sorted(names | set(SECTIONS)), n=1)
-    return f"; did you mean {near[0]}?" if near else "; `nestnet train --help` lists all"
 
 
 def _one_line(message: str) -> str:

@@ -1,14 +1,13 @@
 """Training and test images: from a stored data set to normalised ones."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import timm
-import timm.data
 import torch
 from sklearn.model_selection import StratifiedKFold
 from timm.data.auto_augment import rand_augment_transform
@@ -19,15 +18,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from nestnet.config import Augmentation, DataConfig, ModelConfig
-from nestnet.sources import SOURCES, Part, Source
-
-SMALL = 64
-"""Images up to this many pixels a side are cropped with a border, larger ones by a random part."""
+from nestnet.preprocessing import SMALL, Transform, eval_crop, eval_transform, to_normalised
+from nestnet.sources import SOURCES, ImageFiles, Source, part
 
 RESIDENT_BYTES = 4 * 2**30
 """Training images that take more are read one by one."""
-
-Transform = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -64,14 +59,22 @@ class ImageData:
     eval_fit: Transform
     not_resident: str | None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a label that none of the classes has."""
+        wrong = [label for label in self.train_labels if not 0 <= label < len(self.class_names)]
+        if wrong:
+            raise ValueError(
+                f"train_labels: there is a label {wrong[0]}, and {len(self.class_names)} class names; labels count from 0"
+            )
+
     def split(self, kept: Sequence[int], held_out: Sequence[int]) -> "ImageData":
         """The same with some of the training images for training, and some others in place of the test images."""
         stored = self.train.dataset
         return replace(
             self,
-            train=Augmented(Part(stored, kept), self.train.transform, torch_only=self.train.torch_only),
+            train=Augmented(part(stored, kept), self.train.transform, torch_only=self.train.torch_only),
             train_labels=[self.train_labels[index] for index in kept],
-            test=Plain(Part(stored, held_out), self.test_transform),
+            test=Plain(part(stored, held_out), self.test_transform),
         )
 
     def fold(self, number: int, folds: int) -> "ImageData":
@@ -90,6 +93,9 @@ class ImageData:
             )
         parts = StratifiedKFold(folds, shuffle=True, random_state=0)
         kept, held_out = list(parts.split(np.zeros(len(self.train_labels)), self.train_labels))[number]
+        stored = self.train.dataset
+        if isinstance(stored, ImageFiles) and stored.skip:  # as of all test images
+            return self.split(kept.tolist(), stored.readable(held_out.tolist()))
         return self.split(kept.tolist(), held_out.tolist())
 
 
@@ -109,19 +115,11 @@ def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
     for name, values in {"mean": mean, "std": std}.items():
         if len(values) != channels:
             raise ValueError(f"data.{name} = {values}: it must have a number for each of the {channels} channels")
-    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std), v2.ToPureTensor()]
-    if eval_size <= SMALL and data.crop_pct is None:
-        test_transform: Transform = v2.Compose([v2.Resize((eval_size, eval_size), antialias=True), *to_tensor])
-    else:  # resize the shorter side and crop the middle, as timm evaluates
-        test_transform = timm.data.create_transform(
-            (channels, eval_size, eval_size),
-            mean=tuple(mean),
-            std=tuple(std),
-            crop_pct=data.crop_pct or config.crop_pct,
-            interpolation="bicubic",
-        )
+    crop_pct = eval_crop(model.motivated, (eval_size, eval_size), data.crop_pct)
+    test_transform = eval_transform((eval_size, eval_size), mean, std, crop_pct)
     augment = data.augment or source.augment or ("crop" if size <= SMALL else "resized_crop")
-    train_transform = v2.Compose([*_augmentation(data, augment, size, mean, source), *to_tensor, *_erasing(data)])
+    augmentation = _augmentation(data, augment, size, mean, source)
+    train_transform = v2.Compose([*augmentation, *to_normalised(mean, std), *_erasing(data)])
     return ImageData(
         train=Augmented(source.train, train_transform, torch_only=not (data.auto_augment or data.random_erasing)),
         test=Plain(source.test, test_transform),

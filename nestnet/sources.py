@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import timm.data
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 from torchvision import datasets
 
-from nestnet.config import Augmentation, DataConfig, DataName, ModelConfig
+from nestnet.config import IMG_SIZES, Augmentation, DataConfig, DataName, ModelConfig
+from nestnet.image_files import ImageFiles, Sample
+from nestnet.image_folder import read_folder
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,9 @@ class Part(Dataset[Any]):
         return len(self.indices)
 
 
-class Both(Dataset[Any]):
-    """The samples of one dataset and then those of another."""
-
-    def __init__(self, first: Any, second: Any) -> None:
-        self.first, self.second = first, second
-
-    def __getitem__(self, index: int) -> Any:
-        before = len(self.first)
-        return self.first[index] if index < before else self.second[index - before]
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
+def part(dataset: Any, indices: Sequence[int]) -> Any:
+    """Some samples of a stored data set. Where a file is to be skipped, what replaces it is one of them."""
+    return dataset.part(indices) if isinstance(dataset, ImageFiles) and dataset.skip else Part(dataset, indices)
 
 
 def _digits(data: DataConfig, model: ModelConfig) -> Source:
@@ -85,7 +76,7 @@ def _digits(data: DataConfig, model: ModelConfig) -> Source:
         train_labels=[labels[index] for index in train],
         class_names=[str(name) for name in digits.target_names],
         channels=1,
-        img_size=8,
+        img_size=IMG_SIZES["digits"],
         augment="shift",
         mean=[images[train].div(255).mean().item()],
         std=[images[train].div(255).std().item()],
@@ -101,7 +92,8 @@ def _cifar(data: DataConfig, model: ModelConfig) -> Source:
         "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
     }[data.name]
     train, test = (_torchvision(data, model, kind, train=train) for train in (True, False))
-    return Source(train, test, list(train.targets), list(train.classes), 3, 32, mean=mean, std=std)
+    size = IMG_SIZES[data.name]
+    return Source(train, test, list(train.targets), list(train.classes), 3, size, mean=mean, std=std)
 
 
 def _flowers(data: DataConfig, model: ModelConfig) -> Source:
@@ -109,29 +101,36 @@ def _flowers(data: DataConfig, model: ModelConfig) -> Source:
     train, val, test = (
         _torchvision(data, model, datasets.Flowers102, split=split) for split in ("train", "val", "test")
     )
-    labels = [*train._labels, *val._labels]
     names = getattr(train, "classes", None) or [f"class {number}" for number in range(1, 103)]
-    return Source(Both(train, val), test, labels, list(names), 3, 224)
+    samples = [*_samples(train._image_files, train._labels), *_samples(val._image_files, val._labels)]
+    return _of_files(data, samples, _samples(test._image_files, test._labels), list(names), 3)
 
 
 def _pets(data: DataConfig, model: ModelConfig) -> Source:
     """Oxford-IIIT Pets (Parkhi et al. 2012): 37 breeds, 3,680 training and validation images, 3,669 for testing."""
     train, test = (_torchvision(data, model, datasets.OxfordIIITPet, split=split) for split in ("trainval", "test"))
-    return Source(Rgb(train), Rgb(test), list(train._labels), list(train.classes), 3, 224)
+    samples, tests = (_samples(found._images, found._labels) for found in (train, test))
+    return _of_files(data, samples, tests, list(train.classes), 3)
 
 
-class Rgb(Dataset[Any]):
-    """A dataset some of whose images are grey or have a palette."""
+def _samples(paths: Sequence[Any], labels: Sequence[int]) -> list[Sample]:
+    return [(str(path), label) for path, label in zip(paths, labels, strict=True)]
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image, label = self.dataset[index]
-        return image.convert("RGB"), label
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+def _of_files(
+    data: DataConfig, train: list[Sample], test: list[Sample], class_names: list[str], channels: int
+) -> Source:
+    """A data set of image files, those that cannot be read treated as the configuration says."""
+    mode, skip = "L" if channels == 1 else "RGB", data.corrupt == "skip"
+    tests = ImageFiles(test, mode, skip=skip)
+    return Source(
+        train=ImageFiles(train, mode, skip=skip),
+        test=tests.part(tests.readable(range(len(tests)))) if skip else tests,
+        train_labels=[label for _, label in train],
+        class_names=class_names,
+        channels=channels,
+        img_size=IMG_SIZES.get(data.name, 224),
+    )
 
 
 def _torchvision(data: DataConfig, model: ModelConfig, kind: Any, **which: Any) -> Any:
@@ -162,43 +161,12 @@ def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
 
 
 def _folder(data: DataConfig, model: ModelConfig) -> Source:
-    """`root/train` and `root/test` (or `val`), each with a folder of images a class."""
-    root = Path(data.root or "data")
-    if not root.is_dir():
-        raise ValueError(f"data.root = {str(root)!r}: there is no such folder")
-    test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if not (root / "train").is_dir() or test_root is None:
-        raise ValueError(
-            f"data.root = {str(root)!r}: it must hold train/ and test/ or val/, each with a folder a class"
-        )
+    """`root/train` and `root/test` (or `val`), each with a folder of images a class; or such folders in `root` itself."""
     channels = model.in_chans or 3
     if channels not in (1, 3):
         raise ValueError(f"model.in_chans = {channels}: image files are read with 1 or 3 channels")
-    read = ImageReader("L" if channels == 1 else "RGB")
-    try:
-        train, test = (datasets.ImageFolder(path, loader=read) for path in (root / "train", test_root))
-    except FileNotFoundError as error:
-        raise ValueError(f"data.root = {str(root)!r}: {str(error).splitlines()[0]}") from error
-    if train.classes != test.classes:
-        only = sorted(set(train.classes) ^ set(test.classes))
-        raise ValueError(
-            f"data.root = {str(root)!r}: train/ and {test_root.name}/ have different classes: {', '.join(only[:5])}"
-        )
-    return Source(train, test, train.targets, train.classes, channels, 224)
-
-
-@dataclass(frozen=True)
-class ImageReader:
-    """Reads an image file in a PIL mode; names the file when it is damaged."""
-
-    mode: str
-
-    def __call__(self, path: str) -> Image.Image:
-        try:
-            with Image.open(path) as image:
-                return image.convert(self.mode)
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for files cut short or of another kind
-            raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+    found = read_folder(data.root or "data", whole=data.name == "folder")
+    return _of_files(data, found.train, found.test, found.class_names, channels)
 
 
 SOURCES: dict[DataName, Callable[[DataConfig, ModelConfig], Source]] = {

@@ -18,8 +18,21 @@ def test_defaults_and_overrides_from_file_and_command_line(tmp_path):
     assert found.data == config.DataConfig()
 
 
+def test_configurations_share_nothing():
+    first, second = config.parse([]), config.parse([])
+    first.optimizer.options["nesterov"] = True
+    first.schedule.decay_milestones.append(90)
+    assert second == config.parse([]) == config.Config()
+
+
+def test_an_empty_section_and_a_date_without_quotes(tmp_path):
+    (tmp_path / "a.yaml").write_text("model:\n  # base: resnet32\nrun_dir: 2024-01-01\n")
+    assert config.load(tmp_path / "a.yaml") == config.Config(run_dir="2024-01-01")
+
+
 def test_what_is_written_reads_back(tmp_path):
-    found = config.parse(["--optimizer.options", "{betas: [0.9, 0.95]}", "--data.mean", "[0.5]", "--run_dir", "x y"])
+    arguments = ["--optimizer.name", "adamw", "--optimizer.options", "{betas: [0.9, 0.95]}"]
+    found = config.parse([*arguments, "--data.mean", "[0.5]", "--run_dir", "x y"])
     config.dump(found, tmp_path / "c.yaml")
     assert config.load(tmp_path / "c.yaml") == found
 
