@@ -6,13 +6,13 @@ RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test lint format docs package
 
-demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, evaluate and export both, draw a figure
+demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, evaluate, export and report both
 	$(BIN)/nestnet train --config configs/digits_resnet20_32.yaml --run_dir $(RUN)
 	$(BIN)/nestnet evaluate $(RUN) --mode base
 	$(BIN)/nestnet evaluate $(RUN) --mode motivated
 	$(BIN)/nestnet export $(RUN) --mode base --output $(RUN)/resnet20.safetensors
 	$(BIN)/nestnet export $(RUN) --mode motivated --output $(RUN)/resnet32.safetensors
-	$(BIN)/nestnet plot $(RUN)
+	$(BIN)/nestnet report $(RUN)
 
 test: .venv/installed  ## all tests, the slow ones included
 	$(BIN)/pytest -n 2

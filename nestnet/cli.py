@@ -232,7 +232,7 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("--no_images", action="store_true", help="do not evaluate the test images, which takes a while")
     options = parser.parse_args(arguments)
 
-    from nestnet.report import write_report
+    from nestnet.report.writing import write_report
 
     print(write_report(options.run_dirs, options.output, images=not options.no_images))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.figures import COLOURS, tidy
+from nestnet.figures import COLOURS, number_decades, tidy
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
 from nestnet.motivation import motivated_rate
@@ -22,7 +22,6 @@ from nestnet.trajectory import AVERAGED, MIN_SNAPSHOTS, Trajectory, find_snapsho
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 LETTER = 0.075
@@ -125,7 +124,7 @@ def losses_figure(histories: Sequence[History], epochs: Sequence[int]) -> "Figur
     for axes, history in zip(panels[0], histories, strict=True):
         _set_title(axes, history.name, width)
     panels[0, 0].set_yscale("log")
-    _number_decades(panels[0, 0].yaxis)
+    number_decades(panels[0, 0])
     figure.supxlabel("batch of the epoch", fontsize="medium")
     _legend_above(figure, list(dots.values()), [f"{trained} batches" for trained in dots])
     return figure
@@ -185,7 +184,7 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> "Figure":
     middle = (low + high) / 2
     panels[0].set(xlim=middle[0] + half[0] * np.array([-1, 1]), ylim=middle[1] + half[1] * np.array([-1, 1]))
     bar = figure.colorbar(dots, ax=panels, label=f"loss, mean of\n{AVERAGED} batches")
-    _number_decades(bar.ax.yaxis)
+    number_decades(bar.ax)
     _legend_above(figure, [start, end], ["start", "end"])
     return figure
 
@@ -214,17 +213,6 @@ def _panel_width(panels: int) -> float:
 def _set_title(axes: "Axes", name: str, width: float) -> None:
     """A run's name above its panel of some inches, on as many lines as it takes."""
     axes.set_title(fill(name, int(width / LETTER)), fontsize="medium")
-
-
-def _number_decades(axis: "Axis") -> None:
-    """Label a logarithmic y-axis of losses with 0.1, 0.2, 0.5, 1 ..., or evenly where that would be too few labels."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    low, high = axis.axes.get_ylim()
-    few = high < 5 * low
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend_above(figure: "Figure", handles: "list[Artist]", labels: list[str]) -> None:

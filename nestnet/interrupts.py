@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during a run: they are answered between two batches, where a checkpoint can be written."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -68,7 +69,11 @@ class Watched(Generic[T]):
             yield item
 
 
-def ignore() -> None:
-    """In a process that helps another, which answers for both: a terminal or a batch system sends a signal to all of them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def leave_to_parent() -> None:
+    """In a process that helps another: a terminal or a batch system sends a signal to all, and the other answers for them.
+
+    SIGTERM, with which the other too ends its helpers, ends this one as if its work were done: a helper that is killed would
+    interrupt the other in the middle of a step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from nestnet.config import DataConfig
 from nestnet.data import ImageData, mixed
-from nestnet.interrupts import ignore
+from nestnet.interrupts import leave_to_parent
 from nestnet.place import Place
 from nestnet.resident import ResidentBatches, ResidentTestBatches
 from nestnet.sources import Part
@@ -100,12 +100,12 @@ def _options(config: DataConfig, place: Place) -> dict[str, Any]:
         "num_workers": config.workers,
         "prefetch_factor": 4 if config.workers else None,
         "pin_memory": place.device.type == "cuda",
-        "worker_init_fn": _ignore_interrupts,
+        "worker_init_fn": _leave_signals,
     }
 
 
-def _ignore_interrupts(worker: int) -> None:
-    ignore()
+def _leave_signals(worker: int) -> None:
+    leave_to_parent()
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

@@ -68,8 +68,10 @@ class Progress:
         self.console.print(
             f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}"
         )
-        if epochs_done or batches_done:
-            self.console.print(f"goes on after {epochs_done} epochs and {batches_done} batches")
+        if epochs_done == self.epochs:
+            self.console.print("it was finished; its exports are written once more")
+        elif epochs_done or batches_done:
+            self.console.print(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
         done = epochs_done * self.steps + batches_done
         self.bar.reset(self.task, total=self.epochs * self.steps - done)
         self._place(epochs_done + 1, batches_done)

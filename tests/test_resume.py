@@ -1,10 +1,12 @@
 """A run that was killed anywhere ends as the run that was not."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -18,7 +20,7 @@ from nestnet.checkpoints import Checkpoints, _encoded, read, write
 from nestnet.cli import main
 from nestnet.data import load_data
 from nestnet.faults import Stopped
-from nestnet.interrupts import Interrupted, Interrupts, Watched
+from nestnet.interrupts import Interrupted, Interrupts, Watched, leave_to_parent
 from nestnet.loaders import train_batches
 from nestnet.resume import resume
 from nestnet.run_directory import RunDirectory, network, read_run, read_table
@@ -338,7 +340,7 @@ def test_the_command_goes_on_with_a_run_of_its_own(tmp_path, monkeypatch, capsys
     assert main(train) == 2
     assert "`nestnet resume" in capsys.readouterr().err
     assert main(["resume", path]) == 0
-    assert "goes on after 0 epochs and 2 batches" in capsys.readouterr().out
+    assert "goes on after 0 of 2 epochs and 2 batches" in capsys.readouterr().out
     assert len(read_table(tmp_path / "run" / "steps.csv")) == 4
 
 
@@ -456,3 +458,23 @@ def test_a_fault_is_explained_and_the_run_goes_on_after_it(tiny, tmp_path, error
     monkeypatch.setattr("nestnet.cli.VERBS", {"train": lambda _: (_ for _ in ()).throw(caught.value)})
     assert main(["train"]) == 1
     assert capsys.readouterr().err == f"nestnet train: stopped: {caught.value}\n"
+
+
+def test_a_helper_leaves_signals_to_its_parent():
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def help_along():
+        leave_to_parent()
+        ready.set()
+        time.sleep(60)
+
+    helper = context.Process(target=help_along)
+    helper.start()
+    ready.wait()
+    os.kill(helper.pid, signal.SIGINT)  # Ctrl-C on a terminal
+    helper.join(0.2)
+    assert helper.is_alive()
+    helper.terminate()
+    helper.join(10)
+    assert helper.exitcode == 0

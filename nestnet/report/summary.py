@@ -1,0 +1,231 @@
+"""What a run came to, up to now: the numbers behind `nestnet plot` and `nestnet report`. It need not be finished."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestnet import config as configuration
+from nestnet.build import motivation
+from nestnet.config import Config
+from nestnet.cost import Cost, network_cost
+from nestnet.mode import Mode, PerMode
+from nestnet.motivation import JOINT
+from nestnet.restore import FREE, differences
+from nestnet.run_cost import expected_cost
+from nestnet.run_directory import read_table
+
+_network_cost = cache(network_cost)  # it takes up to seconds, and runs have networks in common
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The S batches of a run, in order."""
+
+    number: np.ndarray
+    """[S], from 1."""
+    epoch: np.ndarray
+    """[S], from 1."""
+    mode: np.ndarray
+    """[S], what each trained: `base`, `motivated`, or `joint` for both subnets."""
+    loss: np.ndarray
+    """[S]; NaN or infinite where the batch was skipped."""
+    lr: np.ndarray
+    """[S], the learning rate; NaN where the run did not record it."""
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run, as its tables tell it.
+
+    Attributes:
+        path: its folder.
+        name: what a report calls it.
+        config: as the run resolved it.
+        steps: every batch that was trained.
+        epochs: the columns of `metrics.csv`, each with a value a finished epoch [E]; what a run does not have is absent.
+        networks: what it takes to train either network on its own.
+        expected_fraction: of motivated batches, from 0 to 1; `None` where the condition gives no forecast.
+        expected_cost: multiply-accumulates of an average forward pass by that forecast.
+    """
+
+    path: Path
+    name: str
+    config: Config
+    steps: Steps
+    epochs: dict[str, np.ndarray]
+    networks: PerMode[Cost]
+    expected_fraction: float | None
+    expected_cost: float | None
+
+    @property
+    def names(self) -> PerMode[str]:
+        """timm's names of both networks."""
+        return PerMode(self.config.model.base, self.config.model.motivated)
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.epochs["epoch"])
+
+    @property
+    def finished(self) -> bool:
+        return self.epochs_done >= self.config.epochs
+
+    @property
+    def steps_beyond(self) -> int:
+        """Batches of an epoch that is not finished."""
+        return int((self.steps.epoch > self.epochs_done).sum())
+
+    @property
+    def trained(self) -> tuple[Mode, ...]:
+        """The subnets that the condition has trained in their own mode: one of them alone in classical training."""
+        return {"never": (Mode.BASE,), "always": (Mode.MOTIVATED,)}.get(self.config.motivation.name, tuple(Mode))
+
+    @property
+    def motivated_fraction(self) -> float | None:
+        """Of all batches, from 0 to 1; joint ones count. `None` before the first."""
+        return float(np.mean(self.steps.mode != Mode.BASE)) if len(self.steps) else None
+
+    @property
+    def cost(self) -> float | None:
+        """Multiply-accumulates of a forward pass of one training image, averaged over all batches; `None` before the first."""
+        if not len(self.steps):
+            return None
+        base, motivated = self.networks.base.macs, self.networks.motivated.macs
+        costs = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, JOINT: base + motivated}
+        return float(sum(cost * np.mean(self.steps.mode == mode) for mode, cost in costs.items()))
+
+    def top1(self, mode: Mode) -> np.ndarray:
+        """Of a subnet after each finished epoch [E], in percent."""
+        return self.epochs[f"{mode}_top1"]
+
+    def best(self, mode: Mode) -> tuple[float, int]:
+        """A subnet's highest top-1, and the first epoch that had it; at least one must be finished."""
+        index = int(self.top1(mode).argmax())
+        return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
+
+    def mean(self, column: str) -> float | None:
+        """A column of `metrics.csv`, averaged over the time of training; `None` where the run has none."""
+        if column not in self.epochs or not self.epochs_done:
+            return None
+        return float(np.average(self.epochs[column], weights=self.epochs["seconds"]))
+
+    @property
+    def seconds(self) -> float:
+        """Of training, without evaluations."""
+        return float(self.epochs["seconds"].sum())
+
+    @property
+    def skipped(self) -> int:
+        """Batches that moved no weights, as their loss was NaN or infinite."""
+        recorded = int(self.epochs["skipped_steps"].sum()) if "skipped_steps" in self.epochs else 0
+        return max(recorded, int((~np.isfinite(self.steps.loss)).sum()))
+
+
+def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
+    """The run in a folder, finished or not.
+
+    Args:
+        name: what a report calls it; by default its folder's name.
+
+    Raises:
+        ValueError: if the folder is no run.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
+    config, steps = configuration.load(run_dir / "config.yaml"), read_steps(run_dir)
+    epochs = read_epochs(run_dir, ("base_top1", "motivated_top1", "motivated_fraction", "seconds"))
+    model, size = config.model, config.data.img_size
+    if size is None or model.num_classes is None or model.in_chans is None:
+        raise ValueError(
+            f"{run_dir / 'config.yaml'} is not as a run leaves it: it lacks data.img_size or model.num_classes"
+        )
+    base, motivated = (
+        _network_cost(network, img_size=size, num_classes=model.num_classes, in_chans=model.in_chans)
+        for network in (model.base, model.motivated)
+    )
+    # a condition that goes by position has to know an epoch's length: at worst it is that of an unfinished one
+    condition = motivation(config, max(int((steps.epoch == 1).sum()), 1))
+    return RunSummary(
+        path=run_dir,
+        name=name or run_dir.resolve().name,
+        config=config,
+        steps=steps,
+        epochs=epochs,
+        networks=PerMode(base, motivated),
+        expected_fraction=getattr(condition, "expected_fraction", None),
+        expected_cost=expected_cost(
+            PerMode(base.macs, motivated.macs), condition, joint=config.motivation.name == JOINT
+        ),
+    )
+
+
+def read_steps(run_dir: Path) -> Steps:
+    """The batches of a run, also of one that is being trained.
+
+    Raises:
+        ValueError: if the folder is no run, or the file is damaged.
+    """
+    columns = _columns(run_dir / "steps.csv", ("step", "epoch", "mode", "loss"))
+    number, epoch, loss = (_numbers(run_dir / "steps.csv", columns, name) for name in ("step", "epoch", "loss"))
+    lr = _numbers(run_dir / "steps.csv", columns, "lr") if "lr" in columns else np.full(len(loss), np.nan)
+    return Steps(number.astype(int), epoch.astype(int), np.array(columns["mode"], dtype=str), loss, lr)
+
+
+def read_epochs(run_dir: Path, needed: Sequence[str] = ("base_top1", "motivated_top1")) -> dict[str, np.ndarray]:
+    """The columns of a run's `metrics.csv`, each with a value a finished epoch [E].
+
+    Args:
+        needed: columns that must be there, besides `epoch`.
+
+    Raises:
+        ValueError: if the folder is no run, or the file is damaged.
+    """
+    columns = _columns(run_dir / "metrics.csv", ("epoch", *needed))
+    return {name: _numbers(run_dir / "metrics.csv", columns, name) for name in columns}
+
+
+def apart(config: Config, other: Config) -> dict[str, Any]:
+    """The fields in which a configuration trains other than another one, by dotted name; their seeds may differ."""
+    same = FREE | {"seed"}
+    if config.data.name == "folder":
+        same = same - {"data.root"}  # other images
+    found = differences(asdict(other), asdict(config))
+    return {name: value for name, _, value in found if name not in same}
+
+
+def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
+    """The runs, those beside each other that differ in their seed alone."""
+    groups: list[list[RunSummary]] = []
+    for run in runs:
+        same = next((group for group in groups if not apart(run.config, group[0].config)), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    return groups
+
+
+def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
+    """A table's columns, without a last row that is still being written."""
+    rows = read_table(path)
+    if rows and None in rows[-1].values():
+        rows.pop()
+    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {name: [] for name in needed}
+    for name in needed:
+        if name not in columns:
+            raise ValueError(f"{path} is damaged: it has no column {name}")
+    return columns
+
+
+def _numbers(path: Path, columns: dict[str, list[str]], name: str) -> np.ndarray:
+    try:
+        return np.array(columns[name], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: column {name} has something else than numbers: {error}") from error
