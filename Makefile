@@ -15,7 +15,7 @@ demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, ev
 	$(BIN)/nestnet report $(RUN)
 
 test: .venv/installed  ## all tests, the slow ones included
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: .venv/installed  ## style, format and types
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ CASES = {
     "--data.img_size 16 --optimizer.lr 0.01 --model.drop_path_rate 0.1 --checkpoint_steps 8",
 }
 TIMINGS = {"images_per_second", "data_wait", "seconds"}
+
+STEPS = 33
+"""Of a whole run."""
 
 EVENTS = {"write": 30, "fsync": 30, "rename": 12, "switch": 8, "edge": 3}
 """What a run can be killed at, besides a random time, and up to which occurrence."""
@@ -85,16 +89,38 @@ def child(event: str, number: int, arguments: list[str]) -> None:
     sys.exit(cli.main(arguments))
 
 
-def run(arguments: list[str], event: str = "", number: int = 0, after: float | None = None) -> bool:
+@dataclass(frozen=True)
+class Instant:
+    """So many seconds after a run's table has so many rows."""
+
+    path: Path
+    rows: int
+    seconds: float
+
+    def wait(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it came before the end of the process."""
+        while process.poll() is None:
+            if rows(self.path) >= self.rows:
+                time.sleep(self.seconds)
+                return process.poll() is None
+            time.sleep(0.01)
+        return False
+
+
+def rows(path: Path) -> int:
+    """Of a run's steps.csv, up to now."""
+    table = path / "steps.csv"
+    return len(table.read_bytes().splitlines()) - 1 if table.exists() else -1
+
+
+def run(arguments: list[str], event: str = "", number: int = 0, at: Instant | None = None) -> bool:
     """Train or resume in a process group of its own; whether it came to its end."""
     command = [sys.executable, __file__, "--child", event or "none", str(number), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, env=environment) as process:
-        try:
-            code = process.wait(after)
-        except subprocess.TimeoutExpired:
+        if at is not None and at.wait(process):
             os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
+        code = process.wait()
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"{' '.join(arguments)}: exit code {code}")
     return code == 0
@@ -107,26 +133,29 @@ def content(path: Path, scratch: Path) -> dict[str, Any]:
     last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
     del last["config"]["run_dir"]
     write_state(scratch, last)
-    rows = [
+    epochs = [
         {name: value for name, value in row.items() if name not in TIMINGS} for row in read_table(path / "metrics.csv")
     ]
     files = ("steps.csv", "cost.json", "base.safetensors", "motivated.safetensors")
-    return {"last checkpoint": scratch.read_bytes(), "metrics.csv": rows, **{n: (path / n).read_bytes() for n in files}}
+    return {
+        "last checkpoint": scratch.read_bytes(),
+        "metrics.csv": epochs,
+        **{n: (path / n).read_bytes() for n in files},
+    }
 
 
-def killed(case: str, path: Path, seconds: float, draw: random.Random, event: str) -> dict[str, Any]:
+def killed(case: str, path: Path, draw: random.Random, event: str) -> dict[str, Any]:
     """Kill a run, and go on with it; every third time it is killed once more meanwhile."""
     train = ["train", *CASES[case].split(), "--run_dir", str(path)]
-    number, kills = draw.randint(1, EVENTS.get(event, 1)), 0
-    # importing torch takes some of the seconds: a kill then finds no folder, and the run is begun again
-    after = seconds * draw.uniform(0.3, 1) if event == "random" else None
-    begun = run(train, event, number, after)
-    kills += not begun
-    steps = len((path / "steps.csv").read_bytes().splitlines()) - 1 if (path / "steps.csv").exists() else 0
-    if not begun and draw.random() < 1 / 3 and (path / "config.yaml").exists():
-        kills += not run(["resume", str(path)], after=seconds * draw.uniform(0.3, 0.8))
+    number = draw.randint(1, EVENTS.get(event, 1))
+    instants = [Instant(path, row, draw.uniform(0, 0.5)) for row in sorted(draw.sample(range(STEPS), 2))]
+    kills = int(not run(train, event, number, instants[0] if event == "random" else None))
+    at = [rows(path)]
+    if kills and draw.random() < 1 / 3 and (path / "config.yaml").exists():
+        kills += not run(["resume", str(path)], at=instants[1])
+        at.append(rows(path))
     run(["resume", str(path)] if (path / "config.yaml").exists() else train)
-    return {"case": case, "event": event, "number": number, "after": after, "kills": kills, "rows_at_first_kill": steps}
+    return {"case": case, "event": event, "number": number, "kills": kills, "rows_at_kills": at[:kills]}
 
 
 def main() -> None:
@@ -149,22 +178,22 @@ def main() -> None:
         for index, event in enumerate(events[: options.kills]):
             case = options.case[index % len(options.case)]
             path = Path(folder) / f"{case}-{index}"
-            result = killed(case, path, seconds[case], draw, event)
+            result = killed(case, path, draw, event)
             found = content(path, scratch)
             result["differs"] = [name for name in found if found[name] != wanted[case][name]]
             results.append(result)
             print(f"{index + 1}: {result}", flush=True)
             subprocess.run(["rm", "-rf", str(path)], check=True)
-    rows = []
+    lines = []
     for case in options.case:
         for event in (*EVENTS, "random"):
             of = [result for result in results if (result["case"], result["event"]) == (case, event)]
             if of:
                 same = sum(not result["differs"] for result in of)
-                rows.append(
+                lines.append(
                     [case, event, str(len(of)), str(sum(result["kills"] for result in of)), f"{same} of {len(of)}"]
                 )
-    show("killed and resumed", ["run", "killed at", "runs", "kills", "identical"], rows)
+    show("killed and resumed", ["run", "killed at", "runs", "kills", "identical"], lines)
     print(write("kills", {"cases": CASES, "seconds": seconds, "results": results}, options.output, torch.device("cpu")))
     if any(result["differs"] for result in results):
         raise SystemExit(1)

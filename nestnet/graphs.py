@@ -32,6 +32,8 @@ class Phases(Protocol):
     def until_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor: ...
     def until_gradient(self) -> Tensor | None: ...
     def update(self) -> None: ...
+    def skip(self) -> None:
+        """In place of `update`, for a batch that is to leave no trace."""
 
 
 class Recorder(Protocol):
@@ -97,6 +99,9 @@ class Graphs:
         else:
             with self._warming_up():
                 self.phases.update()
+        self.skip()
+
+    def skip(self) -> None:
         for group, number in zip(self.optimizer.param_groups, self.numbers, strict=True):
             group["lr"] = number
 

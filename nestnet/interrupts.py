@@ -31,11 +31,13 @@ class Interrupts:
     Attributes:
         number: of the signal that this process got.
         agreed: of the signal that one of several processes got, where all of them know.
+        at_once: whether there was a second Ctrl-C, which may have come anywhere.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.agreed: int | None = None
+        self.at_once = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -51,6 +53,7 @@ class Interrupts:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number is not None:
+            self.at_once = True
             raise KeyboardInterrupt
         self.number = number
 

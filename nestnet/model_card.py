@@ -129,7 +129,7 @@ def _colour(metadata: Metadata) -> str:
 def _accuracy(export: Export) -> str:
     run, mode = export.run, export.metadata.mode
     epochs, done = read_table(run.path / "metrics.csv"), run.checkpoint["epochs_done"]
-    if not done:
+    if not 0 < done <= len(epochs):
         return "Not measured: the run had not finished its first epoch."
     number = f"{len(export.images.test):,} " if export.images is not None else ""
     last, usual = epochs[done - 1], run.config.recalibration_batches

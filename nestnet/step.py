@@ -109,6 +109,7 @@ class TrainStep:
         norm = self.phases.until_gradient()
         read_norm = Reading(norm, overlap=self.overlap) if norm is not None else None
         if self.before is not None and not math.isfinite(read_loss()):
+            self.phases.skip()
             self.before.restore()
             return Outcome(read_loss, read_norm, skipped=True)
         self.phases.update()
@@ -251,3 +252,6 @@ class Eager:
 
     def update(self) -> None:
         self.optimizer.step()
+
+    def skip(self) -> None:
+        """The next step clears the gradients."""

@@ -162,7 +162,7 @@ class Trainer:
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
         self.interrupts, self.progress = Interrupts(), Progress(config.epochs, len(self.train_batches), quiet=True)
-        self.stepping = False
+        self.stepping, self.saved_at, self.saved_step = False, time.monotonic(), 0
 
     # The run
 
@@ -377,13 +377,12 @@ class Trainer:
             self._save()
 
     def _save(self, *, end_of_epoch: bool = False) -> None:
-        state = self.state(end_of_epoch=end_of_epoch)
         if not self._is_finite():
             raise FloatingPointError(
                 f"weights are NaN or infinite after step {self.steps_done}, though its loss was not: lower optimizer.lr = "
                 f"{self.config.optimizer.lr:g}, or set optimizer.clip_grad; the last checkpoint is of {self.saved_step} steps"
             )
-        self.run.save_checkpoint(state)
+        self.run.save_checkpoint(self.state(end_of_epoch=end_of_epoch))
         self.saved_at, self.saved_step = time.monotonic(), self.steps_done
 
     def _end_epoch(self, accuracies: dict[str, float]) -> None:
@@ -415,7 +414,8 @@ class Trainer:
         why = reason(error, self.config) if isinstance(error, Exception) else None
         if isinstance(error, FloatingPointError) or (why is None and number is None):
             return
-        if (alone or self.interrupts.agreed) and not self.stepping and not isinstance(error, OSError):
+        at_hand = not self.stepping and not self.interrupts.at_once and not isinstance(error, OSError)
+        if at_hand and (alone or self.interrupts.agreed):
             self._save()
         where = f"at step {self.steps_done} (epoch {min(self.epochs_done + 1, self.config.epochs)})"
         go_on = f"`nestnet resume {self.config.run_dir}` goes on from the last checkpoint"

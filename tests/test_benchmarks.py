@@ -1,7 +1,7 @@
 """The benchmark programs run, and count bytes right; what they time is not tested."""
 
+import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,18 +13,26 @@ from PIL import Image
 import nestnet
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SMALL = ["--case", "resnet20:resnet32:32:4"]
 
 
-def run(program, output, *arguments):
-    command = [sys.executable, str(BENCHMARKS / program), "--case", "resnet20:resnet32:32:4", "--output", str(output)]
-    subprocess.run([*command, *arguments], check=True, capture_output=True)
-    return json.loads(output.read_text())
+@pytest.fixture
+def run(monkeypatch):
+    """Runs a program in this process, which has imported torch already, and gives what it writes."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def run(program, output, *arguments):
+        monkeypatch.setattr(sys, "argv", [program, "--output", str(output), *arguments])
+        importlib.import_module(program.removesuffix(".py")).main()
+        return json.loads(output.read_text())
+
+    return run
 
 
 @pytest.mark.slow
-def test_step_time(tmp_path):
-    found = run("step_time.py", tmp_path / "x.json", "--rounds", "2", "--compile", "false")
-    assert found["command"].startswith("python benchmarks/step_time.py --case")
+def test_step_time(run, tmp_path):
+    found = run("step_time.py", tmp_path / "x.json", *SMALL, "--rounds", "2", "--compile", "false")
+    assert found["command"].startswith("python benchmarks/step_time.py --output x.json --case")
     assert found["versions"]["timm"] == timm.__version__
     steps = [f"{way} {mode}" for way in ("timm", "nested", "copy-based", "slicing") for mode in ("base", "motivated")]
     for result, precision in zip(found["results"], ("float32", "bfloat16"), strict=True):
@@ -39,8 +47,8 @@ def test_step_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_switching(tmp_path):
-    found = run("switching.py", tmp_path / "x.json", "--batches", "12", "--k", "1", "--switches", "1")
+def test_switching(run, tmp_path):
+    found = run("switching.py", tmp_path / "x.json", *SMALL, "--batches", "12", "--k", "1", "--switches", "1")
     (result,), (held,), (switch,) = found["results"], found["held"], found["switches"]
     for way in ("timm", "nested", "copy-based", "slicing"):
         samples = result["seconds"][way]
@@ -65,23 +73,22 @@ def test_switching(tmp_path):
 
 
 @pytest.mark.slow
-def test_cifar10(tmp_path):
+def test_cifar10(run, tmp_path, capsys):
     for part, count in (("train", 20), ("test", 2)):
         for label in range(10):
             (tmp_path / "images" / part / f"class {label}").mkdir(parents=True)
             for index in range(count):
                 pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(tmp_path / "images" / part / f"class {label}" / f"{index}.png")
-    command = [sys.executable, str(BENCHMARKS / "cifar10.py"), "--root", str(tmp_path / "images"), "--images", "160"]
-    command += ["--epochs", "1", "--ways", "shared", "resnet20", "--runs", str(tmp_path / "runs"), "--jobs", "1"]
-    command += ["--recalibration-batches", "1", "--output", str(tmp_path / "x.json")]
-    subprocess.run(command, check=True, capture_output=True)
-    found = json.loads((tmp_path / "x.json").read_text())
+    arguments = ["--root", str(tmp_path / "images"), "--images", "160", "--epochs", "1", "--ways", "shared", "resnet20"]
+    arguments += ["--runs", str(tmp_path / "runs"), "--jobs", "1", "--recalibration-batches", "1"]
+    found = run("cifar10.py", tmp_path / "x.json", *arguments)
     assert str(tmp_path) not in found["command"]
     rows = {(row["way"], row["mode"]): row for row in found["results"]}
     assert set(rows) == {("shared", "base"), ("shared", "motivated"), ("resnet20", "base")}
     assert all(row["average_cost"] == 82_822_400 for row in rows.values()), "the first batches are not motivated"
     steps = (tmp_path / "runs" / "resnet20-160images-1epochs-seed0" / "steps.csv").read_text()
     assert len(steps.splitlines()) == 2, "160 of 200 images are one batch"
-    again = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "training" not in again.stdout.splitlines()[0], "finished runs are kept"
+    capsys.readouterr()
+    run("cifar10.py", tmp_path / "x.json", *arguments)
+    assert "training" not in capsys.readouterr().out.splitlines()[0], "finished runs are kept"

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import FAMILIES, batch, make, randomised
+from helpers import FAMILIES, batch, make, randomised, shallow
 from torch import nn
 
 from nestnet import LossDecrease, Mode, TrainStep
@@ -26,7 +26,7 @@ def same(net, other, **tolerance):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_is_the_plain_loop(family, precision):
-    net = make(family)
+    net = shallow(make(family))
     plain = copy.deepcopy(net)
     optimizer, own = sgd(plain), sgd(net)
     step = TrainStep(net, own, cross_entropy, precision=precision, clip_grad=1.0)
@@ -115,6 +115,28 @@ def test_the_gradient_norm_is_told_where_it_is_wanted():
     assert outcome.gradient_norm() == pytest.approx(torch.stack(norms).norm().item())
 
 
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(family, poison):
+    net = make(family, drop_rate=0.2)
+    whole = copy.deepcopy(net)
+    ours, theirs = (
+        TrainStep(module, sgd(module), cross_entropy, ema_decay=0.5, skip_non_finite=True) for module in (net, whole)
+    )
+    for number, mode in enumerate((*MODES, *MODES)):
+        images, labels = batch()
+        state = torch.get_rng_state()
+        outcome = theirs(images, labels, mode)
+        torch.set_rng_state(state)
+        if number % 3 == 1:
+            assert ours(images * poison, labels, mode).skipped
+        again = ours(images, labels, mode)  # the same dropout, though another forward pass came before
+        assert not again.skipped
+        assert again.loss() == outcome.loss()
+    same(net, whole)
+    same(ours.averaged, theirs.averaged)
+
+
 def test_the_moving_average():
     """Against the average written out; the first step's weights start it."""
     net = randomised(make("vit"))
@@ -135,7 +157,7 @@ def test_the_moving_average():
 def test_two_hundred_steps_in_turns_compile_nothing_anew(family):
     """One graph a mode, compiled at its first step; the losses are those of the eager network."""
     torch._dynamo.reset()
-    net = make(family)
+    net = shallow(make(family))
     plain = copy.deepcopy(net)
     images, labels = batch(2, pixels=32 if family == "vit" else 8)
     ours, eager = (

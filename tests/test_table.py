@@ -41,7 +41,12 @@ def write(tmp_path):
         path = tmp_path / f"run-{next(number)}"
         path.mkdir()
         written = Config(
-            model=ModelConfig(*pair, num_classes=10, in_chans=3, **model or {}),
+            model=ModelConfig(
+                *pair,
+                num_classes=100 if data == "cifar100" else 10,
+                in_chans=1 if data == "digits" else 3,
+                **model or {},
+            ),
             data=DataConfig(name=data, img_size=pixels),
             motivation=MotivationConfig(condition, k, **motivation or {}),
             epochs=epochs,
