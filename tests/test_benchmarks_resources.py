@@ -71,10 +71,9 @@ def test_a_base_step_takes_the_memory_of_the_standalone_base(run):
     cases = [
         "resnet20:resnet32:32:16",
         "vit_tiny_patch16_224:vit_small_patch16_224:32:4",
-        "efficientnet_b0:efficientnet_b1:32:4",
     ]
     results = run("memory", "--case", *cases)["results"]
-    assert len(results) == 3
+    assert len(results) == 2
     for result in results:
         base, motivated = (
             bytes_of(result["case"][mode], **({"img_size": 32} if result["case"][mode].startswith("vit") else {}))

@@ -24,7 +24,6 @@ from nestnet.training import Trainer
 CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml")
 
 CIFAR = ("resnet20", "resnet32", {"in_chans": 1})
-RESNET = ("resnet18", "resnet34", {})
 VIT = ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32})
 EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
 
@@ -38,12 +37,10 @@ EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
             pytest.param(name, mode, nested, marks=pytest.mark.slow)
             for name, mode, nested in [
                 ("onnx", "motivated", CIFAR),
-                ("onnx", "base", RESNET),
                 ("onnx", "base", VIT),
                 ("onnx", "motivated", VIT),
                 ("onnx", "base", EFFICIENTNET),
                 ("onnx", "motivated", EFFICIENTNET),
-                ("torch-export", "motivated", VIT),
                 ("torch-export", "base", EFFICIENTNET),
             ]
         ),

@@ -20,12 +20,12 @@ PAIRS = [(base, motivated) for motivated in NAMES for base in nestnet.list_model
 
 
 def options_of(base: str, motivated: str) -> list[dict[str, object]]:
-    """Both kinds for a network in the next one and in itself, one or the other, in turn, for pairs further apart."""
+    """Both kinds for a network in the next one, one or the other, in turn, for itself and pairs further apart."""
     options = [{"batch_norm": kind} for kind in STATISTICS]
     if base.startswith("vit"):
         options = [{"img_size": 32, "qkv_map": kind} for kind in QKV_MAPS]
     apart = NAMES.index(motivated) - NAMES.index(base)
-    return options if apart < 2 else [options[apart % 2]]
+    return options if apart == 1 else [options[apart % 2]]
 
 
 STATISTIC = ("running_mean", "running_var", "num_batches_tracked")

@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +20,13 @@ from torch import nn
 from nestnet import LossDecrease, Mode, TrainStep, config, synchronise_batch_norm
 from nestnet.build import check_share, torch_device
 from nestnet.cli import main
+from nestnet.data import load_data
+from nestnet.interrupts import Interrupted
 from nestnet.processes import Processes, distributed, join
+from nestnet.resume import resume
 from nestnet.run_directory import read_table
 from nestnet.sync_batch_norm import batch_norm_of_all
+from nestnet.training import Trainer
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
 STEPS = 32
@@ -105,6 +111,39 @@ def everything(processes):
     }
 
 
+def signalled(rank, folder):
+    """A run; and one whose second process gets a signal, which goes on afterwards."""
+    os.environ["RANK"] = str(rank)
+    settings = [
+        "--data.batch_size",
+        "8",
+        "--epochs",
+        "1",
+        "--ema_decay",
+        "0.5",
+        "--model.drop_rate",
+        "0.2",
+        "--device",
+        "cpu",
+    ]
+    run = config.parse([*settings, "--run_dir", f"{folder}/whole"])
+    images = load_data(run.data, run.model).split(range(160), range(160, 200))
+    Trainer(run, images=images).fit()
+
+    class Signalled(Trainer):
+        def mixed(self, images, labels):
+            if rank == 1 and self.steps_done == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().mixed(images, labels)
+
+    try:
+        Signalled(replace(run, run_dir=f"{folder}/again"), images=images).fit()
+    except Interrupted as interrupted:
+        said = str(interrupted)
+    resume(f"{folder}/again", images=images)
+    return said
+
+
 def in_a_process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -114,6 +153,7 @@ def in_a_process(rank, folder):
     statistics.running_mean += rank
     processes.average_statistics(statistics)
     found["statistics"] = statistics.running_mean
+    found["said"] = signalled(rank, folder)
     found["from first"] = processes.from_first(f"from {rank}")
     found["parts"] = (list(processes.every(5)), list(range(6))[processes.share(6)])
     torch.save(found, f"{folder}/{rank}.pt")
@@ -124,7 +164,7 @@ def in_a_process(rank, folder):
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     mp.spawn(in_a_process, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) | {"folder": folder} for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +219,17 @@ def test_what_processes_tell_one_another(two):
         assert found["parts"] == (([0, 2, 4], [0, 1, 2]) if rank == 0 else ([1, 3], [3, 4, 5]))
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_all_after_the_same_batch_and_the_run_goes_on_exactly(two):
+    folder = two[0]["folder"]
+    for found in two:
+        assert found["said"] == (
+            f"interrupted by SIGTERM at step 10 (epoch 1); `nestnet resume {folder}/again` goes on from the last checkpoint"
+        )
+    for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
+        assert (folder / "again" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
+
+
 def test_alone_nothing_is_sent():
     alone = Processes()
     tensor = torch.ones(2)
@@ -228,31 +279,6 @@ def test_the_same_command_under_torchrun(tmp_path):
         count = float(theirs[name]) * 3.6
         assert count == pytest.approx(round(count)), "a share of 360 test images, each counted once"
         assert float(theirs[name]) == pytest.approx(float(ours[name]), abs=1.0)
-    # one of the processes gets a signal, all of them end after the same batch, and the run goes on to the same end
-    again, script = tmp_path / "again", tmp_path / "signalled.py"
-    script.write_text(
-        textwrap.dedent("""
-            import os, signal, sys
-            from nestnet import cli, training
-
-            class Signalled(training.Trainer):
-                def mixed(self, images, labels):
-                    if self.processes.rank == 1 and self.steps_done == 6:
-                        os.kill(os.getpid(), signal.SIGTERM)
-                    return super().mixed(images, labels)
-
-            training.Trainer = Signalled
-            sys.exit(cli.main(sys.argv[1:]))
-        """)
-    )
-    done = torchrun(str(script), *arguments, "--run_dir", str(again))
-    said = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
-    assert said == [f"nestnet train: interrupted by SIGTERM at step 10 (epoch 1); `nestnet resume {again}` goes on from the "
-                    "last checkpoint"]  # fmt: skip
-    done = torchrun("-m", "nestnet", "resume", str(again))
-    assert done.returncode == 0, done.stderr
-    for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
-        assert (again / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 @pytest.mark.slow
