@@ -88,10 +88,10 @@ def _overlay(net: NestedModel, mode: Mode, path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     """The tensors of a file that is sound as far as it can tell, and the architecture that it names, if it does."""
+    metadata = read_if_export(path) if path.suffix == ".safetensors" and path.exists() else None
     try:
         if not path.exists():
             raise ValueError("there is no such file")
-        metadata = read_if_export(path) if path.suffix == ".safetensors" else None
         if path.suffix != ".safetensors":
             _check_archive(path)
         with warnings.catch_warnings():
@@ -99,8 +99,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str | None]:
             state = load_state_dict(str(path), weights_only=True)
         return state, metadata.architecture if metadata else None
     except Exception as error:  # what a damaged file makes of an unpickler can be any of them
-        reason = _first_line(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
-        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
+        raise ValueError(f"{path} cannot be read as weights: {_first_line(error)}") from error
 
 
 def _check_archive(path: Path) -> None:

@@ -67,7 +67,7 @@ class Evil:
     ("content", "name", "message"),
     [
         (None, "x.safetensors", "cannot be read as weights: there is no such file"),
-        (b"half", "x.safetensors", "cannot be read as weights: "),
+        (b"half", "x.safetensors", "is damaged: its header is to have"),
         (b"half", "x.pth", "cannot be read as weights: "),
         (pickle.dumps(Evil()), "x.pth", "cannot be read as weights: "),
         ("other", "x.safetensors", "holds resnet32, and the base network is resnet20: name a file of that network"),
