@@ -1,12 +1,10 @@
 """A run that was killed anywhere ends as the run that was not."""
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
-import time
 from dataclasses import replace
 
 import pytest
@@ -460,21 +458,16 @@ def test_a_fault_is_explained_and_the_run_goes_on_after_it(tiny, tmp_path, error
     assert capsys.readouterr().err == f"nestnet train: stopped: {caught.value}\n"
 
 
-def test_a_helper_leaves_signals_to_its_parent():
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-
-    def help_along():
+def test_a_helper_leaves_signals_to_its_parent(monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         leave_to_parent()
-        ready.set()
-        time.sleep(60)
-
-    helper = context.Process(target=help_along)
-    helper.start()
-    ready.wait()
-    os.kill(helper.pid, signal.SIGINT)  # Ctrl-C on a terminal
-    helper.join(0.2)
-    assert helper.is_alive()
-    helper.terminate()
-    helper.join(10)
-    assert helper.exitcode == 0
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C on a terminal
+        assert not ended
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended == [0]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
