@@ -9,7 +9,7 @@ exports to `nestnet predict` and, as initial weights, to `nestnet train`. Each c
 that names the file; no code may have run, nothing may have changed on the disk, and memory may not grow by more than some of
 the files.
 
-Prints a table, and writes benchmarks/results/damage-cpu.json. It takes some minutes on two cores. Exits with 1 if any file was
+Prints a table, and writes benchmarks/results/damage-cpu.json. It takes a minute. Exits with 1 if any file was
 not refused so.
 """
 
