@@ -8,8 +8,8 @@ the mode; or at an epoch's edge, between its row and its checkpoint. `nestnet re
 once more. In the end weights, optimizer state and all else in the last checkpoint, `steps.csv`, `cost.json` and both exports
 must be those of the uninterrupted run byte for byte, and `metrics.csv` but for its timings.
 
-Prints a table, and writes benchmarks/results/kills-cpu.json. It takes a quarter of an hour on two cores. Exits with 1 if any run
-differs.
+Prints a table, and writes benchmarks/results/kills-cpu.json. It takes a quarter of an hour on two cores. Exits with 1 if any
+run differs.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A run that was killed anywhere ends as the run that was not."""
 
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import torch
 from helpers import shallow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nestnet import config
 from nestnet.checkpoints import Checkpoints, _encoded, read, write
@@ -207,6 +209,25 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tiny, tmp_path, monk
     assert content(resume(path, images=few(run))) == content(whole)
 
 
+def test_a_damaged_test_image_is_left_out_on_resuming(tmp_path, capsys):
+    for part, label in itertools.product(("train", "test"), ("cat", "dog")):
+        folder = tmp_path / "images" / part / label
+        folder.mkdir(parents=True)
+        for index in range(8):
+            Image.new("RGB", (8, 8), (30 * index, 0, 99 * (label == "cat"))).save(folder / f"{index}.png")
+    (folder / "7.png").write_bytes(b"no image")
+    path = str(tmp_path / "run")
+    settings = ["--data.batch_size", "8", "--epochs", "1", "--data.loader", "files", "--data.workers", "0"]
+    pair = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.img_size", "8"]
+    assert main(["train", "--data.root", str(tmp_path / "images"), *settings, *pair, "--run_dir", path]) == 1
+    said = capsys.readouterr().err
+    assert "7.png cannot be read as an image" in said
+    assert "give --data.corrupt skip" in said
+    assert main(["resume", path, "--data.corrupt", "skip"]) == 0
+    assert "7.png cannot be read as an image" in capsys.readouterr().err
+    assert read_run(path).config.data.corrupt == "skip"
+
+
 def test_the_second_ctrl_c_ends_it_at_once():
     with Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
@@ -282,7 +303,7 @@ REFUSED = [
     (forge(lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(2))), [],
      "momentum_buffer of parameter 0 is (2,)"),
     (forge(lambda s: s["optimizer"].update(state=3)), [], "the checkpoint is of another optimizer"),
-    (forge(lambda s: s.update(images="others")), [], "of other images: others, and there are 64 for training"),
+    (forge(lambda s: s.update(images="others")), [], "of other images: others, and there are 64 training images"),
     (forge(lambda s: s.update(condition_name="Periodic")), [], "condition: Periodic, and there are RandomBatches now"),
 ]  # fmt: skip
 
