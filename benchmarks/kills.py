@@ -81,7 +81,7 @@ def child(event: str, number: int, arguments: list[str]) -> None:
                 occurs()
             last = row["mode"]
 
-        RunDirectory.add_step = add_step  # type: ignore[method-assign]
+        RunDirectory.add_step = add_step  # type: ignore[method-assign]  # in this process, which ends by it
     elif event == "edge":
         before(RunDirectory, "save_cost")
     elif event in ("write", "fsync", "rename"):

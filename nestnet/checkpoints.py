@@ -82,11 +82,13 @@ class Checkpoints:
             ValueError: if no epoch is finished yet, or it is damaged.
         """
         last = self.newest()
-        found = last and last["best"][mode]
-        if not found:
+        if last is None or last["best"][mode] is None:
             raise ValueError(f"{self.folder.parent} has no best checkpoint yet: its first epoch was not finished")
-        self.last = self.folder / found["file"]
-        return read(self.last)
+        best = self.folder / last["best"][mode]["file"]
+        if self.last == best:
+            return last
+        self.last = best
+        return read(best)
 
     def _is_last(self, path: Path, state: State) -> None:
         self.last, self.needed = path, {path.name, *(best["file"] for best in state["best"].values() if best)}

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -326,6 +326,15 @@ def _own_data(given: dict[str, Any]) -> Any:
 def load(path: Path) -> Config:
     """The configuration in a YAML file. Raises ValueError as `parse` does."""
     return parse(["--config", str(path)])
+
+
+def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration, given as nested dictionaries, by their dotted names."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        section = name in SECTIONS and isinstance(value, dict)
+        fields |= {f"{name}.{key}": entry for key, entry in value.items()} if section else {name: value}
+    return fields
 
 
 def dump(config: Config, path: Path) -> None:

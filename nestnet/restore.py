@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nestnet.checkpoints import State, kind
+from nestnet.config import dotted
 from nestnet.data import ImageData
 
 FREE = {
@@ -66,14 +67,10 @@ def check_config(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """The fields that two configurations have other values for: (name, before, now)."""
-    for section in dict.fromkeys((*before, *now)):
-        old, new = before.get(section), now.get(section)
-        if isinstance(old, dict) and isinstance(new, dict):
-            for key in dict.fromkeys((*old, *new)):
-                if old.get(key) != new.get(key):
-                    yield f"{section}.{key}", old.get(key), new.get(key)
-        elif old != new:
-            yield section, old, new
+    before, now = dotted(before), dotted(now)
+    for name in dict.fromkeys((*before, *now)):
+        if before.get(name) != now.get(name):
+            yield name, before.get(name), now.get(name)
 
 
 def fingerprint(images: ImageData) -> str:

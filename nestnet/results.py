@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nestnet import config as configuration
-from nestnet.config import Config
+from nestnet.config import Config, dotted
 from nestnet.cost import Convention, Point, average_cost, flops_efficiency, flops_ratio, forward_cost
 from nestnet.mode import Mode
 from nestnet.models import cifar_resnet, list_models
 from nestnet.motivation import JOINT
 from nestnet.published import Published, Role, classical, nested, row_name
-from nestnet.run_directory import read_table
+from nestnet.run_directory import read_config, read_table
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,7 @@ class _Run:
 
 def _read(path: Path) -> _Run | None:
     """A run; `None`, with a warning, if it is not finished."""
-    if not (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is no run directory: it has no config.yaml")
-    config, epochs = configuration.load(path / "config.yaml"), read_table(path / "metrics.csv")
+    config, epochs = read_config(path), read_table(path / "metrics.csv")
     if len(epochs) < config.epochs:
         _warn(f"{path} is left out: {len(epochs)} of its {config.epochs} epochs are finished")
         return None
@@ -159,13 +156,8 @@ def _average_cost(path: Path, config: Config, epochs: list[dict[str, str]]) -> f
 
 def _fields(config: Config) -> dict[str, Any]:
     """What the runs of a row have in common: all other fields, by their dotted names."""
-    fields: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        if name in configuration.SECTIONS:
-            fields |= {f"{name}.{field}": entry for field, entry in value.items()}
-        elif name not in ("seed", "run_dir", "device"):
-            fields[name] = value
-    return fields
+    own = ("seed", "run_dir", "device")
+    return {name: value for name, value in dotted(asdict(config)).items() if name not in own}
 
 
 def _rows(runs: list[_Run]) -> list[Row]:

@@ -11,7 +11,7 @@ from nestnet.config import Config
 from nestnet.data import ImageData
 from nestnet.motivation import Condition
 from nestnet.restore import check_config
-from nestnet.run_directory import Elsewhere, RunDirectory
+from nestnet.run_directory import Elsewhere, RunDirectory, read_config
 from nestnet.training import Trainer
 
 
@@ -39,11 +39,10 @@ def resume(
         FloatingPointError, Stopped, Interrupted: as `Trainer.fit`.
     """
     path = Path(run_dir)
-    first = os.environ.get("RANK", "0") == "0"
-    with RunDirectory.existing(path) if first else Elsewhere() as run:
+    config, first = _changed(path, changes), os.environ.get("RANK", "0") == "0"
+    with RunDirectory(path) if first else Elsewhere() as run:
         state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
-        config = _changed(path, changes)
-        begun = state is not None or any((path / "checkpoints").glob("step-*"))
+        begun = any((path / "checkpoints").glob("step-*"))
         trainer = Trainer(config, images=images, condition=condition, initial_weights=not begun)
         state = trainer.processes.from_first(state)
         if state is not None:
@@ -65,10 +64,9 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
     """The run's configuration with the changes, all of which must be free.
 
     Raises:
-        ValueError: if one is not.
+        ValueError: if one is not, or the folder is no run.
     """
-    file = path / "config.yaml"
-    stored = replace(configuration.load(file), run_dir=str(path))
-    changed = configuration.parse(["--config", str(file), *changes], prog="nestnet resume")
+    stored = replace(read_config(path), run_dir=str(path))
+    changed = configuration.parse(["--config", str(path / "config.yaml"), *changes], prog="nestnet resume")
     check_config(asdict(stored), asdict(changed), f"the run in {path}")
     return replace(changed, run_dir=str(path))

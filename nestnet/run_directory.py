@@ -88,17 +88,6 @@ class RunDirectory:
             raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
         return cls(path)
 
-    @classmethod
-    def existing(cls, path: Path) -> "RunDirectory":
-        """The folder of a run that was begun.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        if not (path / "config.yaml").is_file():
-            raise ValueError(f"{path} is no run directory: it has no config.yaml")
-        return cls(path)
-
     def begin(self, config: Config, steps: int, epochs: int) -> None:
         """Go on after so many batches and whole epochs: what was written after them is taken away.
 
@@ -204,11 +193,8 @@ def _end_of_row(path: Path, columns: tuple[str, ...], rows: int) -> int:
         lines = path.read_bytes().splitlines(keepends=True)[: rows + 1]
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; a run cannot go on without it") from error
-    numbers = [line.partition(b",")[0] for line in lines]
-    if lines[-1:] != [line for line in lines[-1:] if line.endswith(b"\n")] or numbers != [
-        columns[0].encode(),
-        *(str(number).encode() for number in range(1, rows + 1)),
-    ]:
+    wanted = [columns[0], *map(str, range(1, rows + 1))]
+    if [line.partition(b",")[0] for line in lines] != [first.encode() for first in wanted] or lines[-1][-1:] != b"\n":
         raise ValueError(f"{path} is damaged: it does not have the rows 1 to {rows}, after which the run would go on")
     return sum(map(len, lines))
 
@@ -238,9 +224,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
         ValueError: if the folder is no run, or its checkpoint is absent, damaged or of other networks.
     """
     path = Path(path)
-    if not (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is no run directory: it has no config.yaml")
-    config, checkpoints = configuration.load(path / "config.yaml"), Checkpoints(path / "checkpoints")
+    config, checkpoints = read_config(path), Checkpoints(path / "checkpoints")
     checkpoint = checkpoints.newest() if best is None else checkpoints.best(best)
     if checkpoint is None:
         raise ValueError(
@@ -253,6 +237,18 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
         raise ValueError(f"{checkpoints.last}: {error}") from error
     net.load_state_dict(tensors)
     return Run(path, config, net, checkpoint)
+
+
+def read_config(run_dir: Path) -> Config:
+    """The configuration of a run, as its folder has it.
+
+    Raises:
+        ValueError: if the folder is no run, or the file cannot be read.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
+    return configuration.load(path)
 
 
 def network(config: Config) -> NestedModel:

@@ -158,6 +158,7 @@ class Trainer:
             processes=self.processes,
         )
         self.cost = RunCost(self.net, self.images.input_size, self.condition, joint=self.joint)
+        self.fingerprint = fingerprint(self.images)
         self.epochs_done = self.steps_done = 0
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
@@ -216,23 +217,20 @@ class Trainer:
             images, targets = self.mixed(*next(batches))
             waited = time.perf_counter() - begun
             modes = (Mode.MOTIVATED, Mode.BASE) if self.joint else (self.condition.mode,)
-            lr = self._rate()
             self.stepping = True
             outcome = self.step(images, targets, *modes)
-            loss, mode = outcome.loss(), JOINT if self.joint else modes[0]
+            row = self._row(outcome.loss(), JOINT if self.joint else modes[0])
             if outcome.skipped:
-                self._without(loss, mode)
+                self._without(row)
             self.steps_done += 1
             if self.config.schedule.interval == "step" and self.schedule is not None:
                 self.schedule.step_update(self.steps_done)
             self.condition.update(self.watched(outcome, modes[0]))
             self._count(outcome, modes, waited, time.perf_counter() - begun)
             self.stepping = False
-            self.run.add_step(
-                {"step": self.steps_done, "epoch": self.epochs_done + 1, "mode": mode, "loss": loss, "lr": lr}
-            )
+            self.run.add_step(row)
             self._snapshot()
-            self.progress.step_done(loss, mode, self.totals.metrics(self.config.data.batch_size))
+            self.progress.step_done(row["loss"], row["mode"], self.totals.metrics(self.config.data.batch_size))
             self._pause()
 
     def epoch_batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -315,7 +313,7 @@ class Trainer:
             "best": self.best,
             "config": asdict(self.config),
             "condition_name": type(self.condition).__name__,
-            "images": fingerprint(self.images),
+            "images": self.fingerprint,
             "class_names": list(self.images.class_names),
             "input_size": [self.images.input_size[0], *self.images.eval_size],
         }
@@ -423,14 +421,19 @@ class Trainer:
             raise Interrupted(f"interrupted by {signal.Signals(number).name} {where}; {go_on}", number) from None
         raise Stopped(f"{why} ({where}); {go_on}") from error
 
-    def _without(self, loss: float, mode: str) -> None:
+    def _row(self, loss: float, mode: str) -> dict[str, Any]:
+        """Of the batch just trained, in `steps.csv`; with the learning rate that it was trained at."""
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        return {"step": self.steps_done + 1, "epoch": self.epochs_done + 1, "mode": mode, "loss": loss, "lr": lr}
+
+    def _without(self, row: dict[str, Any]) -> None:
         """A batch has left no trace because of its loss; where that is wanted, or all of them are so, the run ends.
 
         Raises:
             FloatingPointError: then.
         """
-        config, step = self.config, self.steps_done + 1
-        what = f"the loss is {loss} at step {step} (epoch {self.epochs_done + 1}, {mode} mode)"
+        config = self.config
+        what = f"the loss is {row['loss']} at step {row['step']} (epoch {row['epoch']}, {row['mode']} mode)"
         helps = (
             f"lower optimizer.lr = {config.optimizer.lr:g}, lengthen schedule.warmup_epochs, or set optimizer.clip_grad"
         )
@@ -440,18 +443,13 @@ class Trainer:
             raise FloatingPointError(f"{what}, as it was at all batches of this epoch: {helps}")
         if config.non_finite == "stop":
             self._save()
-            self.run.add_step(
-                {"step": step, "epoch": self.epochs_done + 1, "mode": mode, "loss": loss, "lr": self._rate()}
-            )
+            self.run.add_step(row)
             raise FloatingPointError(
                 f"{what}: {helps}; `nestnet resume {config.run_dir} --non_finite skip` goes on without such batches"
             )
 
     def _is_finite(self) -> bool:
         return bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.net.parameters()]).all())
-
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def _count(self, outcome: Outcome, modes: tuple[Mode, ...], waited: float, seconds: float) -> None:
         totals = self.totals

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from nestnet.build import torch_device
-from nestnet.config import SECTIONS, Config
+from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
 from nestnet.files import write_atomically
 from nestnet.lock import Lock
@@ -160,9 +160,7 @@ class Study:
             ValueError: if the folder was begun with another configuration, or has other contents.
         """
         record, where = self.folder / "tune-k.yaml", f"folder = {str(self.folder)!r}"
-        fields: dict[str, Any] = {"folds": self.folds}
-        for name, value in asdict(self.config).items():
-            fields |= {f"{name}.{key}": entry for key, entry in value.items()} if name in SECTIONS else {name: value}
+        fields = {"folds": self.folds, **dotted(asdict(self.config))}
         del fields["motivation.k"], fields["run_dir"]
         begun = yaml.safe_load(record.read_text()) if record.exists() else None
         if begun is None:  # also where it was interrupted before the first word

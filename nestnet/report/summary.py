@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nestnet import config as configuration
 from nestnet.build import motivation
 from nestnet.config import Config
 from nestnet.cost import Cost, network_cost
@@ -16,7 +15,7 @@ from nestnet.mode import Mode, PerMode
 from nestnet.motivation import JOINT
 from nestnet.restore import FREE, differences
 from nestnet.run_cost import expected_cost
-from nestnet.run_directory import read_table
+from nestnet.run_directory import read_config, read_table
 
 _network_cost = cache(network_cost)  # it takes up to seconds, and runs have networks in common
 
@@ -137,9 +136,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
     Raises:
         ValueError: if the folder is no run.
     """
-    if not (run_dir / "config.yaml").is_file():
-        raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
-    config, steps = configuration.load(run_dir / "config.yaml"), read_steps(run_dir)
+    config, steps = read_config(run_dir), read_steps(run_dir)
     epochs = read_epochs(run_dir, ("base_top1", "motivated_top1", "motivated_fraction", "seconds"))
     model, size = config.model, config.data.img_size
     if size is None or model.num_classes is None or model.in_chans is None:
