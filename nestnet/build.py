@@ -165,12 +165,15 @@ def check_compiler(config: Config, device: torch.device) -> None:
 
 
 def set_algorithms(device: torch.device, *, deterministic: bool) -> None:
-    """On CUDA: search for the fastest kernels, which pays because all batches have one shape, or repeat the same bits."""
+    """On CUDA: search for the fastest kernels, which pays because all batches have one shape, or repeat the same bits.
+
+    These are settings of the whole process: what an earlier run in it has set is set anew.
+    """
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def torch_device(name: str) -> torch.device:

@@ -6,6 +6,13 @@ import torch
 
 from nestnet.config import Config
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch's allocator of the host
+    "out of memory",  # the CUDA driver
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+)
+"""What an error says of memory that could not be had."""
+
 
 class Stopped(RuntimeError):
     """A run cannot go on for a reason outside of it; the message says which, and how to go on."""
@@ -14,11 +21,12 @@ class Stopped(RuntimeError):
 def reason(error: Exception, config: Config) -> str | None:
     """Why a run ended, and what helps; `None` where it is none of the known faults."""
     last = last_line(error)
-    if is_out_of_memory(error):
+    shortage = memory_shortage(error)
+    if shortage is not None:
         return (
-            f"out of memory ({last[:200]}): the rest of the machine may be using it; a new run takes less with a lower "
-            f"data.batch_size = {config.data.batch_size}, a higher accumulate = {config.accumulate} (a batch in parts), or "
-            "--precision bfloat16"
+            f"out of memory ({_line_on_memory(shortage)[:200]}): the rest of the machine may be using it; a new run takes "
+            f"less with a lower data.batch_size = {config.data.batch_size}, a higher accumulate = {config.accumulate} (a batch "
+            "in parts), or --precision bfloat16"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
@@ -30,15 +38,33 @@ def reason(error: Exception, config: Config) -> str | None:
     return None
 
 
-def last_line(error: Exception) -> str:
+def last_line(error: BaseException) -> str:
     """The message of an error. One in a process that reads images carries the traceback of that process, whose last line is
     `module.Type: message`."""
     *traceback, message = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+: ", "", message) if traceback else message
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Of a device, or of the host, for which torch has no class of its own."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+def memory_shortage(error: BaseException) -> BaseException | None:
+    """The error itself, or the one behind it, that tells of memory that could not be had; `None` where none does.
+
+    Memory that is short while a CUDA graph is captured also ends the capture, and the error of that end hides the reason.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if _is_out_of_memory(found):
+            return found
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of a device, or of the host; for the host and for libraries on the device torch has no class of its own."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _line_on_memory(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if any(words in line for words in OUT_OF_MEMORY)]
+    return lines[0] if lines else last_line(error)

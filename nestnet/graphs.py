@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from nestnet.mode import Mode
 from nestnet.optim import fill_momentum
@@ -62,9 +62,11 @@ class Graphs:
     """
 
     def __init__(self, phases: Phases, optimizer: Optimizer, recorder: Recorder | None = None) -> None:
-        self.phases, self.optimizer, self.recorder = phases, optimizer, recorder or CudaRecorder()
-        make_capturable(optimizer)
         device = optimizer.param_groups[0]["params"][0].device
+        self.phases = phases
+        self.optimizer = optimizer
+        self.recorder = recorder or CudaRecorder(device)
+        make_capturable(optimizer)
         self.rates = [torch.tensor(math.nan, device=device) for _ in optimizer.param_groups]
         self.numbers = [math.nan] * len(self.rates)
         self.ordinary_steps: dict[Modes, int] = {}
@@ -99,9 +101,14 @@ class Graphs:
         else:
             with self._warming_up():
                 self.phases.update()
-        self.skip()
+        self._numbers_for_rates()
 
     def skip(self) -> None:
+        self.phases.skip()
+        self._numbers_for_rates()
+
+    def _numbers_for_rates(self) -> None:
+        """Between steps the optimizer holds the learning rates as numbers, for schedules and checkpoints."""
         for group, number in zip(self.optimizer.param_groups, self.numbers, strict=True):
             group["lr"] = number
 
@@ -152,29 +159,45 @@ class _Captured:
 
 
 class CudaRecorder:
-    """Captures CUDA graphs.
+    """Captures CUDA graphs on a stream of its own.
 
-    One pool serves all: its graphs are replayed one at a time, and each one's memory may be the next one's but for what
-    `capture` returned.
+    One pool of memory serves all: its graphs are replayed one at a time, and each one's memory may be the next one's but
+    for what `capture` returned.
+
+    Args:
+        device: device of all work, which need not be the process's current one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream(device)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            yield
-        torch.cuda.current_stream().wait_stream(self.stream)
+        # Each stream waits for the other in turn, so that a tensor made on one may be freed after use on the other.
+        before = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:  # what is read after an error, such as weights for a checkpoint, waits too
+            before.wait_stream(self.stream)
 
     def capture(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         graph = torch.cuda.CUDAGraph()
-        # the loader's thread may pin memory meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self.device),
+            # the loader's thread may pin memory meanwhile
+            torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
+        ):
             result = work()
         return graph.replay, result
+
+
+CAPTURABLE = (SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Adadelta)
+"""Optimizers whose whole step runs on the device, with the learning rate as a tensor. Others may have a setting `capturable`
+and still read a number on the host, or use the learning rate of the capture for ever."""
 
 
 def make_capturable(optimizer: Optimizer) -> None:
@@ -183,14 +206,14 @@ def make_capturable(optimizer: Optimizer) -> None:
     Raises:
         ValueError: for one that cannot.
     """
+    if type(optimizer) not in CAPTURABLE:
+        names = [kind.__name__ for kind in CAPTURABLE]
+        raise ValueError(
+            f"cuda_graphs: {type(optimizer).__name__} cannot be captured; torch's {', '.join(names[:-1])} and {names[-1]} can"
+        )
     for group in optimizer.param_groups:
         if isinstance(optimizer, SGD):  # its loops read a learning rate that is a tensor; its fused kernel does not
             group.update(foreach=False, fused=True)
-        elif "capturable" in group:
-            group["capturable"] = True
         else:
-            raise ValueError(
-                f"cuda_graphs: {type(optimizer).__name__} cannot be captured; torch's SGD, Adam, AdamW, NAdam, RAdam, RMSprop "
-                "and Adadelta can"
-            )
+            group["capturable"] = True
     fill_momentum(optimizer)

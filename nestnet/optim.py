@@ -40,7 +40,10 @@ def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
                     continue
                 state = optimizer.state[block]
                 for key, value in base.items():
-                    if is_scalar(value):
+                    if isinstance(value, Tensor) and isinstance(state.get(key), Tensor) and is_scalar(value):
+                        # in place: a captured step would otherwise put a tensor of its private memory here
+                        state[key].copy_(value)
+                    elif is_scalar(value):
                         state[key] = value.clone() if isinstance(value, Tensor) else value
                     elif isinstance(value, Tensor) and key not in state:
                         state[key] = torch.zeros_like(block)

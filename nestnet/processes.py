@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from nestnet.layers import BatchNorm2d
 from nestnet.mode import Mode
@@ -29,10 +30,12 @@ class Processes:
     Attributes:
         rank: this one's number, from 0.
         size: how many there are.
+        joined: whether they are a process group, which one process may be too. Without one nothing is sent.
     """
 
     rank: int = 0
     size: int = 1
+    joined: bool = False
 
     @property
     def first(self) -> bool:
@@ -41,30 +44,30 @@ class Processes:
 
     def average(self, tensor: Tensor) -> Tensor:
         """The mean over all processes, the same bits in each."""
-        return tensor if self.size == 1 else self.total(tensor) / self.size
+        return self.total(tensor) / self.size if self.joined else tensor
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, the same bits in each."""
-        if self.size == 1:
+        if not self.joined:
             return tensor
         total = tensor.clone()
         dist.all_reduce(total)
         return total
 
     def from_first(self, value: T) -> T:
-        """What the first process has, in all of them."""
-        if self.size == 1:
+        """What the first process has, in all of them. Its tensors arrive on the CPU."""
+        if not self.joined:
             return value
-        values = [value]
+        values = [_on_cpu(value) if self.first else None]
         dist.broadcast_object_list(values)
-        return values[0]
+        return cast(T, values[0])
 
     def from_all(self, value: T) -> list[T]:
-        """What each of the processes has, by rank, in all of them."""
-        if self.size == 1:
+        """What each of the processes has, by rank, in all of them. Their tensors arrive on the CPU."""
+        if not self.joined:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, _on_cpu(value))
         return values
 
     def share(self, batch: int) -> slice:
@@ -79,10 +82,19 @@ class Processes:
     @torch.no_grad()
     def average_statistics(self, net: nn.Module) -> None:
         """Average the BatchNorm statistics, which each process has of its own images alone."""
-        if self.size > 1:
+        if self.joined:
             for buffer in net.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.average(buffer))
+
+
+def _on_cpu(value: T) -> T:
+    """A nest of dictionaries, lists and tuples with its tensors on the CPU.
+
+    A tensor is unpickled on the device that it was on. What a process sends from its own GPU would take memory there in the
+    name of each other process, and fail where that GPU cannot be seen.
+    """
+    return cast(T, tree_map_only(Tensor, lambda tensor: tensor.cpu(), value))
 
 
 def launched_here() -> tuple[int, int]:
@@ -92,13 +104,14 @@ def launched_here() -> tuple[int, int]:
 
 def join(device: torch.device) -> Processes:
     """Meet the other processes; a process group that is there already is used as it is."""
+    if not met() and os.environ.get("WORLD_SIZE", "1") == "1":
+        return Processes()
+    if device.type == "cuda":
+        # NCCL sends objects by way of the current device, which must not be the same one in two processes
+        torch.cuda.set_device(device)
     if not met():
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            return Processes()
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Processes(dist.get_rank(), dist.get_world_size())
+    return Processes(dist.get_rank(), dist.get_world_size(), joined=True)
 
 
 def met() -> bool:

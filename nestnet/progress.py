@@ -78,11 +78,11 @@ class Progress:
 
     def step_done(self, loss: float, mode: str, metrics: dict[str, float]) -> None:
         """A batch is trained; `metrics` are those of its epoch up to now."""
+        if not self.live.is_started:  # a small network on a GPU takes a step in less time than the bar takes to move
+            return
         self.bar.advance(self.task)
         fields = self.bar.tasks[0].fields
         self._place(fields["epoch"], fields["batch"] + 1)
-        if not self.live.is_started:
-            return
         forecast = "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
         self.facts |= {
             "loss": Text(f"{loss:.4f}, epoch {metrics['train_loss']:.4f}"),

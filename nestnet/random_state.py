@@ -34,3 +34,23 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+
+
+class SavedRandomState:
+    """The torch generators that a forward pass draws from, those of the host and of a device, put back when it is repeated.
+
+    Args:
+        device: device of the network.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def save(self) -> None:
+        self.host = torch.get_rng_state()
+        self.own = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.host)
+        if self.own is not None:
+            torch.cuda.set_rng_state(self.own, self.device)

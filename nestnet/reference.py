@@ -19,6 +19,7 @@ from nestnet.blocks import NestedParameter
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel, whole_name
 from nestnet.optim import fill_momentum, is_scalar, share_step_counts
+from nestnet.random_state import SavedRandomState
 from nestnet.weights_map import Placement
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
@@ -232,12 +233,13 @@ def check_against_reference(
     if prepare is not None:
         prepare(optimizer)
     comparison, ends, loss = Comparison(), set(epoch_ends), None
+    random_state = SavedRandomState(next(net.parameters()).device)
     next_mode = modes if callable(modes) else _in_turn(modes)
     for images, labels in batches:
         mode = next_mode(loss)
-        random_state = torch.get_rng_state()
+        random_state.save()
         loss = _nested_step(net, optimizer, images, labels, mode, loss_function)
-        torch.set_rng_state(random_state)  # so that both drop the same activations
+        random_state.restore()  # so that both drop the same activations
         comparison.add("losses", loss, reference.step(images, labels, mode, loss_function))
         comparison.steps += 1
         comparison.motivated += mode is Mode.MOTIVATED

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from nestnet.foreach import copy_all
 from nestnet.graphs import Graphs
 from nestnet.mode import Mode
+from nestnet.moving_average import MovingAverage
 from nestnet.nested import NestedModel
 from nestnet.precision import autocast
 from nestnet.processes import Processes, distributed
+from nestnet.random_state import SavedRandomState
 
 
 class TrainStep:
@@ -72,25 +74,27 @@ class TrainStep:
         skip_non_finite: bool = False,
         processes: Processes | None = None,
     ) -> None:
-        self.net, self.overlap, self.processes = net, overlap, processes or Processes()
-        self.before = _Before(net) if skip_non_finite else None
+        self.net = net
+        self.overlap = overlap
+        self.processes = processes or Processes()
+        device = next(net.parameters()).device
+        if cuda_graphs and (self.processes.joined or device.type != "cuda"):
+            raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
+        self.random = SavedRandomState(device) if skip_non_finite else None
         self.phases: Eager | Graphs = Eager(
-            {mode: Forward(net, mode, compile, parallel=self.processes.size > 1) for mode in Mode},
+            {mode: Forward(net, mode, compile, parallel=self.processes.joined) for mode in Mode},
             optimizer,
             loss_function,
-            autocast(next(net.parameters()).device, precision),
+            autocast(device, precision),
             accumulate,
             clip_grad,
             gradient_norm,
             distil,
+            SavedBuffers(net) if skip_non_finite else None,
         )
         if cuda_graphs:
-            if self.processes.size > 1 or next(net.parameters()).device.type != "cuda":
-                raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
             self.phases = Graphs(self.phases, optimizer)
-        self.average: AveragedModel | None = None
-        if ema_decay is not None:
-            self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.average = None if ema_decay is None else MovingAverage(net, ema_decay)
 
     def __call__(self, images: Tensor, targets: Tensor, *modes: Mode | str) -> "Outcome":
         """Train the subnets of `modes`, one or two, on images `[B, C, H, W]`.
@@ -101,29 +105,26 @@ class TrainStep:
         Raises:
             ValueError: if the batch cannot be divided into `accumulate` equal parts, or has another shape than a captured one.
         """
-        if self.before is not None:
-            self.before.take()
+        if self.random is not None:
+            self.random.save()
         # What the host wants to know is on its way before the device gets its next work, so that only that is waited for.
         loss = self.phases.until_loss(images, targets, tuple(Mode(mode) for mode in modes))
         read_loss = Reading(self.processes.average(loss), overlap=self.overlap)
         norm = self.phases.until_gradient()
         read_norm = Reading(norm, overlap=self.overlap) if norm is not None else None
-        if self.before is not None and not math.isfinite(read_loss()):
+        if self.random is not None and not math.isfinite(read_loss()):
             self.phases.skip()
-            self.before.restore()
+            self.random.restore()
             return Outcome(read_loss, read_norm, skipped=True)
         self.phases.update()
         if self.average is not None:
-            self.average.update_parameters(self.net)
+            self.average.update()
         return Outcome(read_loss, read_norm)
 
     @property
     def averaged(self) -> NestedModel:
         """The network to evaluate and export: with the averaged weights where there are any, else the trained one."""
-        if self.average is None:
-            return self.net
-        assert isinstance(self.average.module, NestedModel)
-        return self.average.module
+        return self.net if self.average is None else self.average.module
 
 
 @dataclass(frozen=True)
@@ -141,43 +142,41 @@ class Outcome:
     skipped: bool = False
 
 
-class _Before:
-    """What a forward pass changes, as it was before: the statistics and the random state. The update alone changes the rest."""
+class SavedBuffers:
+    """What a forward pass changes in the network, as it was before the batch: the BatchNorm statistics."""
 
     def __init__(self, net: NestedModel) -> None:
-        self.buffers = [buffer for buffer in net.buffers() if buffer.numel()]
+        self.buffers = list(net.buffers())
         self.copies = [buffer.clone() for buffer in self.buffers]
-        self.device = next(net.parameters()).device
 
     @torch.no_grad()
-    def take(self) -> None:
-        _copy(self.buffers, self.copies)
-        self.random = torch.get_rng_state()
-        self.device_random = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+    def save(self) -> None:
+        copy_all(self.buffers, self.copies)
 
     @torch.no_grad()
     def restore(self) -> None:
-        _copy(self.copies, self.buffers)
-        torch.set_rng_state(self.random)
-        if self.device_random is not None:
-            torch.cuda.set_rng_state(self.device_random, self.device)
-
-
-def _copy(tensors: list[Tensor], into: list[Tensor]) -> None:
-    if tensors:  # a ViT has none
-        torch._foreach_copy_(into, tensors)
+        copy_all(self.copies, self.buffers)
 
 
 class Reading:
-    """A number that the device computes. Calling it waits for that number, and for nothing that was queued after it."""
+    """A number that the device computes. Calling it waits for that number.
+
+    Args:
+        value: number as a tensor `[]`; it may be overwritten later, as captured steps do.
+        overlap: on CUDA, whether to wait for nothing that is queued after the number. Otherwise calling waits for all work.
+    """
 
     def __init__(self, value: Tensor, *, overlap: bool) -> None:
-        self.value, self.event = value, None
+        self.event: torch.cuda.Event | None = None
         if value.is_cuda and overlap:
+            # torch keeps pinned memory from being used again until the copies into it are done
             self.value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
             self.value.copy_(value, non_blocking=True)
             self.event = torch.cuda.Event()
-            self.event.record()
+            # of the number's own device, which need not be the process's current one
+            self.event.record(torch.cuda.current_stream(value.device))
+        else:
+            self.value = value.clone()
 
     def __call__(self) -> float:
         if self.event is not None:
@@ -215,6 +214,8 @@ class Eager:
     clip_grad: float | None
     gradient_norm: bool
     distil: bool
+    saved: SavedBuffers | None
+    """Statistics from before the batch, for `skip`; `None` where no batch is skipped."""
 
     last: Tensor = field(init=False)
     """The loss whose backward pass is the last."""
@@ -225,6 +226,8 @@ class Eager:
             raise ValueError(
                 f"accumulate = {self.accumulate}: a batch of {len(images)} has no such number of equal parts"
             )
+        if self.saved is not None:
+            self.saved.save()
         self.optimizer.zero_grad()
         losses: list[Tensor] = []
         parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
@@ -245,6 +248,9 @@ class Eager:
     def until_gradient(self) -> Tensor | None:
         """The last backward pass, and clipping."""
         self.last.backward()
+        # The graph goes at once. Kept until the next forward pass, its gradient accumulators would be used again there, on
+        # the stream that they were made on, which a capture on another stream does not allow.
+        del self.last
         if self.clip_grad is None and not self.gradient_norm:
             return None
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -254,4 +260,6 @@ class Eager:
         self.optimizer.step()
 
     def skip(self) -> None:
-        """The next step clears the gradients."""
+        """In place of `update`: put the statistics back. The next step clears the gradients."""
+        if self.saved is not None:
+            self.saved.restore()

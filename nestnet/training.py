@@ -300,7 +300,7 @@ class Trainer:
         return {
             "net": dict(self.net.state_dict()),
             "average": dict(average.module.state_dict()) if average is not None else None,
-            "averaged_steps": int(average.n_averaged) if average is not None else 0,
+            "averaged_steps": average.updates if average is not None else 0,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "condition": self.condition.state_dict(),
@@ -333,7 +333,7 @@ class Trainer:
         self.net.load_state_dict(state["net"])
         if average is not None:
             average.module.load_state_dict(state["average"])
-            average.n_averaged.fill_(state["averaged_steps"])
+            average.updates = state["averaged_steps"]
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.condition.load_state_dict(state["condition"])

@@ -4,13 +4,14 @@ import copy
 from contextlib import contextmanager
 
 import pytest
+import timm.optim
 import torch
 from helpers import batch, make
 from torch import nn
 
 from nestnet import Mode
 from nestnet.graphs import WARM_UP, Graphs, make_capturable
-from nestnet.step import Eager, Forward
+from nestnet.step import Eager, Forward, SavedBuffers
 
 B, M = Mode.BASE, Mode.MOTIVATED
 SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M]
@@ -48,7 +49,7 @@ class Repeating:
 
 def phases(net, optimizer, **settings):
     forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
-    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "distil": False} | settings
+    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "distil": False, "saved": None} | settings
     return Eager(forward, optimizer, nn.functional.cross_entropy, torch.autocast("cpu", enabled=False), **own)
 
 
@@ -74,11 +75,11 @@ def test_replayed_steps_are_the_eager_ones(schedule):
 
     def graphs(net, optimizer):
         recorders.append(Repeating(net, optimizer))
-        return Graphs(phases(net, optimizer, clip_grad=1.0), optimizer, recorders[0])
+        return Graphs(phases(net, optimizer, clip_grad=1.0, saved=SavedBuffers(net)), optimizer, recorders[0])
 
     def eager(net, optimizer):
         make_capturable(optimizer)
-        return phases(net, optimizer, clip_grad=1.0)
+        return phases(net, optimizer, clip_grad=1.0, saved=SavedBuffers(net))
 
     (ours, our_losses), (theirs, their_losses) = trained(graphs, schedule), trained(eager, schedule)
     assert our_losses == pytest.approx(their_losses, rel=1e-5)
@@ -120,5 +121,9 @@ def test_which_optimizers_can_be_captured():
     adamw = torch.optim.AdamW(parameters, lr=0.1)
     make_capturable(adamw)
     assert adamw.param_groups[0]["capturable"]
-    with pytest.raises(ValueError, match="cuda_graphs: Adagrad cannot be captured"):
+    with pytest.raises(ValueError, match="cuda_graphs: Adagrad cannot be captured; torch's SGD, Adam"):
         make_capturable(torch.optim.Adagrad(parameters))
+    legacy = timm.optim.create_optimizer_v2(parameters, opt="nadamw", lr=0.1)
+    assert "capturable" in legacy.param_groups[0]
+    with pytest.raises(ValueError, match="cuda_graphs: NAdamW cannot be captured"):  # untried there
+        make_capturable(legacy)

@@ -57,6 +57,21 @@ def test_an_epoch_has_each_image_once_in_an_order_of_its_own(digits):
     assert len(rows) > 0.99 * len(pixels)
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_batches_do_not_depend_on_how_many_are_made_at_once(digits, repeats):
+    """As on a GPU, where the launches of one batch would cost more than its work."""
+    one_by_one, ahead = resident(digits, repeats=repeats), resident(digits, repeats=repeats)
+    assert one_by_one.ahead == 1
+    ahead.ahead = 5
+    for start in (0, 3, len(ahead) - 1):
+        pairs = list(zip(one_by_one.epoch(2, start), ahead.epoch(2, start), strict=True))
+        assert len(pairs) == len(ahead) - start
+        for (images, labels), (others, other_labels) in pairs:
+            assert torch.equal(images, others)
+            assert images.stride() == others.stride()
+            assert torch.equal(labels, other_labels)
+
+
 def test_draws_cover_their_range_and_change_from_epoch_to_epoch(digits):
     batches = train_batches(
         load_data(DataConfig(augment="crop", cutout=2), ModelConfig()), DataConfig(batch_size=64), 1

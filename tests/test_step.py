@@ -137,15 +137,17 @@ def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(family, poison):
     same(ours.averaged, theirs.averaged)
 
 
-def test_the_moving_average():
-    """Against the average written out; the first step's weights start it."""
-    net = randomised(make("vit"))
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_the_moving_average(family):
+    """Against the average written out; the first step's weights start it, and counters of batches are the network's."""
+    net = randomised(make(family))
     step = TrainStep(net, sgd(net), cross_entropy, ema_decay=0.7)
     expected = None
     for mode in MODES:
         step(*batch(), mode)
         now = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-        expected = now if expected is None else {n: 0.7 * expected[n] + 0.3 * now[n] for n in now}
+        counters = {name: tensor for name, tensor in now.items() if not tensor.is_floating_point()}
+        expected = now if expected is None else {n: 0.7 * expected[n] + 0.3 * now[n] for n in now} | counters
     for name, tensor in step.averaged.state_dict().items():
         torch.testing.assert_close(tensor.float(), expected[name].float(), rtol=1e-5, atol=1e-6)
     assert step.averaged is not net

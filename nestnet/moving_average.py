@@ -1,0 +1,53 @@
+"""A moving average of a network's weights and statistics."""
+
+import copy
+import itertools
+
+import torch
+from torch import Tensor
+
+from nestnet.foreach import copy_all
+from nestnet.nested import NestedModel
+
+
+class MovingAverage:
+    """An exponential moving average of all parameters and buffers of a nested network.
+
+    An update queues a few kernels and never waits for the device. torch's `AveragedModel` reads its count of updates from a
+    tensor at every update, which stops the host until the device has done all its work; timm's `ModelEmaV3` goes through
+    state dicts, for which a nested network joins each divided weight.
+
+    Args:
+        net: network that is trained. Its parameters and buffers keep their identity: they are looked up once.
+        decay: share of itself that the average keeps at each update, from 0 to below 1.
+
+    Attributes:
+        module: network with the averaged weights; before the first update a copy of the trained one.
+        updates: number of updates until now. The first one takes the trained weights as they are.
+    """
+
+    def __init__(self, net: NestedModel, decay: float) -> None:
+        self.module = copy.deepcopy(net)
+        self.decay = decay
+        self.updates = 0
+        self._trained = _tensors(net)
+        self._averaged = _tensors(self.module)
+        # counters of batches are not averaged, but copied
+        self._trained_floats = [tensor for tensor in self._trained if tensor.is_floating_point()]
+        self._averaged_floats = [tensor for tensor in self._averaged if tensor.is_floating_point()]
+        self._trained_counters = [tensor for tensor in self._trained if not tensor.is_floating_point()]
+        self._averaged_counters = [tensor for tensor in self._averaged if not tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the trained weights and statistics as they are now."""
+        if self.updates == 0:
+            copy_all(self._trained, self._averaged)
+        else:
+            torch._foreach_lerp_(self._averaged_floats, self._trained_floats, 1 - self.decay)
+            copy_all(self._trained_counters, self._averaged_counters)
+        self.updates += 1
+
+
+def _tensors(net: NestedModel) -> list[Tensor]:
+    return list(itertools.chain(net.parameters(), net.buffers()))
