@@ -1,5 +1,8 @@
 """What several test files use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -60,3 +63,11 @@ def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, mode: Mode, pix
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within, a GPU computes products in float32 (not TF32) and always by the same algorithms."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -14,119 +14,28 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import make, shallow
+from helpers import full_precision, make
+from together import everything, reduced_bytes
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
-from nestnet import LossDecrease, Mode, TrainStep, config, synchronise_batch_norm
+from nestnet import config
 from nestnet.build import check_share, torch_device
 from nestnet.cli import main
 from nestnet.data import load_data
 from nestnet.interrupts import Interrupted
-from nestnet.processes import Processes, distributed, join
+from nestnet.processes import Processes, join
 from nestnet.resume import resume
 from nestnet.run_directory import read_table
-from nestnet.sync_batch_norm import batch_norm_of_all
 from nestnet.training import Trainer
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
-STEPS = 32
 
 
-# What both processes, and one alone, do: each returns what is to be the same.
-
-
-def trained(family, processes, lr, **settings):
-    """The modes and losses of training on fixed batches, with switches."""
-    torch.manual_seed(0)
-    net = shallow(make(family))
-    if family != "vit" and processes.size > 1:
-        synchronise_batch_norm(net)
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
-    step = TrainStep(net, optimizer, nn.functional.cross_entropy, processes=processes, **settings)
-    images, labels = torch.randn(STEPS, 8, 3, 32, 32), torch.randint(5, (STEPS, 8))
-    condition, modes, losses = LossDecrease(k=1), [], []
-    for number in range(STEPS):
-        share = processes.share(8)
-        modes.append(condition.mode)
-        losses.append(step(images[number, share], labels[number, share], condition.mode).loss())
-        condition.update(losses[-1])
-    return {"modes": modes, "losses": losses, "weights": net.state_dict()}
-
-
-def joint(processes):
-    """The gradients of one step of both modes, in two parts."""
-    torch.manual_seed(0)
-    net = shallow(make("vit"))
-    step = TrainStep(
-        net, torch.optim.SGD(net.parameters(), lr=0.0), nn.functional.cross_entropy, accumulate=2, processes=processes
-    )
-    images, labels = torch.randn(8, 3, 32, 32), torch.randint(5, (8,))
-    order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
-    share = processes.share(8)
-    own = order[share] if processes.size > 1 else torch.arange(8)
-    loss = step(images[own], labels[own], "motivated", "base").loss()
-    return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
-
-
-def normalised(processes):
-    """BatchNorm of all images: the output for one's own, gradients, and running statistics."""
-    torch.manual_seed(0)
-    x, weight, bias, out = torch.randn(8, 3, 5, 5) * 3 + 20, torch.rand(3), torch.randn(3), torch.randn(8, 3, 5, 5)
-    mean, var, share = torch.zeros(3), torch.ones(3), processes.share(8)
-    own = x[share].clone().requires_grad_()
-    weight.requires_grad_()
-    bias.requires_grad_()
-    if processes.size > 1:
-        y = batch_norm_of_all(own, mean, var, weight, bias, 0.1, 1e-5)
-    else:
-        y = nn.functional.batch_norm(own, mean, var, weight, bias, True, 0.1, 1e-5)
-    (y * out[share]).sum().backward()
-    summed = [processes.total(tensor.grad) for tensor in (weight, bias)]
-    return {"y": y.detach(), "dx": own.grad, "summed": summed, "mean": mean, "var": var}
-
-
-def reduced_bytes(processes):
-    """What travels in a backward pass of each mode."""
-    net, counts = make("vit"), {}
-    for mode in Mode:
-        parallel, seen = distributed(net, mode), []
-
-        def hook(seen, bucket):
-            seen.append(bucket.buffer().nbytes)
-            return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
-
-        parallel.register_comm_hook(seen, hook)
-        parallel(torch.randn(2, 3, 32, 32)).sum().backward()
-        counts[mode] = sum(seen)
-    return {"bytes": counts}
-
-
-def everything(processes):
-    return {
-        "vit": trained("vit", processes, 1e-3),
-        "clipped": trained("vit", processes, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
-        "resnet": trained("resnet", processes, 0.02),
-        "joint": joint(processes),
-        "normalised": normalised(processes),
-    }
-
-
-def signalled(rank, folder):
+def signalled(rank, folder, device):
     """A run; and one whose second process gets a signal, which goes on afterwards."""
-    os.environ["RANK"] = str(rank)
-    settings = [
-        "--data.batch_size",
-        "8",
-        "--epochs",
-        "1",
-        "--ema_decay",
-        "0.5",
-        "--model.drop_rate",
-        "0.2",
-        "--device",
-        "cpu",
-    ]
-    run = config.parse([*settings, "--run_dir", f"{folder}/whole"])
+    settings = ["--data.batch_size", "8", "--epochs", "1", "--ema_decay", "0.5", "--model.drop_rate", "0.2"]
+    run = config.parse([*settings, "--device", device, "--deterministic", "true", "--run_dir", f"{folder}/whole"])
     images = load_data(run.data, run.model).split(range(160), range(160, 200))
     Trainer(run, images=images).fit()
 
@@ -144,32 +53,47 @@ def signalled(rank, folder):
     return said
 
 
-def in_a_process(rank, folder):
+def in_a_process(rank, folder, kind):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    processes = join(torch.device("cpu"))
-    found = everything(processes) | {"reduced": reduced_bytes(processes)}
-    statistics = nn.BatchNorm2d(2)
+    torch.backends.cudnn.allow_tf32 = False
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    device = torch_device(kind)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    processes = join(device)
+    found = everything(processes, device) | {"reduced": reduced_bytes(device)}
+    statistics = nn.BatchNorm2d(2).to(device)
     statistics.running_mean += rank
     processes.average_statistics(statistics)
     found["statistics"] = statistics.running_mean
-    found["said"] = signalled(rank, folder)
+    found["said"] = signalled(rank, folder, kind)
     found["from first"] = processes.from_first(f"from {rank}")
+    found["from all"] = processes.from_all({"tensors": [torch.tensor(rank, device=device)]})
     found["parts"] = (list(processes.every(5)), list(range(6))[processes.share(6)])
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, TWO_GPUS])])
+def kind_of_device(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(tmp_path_factory, kind_of_device):
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(in_a_process, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) | {"folder": folder} for rank in range(2)]
+    mp.spawn(in_a_process, (str(folder), kind_of_device), nprocs=2)
+    found = [torch.load(folder / f"{rank}.pt", weights_only=False, map_location="cpu") for rank in range(2)]
+    return [each | {"folder": folder} for each in found]
 
 
 @pytest.fixture(scope="module")
-def one():
-    return everything(Processes())
+def one(kind_of_device):
+    with full_precision():
+        return tree_map_only(torch.Tensor, torch.Tensor.cpu, everything(Processes(), torch.device(kind_of_device)))
 
 
 @pytest.mark.slow
@@ -207,7 +131,7 @@ def test_batch_norm_of_all_is_that_of_one_process(one, two):
 def test_a_mode_reduces_its_own_gradients_and_no_others(two):
     net = make("vit")
     for found in two:
-        for mode, count in found["reduced"]["bytes"].items():
+        for mode, count in found["reduced"].items():
             assert count == sum(p.nbytes for p in net.subnet(mode).parameters()), mode
 
 
@@ -216,6 +140,7 @@ def test_what_processes_tell_one_another(two):
     for rank, found in enumerate(two):
         assert found["statistics"].tolist() == [0.5, 0.5]
         assert found["from first"] == "from 0"
+        assert found["from all"] == [{"tensors": [torch.tensor(rank)]} for rank in range(2)]
         assert found["parts"] == (([0, 2, 4], [0, 1, 2]) if rank == 0 else ([1, 3], [3, 4, 5]))
 
 

@@ -1,7 +1,6 @@
 """A run that was killed anywhere ends as the run that was not."""
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -13,12 +12,12 @@ import torch
 from helpers import shallow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupted import Killed, content, few, kill, whole_run
 from PIL import Image
 
 from nestnet import config
-from nestnet.checkpoints import Checkpoints, _encoded, read, write
+from nestnet.checkpoints import Checkpoints, read, write
 from nestnet.cli import main
-from nestnet.data import load_data
 from nestnet.faults import Stopped
 from nestnet.interrupts import Interrupted, Interrupts, Watched, leave_to_parent
 from nestnet.loaders import train_batches
@@ -26,8 +25,6 @@ from nestnet.resume import resume
 from nestnet.run_directory import RunDirectory, network, read_run, read_table
 from nestnet.step import TrainStep
 from nestnet.training import Trainer
-
-TIMINGS = {"images_per_second", "data_wait", "seconds"}
 
 RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--model.drop_rate", "0.1", "--data.loader", "files",
           "--data.workers", "1", "--schedule.interval", "epoch", "--motivation.k", "1"]  # fmt: skip
@@ -56,60 +53,6 @@ EACH = [
     "--checkpoint_steps",
     "3",
 ]
-
-
-class Killed(BaseException):
-    """In place of SIGKILL: nothing of the program's answers it."""
-
-
-def few(run):
-    return load_data(run.data, run.model).split(range(64), range(64, 128))
-
-
-def whole_run(arguments, path):
-    run = config.parse([*arguments, "--run_dir", str(path)])
-    return run, Trainer(run, images=few(run)).fit()
-
-
-def kill(run, path, monkeypatch, method, number):
-    """Train until the method of RunDirectory is called for the number-th time."""
-    calls, original = [], getattr(RunDirectory, method)
-
-    def killing(*arguments, **named):
-        calls.append(method)
-        if len(calls) == number:
-            raise Killed
-        return original(*arguments, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, method, killing)
-        with pytest.raises(Killed):
-            Trainer(replace(run, run_dir=str(path)), images=few(run)).fit()
-
-
-def encoded(state):
-    tensors = {}
-    return json.dumps(_encoded(state, "", tensors)), {
-        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
-    }
-
-
-def content(path):
-    """All that must be the same, but for the name of the folder and the seconds."""
-    epochs = [
-        {name: value for name, value in row.items() if name not in TIMINGS} for row in read_table(path / "metrics.csv")
-    ]
-    last = Checkpoints(path / "checkpoints").newest()
-    last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
-    del last["config"]["run_dir"]
-    return {
-        "steps": (path / "steps.csv").read_bytes(),
-        "epochs": epochs,
-        "cost": (path / "cost.json").read_bytes(),
-        "exports": [(path / f"{mode}.safetensors").read_bytes() for mode in ("base", "motivated")],
-        "checkpoints": sorted(file.name for file in (path / "checkpoints").iterdir()),
-        "state": encoded(last),
-    }
 
 
 @pytest.fixture(scope="module")

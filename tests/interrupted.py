@@ -1,0 +1,68 @@
+"""Short runs, runs that are killed, and all that must be the same of two of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nestnet import config
+from nestnet.checkpoints import Checkpoints, _encoded
+from nestnet.data import load_data
+from nestnet.run_directory import RunDirectory, read_table
+from nestnet.training import Trainer
+
+TIMINGS = {"images_per_second", "data_wait", "seconds"}
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing of the program's answers it."""
+
+
+def few(run):
+    return load_data(run.data, run.model).split(range(64), range(64, 128))
+
+
+def whole_run(arguments, path):
+    run = config.parse([*arguments, "--run_dir", str(path)])
+    return run, Trainer(run, images=few(run)).fit()
+
+
+def kill(run, path, monkeypatch, method, number):
+    """Train until the method of RunDirectory is called for the number-th time."""
+    calls, original = [], getattr(RunDirectory, method)
+
+    def killing(*arguments, **named):
+        calls.append(method)
+        if len(calls) == number:
+            raise Killed
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, method, killing)
+        with pytest.raises(Killed):
+            Trainer(replace(run, run_dir=str(path)), images=few(run)).fit()
+
+
+def encoded(state):
+    tensors = {}
+    return json.dumps(_encoded(state, "", tensors)), {
+        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
+    }
+
+
+def content(path):
+    """All that must be the same, but for the name of the folder and the seconds."""
+    epochs = [
+        {name: value for name, value in row.items() if name not in TIMINGS} for row in read_table(path / "metrics.csv")
+    ]
+    last = Checkpoints(path / "checkpoints").newest()
+    last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
+    del last["config"]["run_dir"]
+    return {
+        "steps": (path / "steps.csv").read_bytes(),
+        "epochs": epochs,
+        "cost": (path / "cost.json").read_bytes(),
+        "exports": [(path / f"{mode}.safetensors").read_bytes() for mode in ("base", "motivated")],
+        "checkpoints": sorted(file.name for file in (path / "checkpoints").iterdir()),
+        "state": encoded(last),
+    }

@@ -1,0 +1,168 @@
+"""Whole runs on a GPU: exact resuming, loaders, conditions, exports, and memory that is too little."""
+
+import re
+
+import pytest
+import timm
+import torch
+from helpers import FAMILIES, batch, make
+from interrupted import content, few, kill, whole_run
+from steps import SEQUENCE, sgd
+
+from nestnet import config
+from nestnet.data import load_data
+from nestnet.dry_run import dry_run
+from nestnet.faults import Stopped
+from nestnet.loaders import eval_batches, train_batches
+from nestnet.place import Place
+from nestnet.recalibration import recalibrate
+from nestnet.reference import check_against_reference
+from nestnet.resume import resume
+from nestnet.run_directory import read_table
+from nestnet.training import Trainer
+
+PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--data.batch_size", "16", "--data.workers", "0"]
+RANDOM = ["--motivation.name", "random"]
+"""Many batches of both modes in short epochs."""
+
+WAYS = [
+    pytest.param(["--device", "cpu"], id="cpu"),
+    pytest.param(["--device", "cuda"], id="cuda", marks=pytest.mark.cuda),
+    pytest.param(["--device", "cuda", "--cuda_graphs", "true"], id="captured", marks=pytest.mark.cuda),
+]
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("loader", ["resident", "files"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_killed_run_ends_with_the_same_bits(way, loader, tmp_path, monkeypatch):
+    """With dropout, Mixup and a moving average; captured steps are ordinary ones again after the start."""
+    arguments = [*PAIR, *RANDOM, *way, "--deterministic", "true", "--data.loader", loader, "--epochs", "6"]
+    arguments += ["--model.drop_rate", "0.2", "--data.mixup", "0.2", "--ema_decay", "0.9", "--checkpoint_steps", "3"]
+    run, whole = whole_run(arguments, tmp_path / "whole")
+    modes = [row["mode"] for row in read_table(whole / "steps.csv")]
+    assert min(modes.count("base"), modes.count("motivated")) > 4, "both modes are captured, and replayed"
+    kill(run, tmp_path / "run", monkeypatch, "add_step", 17)
+    assert content(resume(tmp_path / "run", images=few(run))) == content(whole)
+
+
+# The copy-based reference
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nesting_is_copying_on_a_gpu_too(family, device):
+    """Bit for bit: both run the same kernels on the same numbers."""
+    torch.use_deterministic_algorithms(device.type == "cuda")
+    net = make(family).to(device)
+    batches = [tuple(tensor.to(device) for tensor in batch(8)) for _ in SEQUENCE]
+    found = check_against_reference(net, lambda module: sgd(module.parameters()), batches, SEQUENCE)
+    assert found.switches > 3
+    assert found.differences == dict.fromkeys(found.differences, 0.0)
+
+
+# Loaders
+
+
+@pytest.mark.parametrize("loader", ["resident", "files"])
+def test_batches_are_those_of_the_cpu(loader, device):
+    run = config.parse([*PAIR, "--data.loader", loader, "--data.augment", "crop", "--data.cutout", "2"])
+    images = few(run)
+    ours = train_batches(images, run.data, run.seed, Place(device))
+    theirs = train_batches(images, run.data, run.seed)
+    for epoch, start in ((0, 0), (1, 2)):
+        pairs = zip(ours.epoch(epoch, start), theirs.epoch(epoch, start), strict=True)
+        for (pixels, labels), (expected, expected_labels) in pairs:
+            assert pixels.device.type == device.type
+            torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
+            assert torch.equal(labels.cpu(), expected_labels)
+    tested = zip(eval_batches(images, run.data, Place(device)), eval_batches(images, run.data), strict=True)
+    for (pixels, _), (expected, _) in tested:
+        torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("memory_format", [torch.preserve_format, torch.channels_last])
+def test_batches_from_workers_arrive_whole(memory_format):
+    """They lie in pinned memory, which must not be used again before it is copied."""
+    run = config.parse([*PAIR, "--data.loader", "files", "--data.workers", "2"])
+    images = load_data(run.data, run.model)
+    ours = train_batches(images, run.data, run.seed, Place(torch.device("cuda"), memory_format))
+    run.data.workers = 0
+    theirs = train_batches(images, run.data, run.seed)
+    torch.cuda._sleep(500_000_000)  # the copies wait in the queue while the loader goes on
+    sums = [(pixels.sum(), labels.sum()) for pixels, labels in ours.epoch(0)]
+    for (pixels, labels), (expected, expected_labels) in zip(sums, theirs.epoch(0), strict=True):
+        assert pixels.item() == pytest.approx(expected.sum().item(), rel=1e-4, abs=1e-2)
+        assert labels.item() == expected_labels.sum()
+
+
+# Conditions, evaluation and exports
+
+CONDITIONS = {
+    "loss_decrease": ["--motivation.k", "1"],
+    "gradient_norm_increase": ["--motivation.name", "gradient_norm_increase", "--motivation.k", "1"],
+    "held_out_loss_decrease": ["--motivation.name", "held_out_loss_decrease", "--motivation.k", "1"],
+    "joint": ["--motivation.name", "joint", "--motivation.distillation", "0.5"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_run_of_each_condition_leaves_what_timm_loads(condition, way, tmp_path):
+    arguments = [*PAIR, *way, *CONDITIONS[condition], "--epochs", "4", "--recalibration_batches", "2"]
+    run = config.parse([*arguments, "--optimizer.clip_grad", "1.0", "--run_dir", str(tmp_path / "run")])
+    trainer = Trainer(run, images=few(run))
+    path = trainer.fit()
+    rows = read_table(path / "steps.csv")
+    assert all(0 < float(row["loss"]) < 10 for row in rows)
+    assert len({row["loss"] for row in rows}) == len(rows)
+    ready = recalibrate(trainer.net, "base", [images for images, _ in trainer.epoch_batches()][:2]).eval()
+    model = timm.create_model("resnet20", num_classes=10, in_chans=1, checkpoint_path=path / "base.safetensors").eval()
+    images = torch.randn(4, 1, 8, 8)
+    with torch.inference_mode():
+        logits = ready(images.to(trainer.device), "base").cpu()
+        torch.testing.assert_close(model(images), logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.cuda
+def test_a_dry_run_measures_the_peak(tmp_path):
+    arguments = [*PAIR, "--device", "cuda", "--cuda_graphs", "true", "--run_dir", str(tmp_path / "run")]
+    run = config.parse(arguments)
+    text = dry_run(Trainer(run, images=few(run)))
+    (line,) = [line for line in text.splitlines() if "measured peak" in line]
+    assert all(float(figure) > 1 for figure in re.findall(r"[\d.]+", line))
+
+
+@pytest.mark.cuda
+def test_resident_images_lie_on_the_device():
+    run = config.parse([*PAIR, "--device", "cuda", "--data.loader", "resident"])
+    batches = train_batches(few(run), run.data, run.seed, Place(torch.device("cuda")))
+    assert batches.pixels.is_cuda
+    assert batches.ahead > 1
+
+
+# Memory
+
+
+@pytest.mark.cuda
+def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
+    arguments = ["--model.motivated", "resnet56", "--data.batch_size", "1024", "--device", "cuda", "--epochs", "1"]
+    run = config.parse([*arguments, "--run_dir", str(tmp_path / "run")])
+    images = load_data(run.data, run.model)
+    trainer = Trainer(run, images=images)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 32 * 2**20) / total)
+    try:
+        with pytest.raises(Stopped) as caught:
+            trainer.fit()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    message = str(caught.value)
+    assert message.startswith("out of memory (CUDA out of memory")
+    assert "lower data.batch_size = 1024" in message
+    assert "\n" not in message
+    del trainer
+    assert (resume(run.run_dir, images=images) / "base.safetensors").is_file()
