@@ -7,24 +7,27 @@ many for training, of each class alike, where all would take too long; all test 
 
 Every way of training is one `nestnet train` with the same recipe, data order and initial weights: classical ResNet-20 and
 ResNet-32, motivated (k = 2) with private and with shared BatchNorm statistics, the paper's Experiment A (random batches), and
-joint training. Afterwards each subnet that was trained is evaluated as it is, and with its BatchNorm statistics
-recalibrated on training batches.
+joint training. Afterwards each subnet that was trained is evaluated as it is and, unless `--recalibration-batches` is 0,
+with its BatchNorm statistics recalibrated on training batches.
 
-Runs go side by side, as many as `--jobs`, on equal shares of the cores. A run that is finished is not repeated, so that the
-program can be stopped, and called again for more seeds. Further arguments go to `nestnet train`, such as `--precision bfloat16`
-(with a `--runs` folder of their own). On a GPU the paper's schedule is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`.
+Runs go side by side, as many as `--jobs`, on equal shares of the cores, all ways of a seed before those of the next. A run
+that is finished is not repeated, so that the program can be stopped, and called again for more seeds. After `--seconds` the
+runs that are not finished are stopped. The result file is written anew every few seconds, with the epochs that there are.
+Further arguments go to `nestnet train`, such as `--precision bfloat16` (with a `--runs` folder of their own). On a GPU the
+paper's schedule is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`.
 
 The cost is that of an average forward pass in training, in the paper's convention.
 """
 
 import argparse
-import json
+import math
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,7 +43,10 @@ from nestnet.data import load_data
 from nestnet.evaluation import top1
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.place import Place
-from nestnet.run_directory import read_run, read_table
+from nestnet.run_directory import read_config, read_run, read_table
+
+EVERY = 5.0
+"""Seconds between two writings of the result file while runs go on."""
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cifar10_folder_resnet20_32.yaml"
 
@@ -65,21 +71,44 @@ WAYS = (  # the longest first, so that jobs end at about the same time
 )
 
 
-def train(way: Way, seed: int, options: argparse.Namespace) -> Path:
-    """Train one run in a process of its own, unless it is there already."""
-    path = options.runs / f"{way.name}-{options.images}images-{options.epochs}epochs-seed{seed}"
-    if (path / "motivated.safetensors").is_file():
-        return path
-    shutil.rmtree(path, ignore_errors=True)
+@dataclass(frozen=True)
+class Job:
+    """A run of a way of training with a seed, in a folder of its own."""
+
+    way: Way
+    seed: int
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "motivated.safetensors").is_file()
+
+
+def train(job: Job, options: argparse.Namespace) -> None:
+    """Train a run in a process of its own, unless it is there already, until it ends or the time is over."""
+    left = options.deadline - time.monotonic()
+    if job.finished or left <= 0:
+        return
+    shutil.rmtree(job.path, ignore_errors=True)
     command = [sys.executable, "-m", "nestnet", "train", "--config", str(CONFIG)]
-    command += ["--data.root", str(options.root), "--epochs", str(options.epochs), "--seed", str(seed)]
-    command += ["--run_dir", str(path), "--device", str(options.device), "--channels_last", "true", *way.overrides]
-    command += options.overrides
+    command += ["--data.root", str(options.root), "--epochs", str(options.epochs), "--seed", str(job.seed)]
+    command += ["--run_dir", str(job.path), "--device", str(options.device), "--channels_last", "true"]
+    command += [*job.way.overrides, *options.overrides]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    print(f"training {path}", flush=True)
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return path
+    print(f"training {job.path}", flush=True)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            code = process.wait(None if math.isinf(left) else left)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            print(f"stopped {job.path}: the time is over", flush=True)
+            return
+        except BaseException:
+            process.kill()
+            raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
 
 
 def part(root: Path, images: int, folder: Path) -> Path:
@@ -96,38 +125,54 @@ def part(root: Path, images: int, folder: Path) -> Path:
     return folder
 
 
-def measure(way: Way, seed: int, path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The accuracy of each trained subnet as it is and recalibrated, and what the run cost."""
-    run, place = read_run(path), Place(torch_device(options.device), torch.channels_last)
+def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[str, Any]]:
+    """Accuracy and cost of each subnet that a run trains, until now; nothing before its first epoch is over."""
+    if not (job.path / "metrics.csv").is_file():
+        return []
+    steps, epochs = read_table(job.path / "steps.csv"), read_table(job.path / "metrics.csv")
+    if not epochs:
+        return []
+    fraction = sum(row["mode"] != "base" for row in steps) / len(steps)
+    config = read_config(job.path)
+    base, motivated = (
+        forward_cost(name, img_size=32, num_classes=10, convention="paper")
+        for name in (config.model.base, config.model.motivated)
+    )
+    cost = base + motivated if job.way.name == "joint" else base + (motivated - base) * fraction
+    recalibrated: dict[Mode, float] = {}
+    if ended and job.finished and options.recalibration_batches:
+        recalibrated = recalibrated_top1(job, options)
+    return [
+        {
+            "way": job.way.name,
+            "mode": str(mode),
+            "seed": job.seed,
+            "epochs": len(epochs),
+            "finished": job.finished,
+            "top1": float(epochs[-1][f"{mode}_top1"]),
+            "top1_recalibrated": recalibrated.get(mode),
+            "top1_by_epoch": [float(row[f"{mode}_top1"]) for row in epochs],
+            "motivated_fraction": fraction,
+            "average_cost": cost,
+            "training_seconds": sum(float(row["seconds"]) for row in epochs),
+            "train_loss": float(epochs[-1]["train_loss"]),
+        }
+        for mode in job.way.modes
+    ]
+
+
+def recalibrated_top1(job: Job, options: argparse.Namespace) -> dict[Mode, float]:
+    """The accuracy of each trained subnet with BatchNorm statistics of training batches in an order of their own."""
+    run, place = read_run(job.path), Place(torch_device(options.device), torch.channels_last)
     images = load_data(run.config.data, run.config.model)
     net = run.net.to(place.device).to(memory_format=torch.channels_last)
     batches = eval_batches(images, run.config.data, place)
-    # an order and augmentation of its own
     training = train_batches(images, run.config.data, run.config.seed, place).epoch(run.config.epochs)
-    steps, epochs = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
-    fraction = sum(row["mode"] != "base" for row in steps) / len(steps)
-    base, motivated = (
-        forward_cost(name, img_size=32, num_classes=10, convention="paper")
-        for name in (run.config.model.base, run.config.model.motivated)
-    )
-    cost = base + motivated if way.name == "joint" else base + (motivated - base) * fraction
-    rows = []
-    for mode in way.modes:
+    found: dict[Mode, float] = {}
+    for mode in job.way.modes:
         ready = recalibrate(net, mode, islice(training, options.recalibration_batches)).eval()
-        rows.append(
-            {
-                "way": way.name,
-                "mode": str(mode),
-                "seed": seed,
-                "top1": float(epochs[-1][f"{mode}_top1"]),
-                "top1_recalibrated": top1(ready, batches, [mode])[mode],
-                "motivated_fraction": fraction,
-                "average_cost": cost,
-                "training_seconds": sum(float(row["seconds"]) for row in epochs),
-                "train_loss": float(epochs[-1]["train_loss"]),
-            }
-        )
-    return rows
+        found |= top1(ready, batches, [mode])
+    return found
 
 
 def spread(values: list[float]) -> str:
@@ -144,56 +189,84 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"), help="where the run directories are kept")
     parser.add_argument("--ways", nargs="+", choices=[way.name for way in WAYS], default=[way.name for way in WAYS])
-    parser.add_argument("--recalibration-batches", type=int, default=100)
+    parser.add_argument("--recalibration-batches", type=int, default=100, help="0: none")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which unfinished runs are stopped")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="the result file")
     options, overrides = parser.parse_known_args()
     options.overrides = overrides
+    options.deadline = time.monotonic() + options.seconds
 
     if options.images < 50_000:
         options.root = part(options.root, options.images, options.runs / f"{options.images}-images")
-    plan = [(way, seed) for seed in options.seeds for way in WAYS if way.name in options.ways]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        paths = list(pool.map(lambda job: train(job[0], job[1], options), plan))
-    results = [row for (way, seed), path in zip(plan, paths, strict=True) for row in measure(way, seed, path, options)]
-    table = []
-    for way in WAYS:
-        for mode in way.modes:
-            rows = [row for row in results if (row["way"], row["mode"]) == (way.name, mode)]
-            if rows:
-                table.append(
-                    [
-                        way.title,
-                        str(mode),
-                        spread([row["top1"] for row in rows]),
-                        spread([row["top1_recalibrated"] for row in rows]),
-                        f"{statistics.mean(row['motivated_fraction'] for row in rows):.1%}",
-                        f"{statistics.mean(row['average_cost'] for row in rows) / 1e6:.1f}",
-                        f"{statistics.mean(row['training_seconds'] for row in rows):.0f}",
-                    ]
-                )
-    title = (
-        f"CIFAR-10, {options.images} training images, {options.epochs} epochs, {len(options.seeds)} seed(s), "
-        f"{options.jobs} run(s) at a time"
-    )
-    columns = [
-        "trained",
-        "subnet",
-        "top-1, %",
-        "recalibrated, %",
-        "motivated batches",
-        "forward cost, M",
-        "training, s",
+    jobs = [
+        Job(way, seed, options.runs / f"{way.name}-{options.images}images-{options.epochs}epochs-seed{seed}")
+        for seed in options.seeds
+        for way in WAYS
+        if way.name in options.ways
     ]
-    show(title, columns, table)
+    measured: dict[Job, list[dict[str, Any]]] = {job: [] for job in jobs}
+    failed: list[Path] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = {pool.submit(train, job, options): job for job in jobs}
+        while running:
+            ended, _ = wait(running, EVERY, FIRST_COMPLETED)
+            for future, job in running.items():
+                measured[job] = measure(job, options, ended=future in ended)
+            path = save(measured, options)
+            for future in ended:
+                job = running.pop(future)
+                if future.exception() is not None:
+                    print(f"failed {job.path}: {future.exception()}", flush=True)
+                    failed.append(job.path)
+    report([row for rows in measured.values() for row in rows], options)
+    print(path)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(jobs)} runs failed")
+
+
+def save(measured: dict[Job, list[dict[str, Any]]], options: argparse.Namespace) -> Path:
+    """Write the result file, with all that is known until now."""
     content = {
         "images": options.images,
         "epochs": options.epochs,
         "seeds": options.seeds,
         "jobs": options.jobs,
-        "results": results,
+        "overrides": options.overrides,
+        "results": [row for rows in measured.values() for row in rows],
     }
-    print(write("cifar10", json.loads(json.dumps(content)), options.output, torch_device(options.device)))
+    return write("cifar10", content, options.output, torch_device(options.device))
+
+
+def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print the table of finished runs, and a line for each of the others."""
+    table = []
+    for way in WAYS:
+        for mode in way.modes:
+            rows = [row for row in results if (row["way"], row["mode"]) == (way.name, mode) and row["finished"]]
+            if not rows:
+                continue
+            recalibrated = [row["top1_recalibrated"] for row in rows if row["top1_recalibrated"] is not None]
+            table.append(
+                [
+                    way.title,
+                    str(mode),
+                    str(len(rows)),
+                    spread([row["top1"] for row in rows]),
+                    spread(recalibrated) if recalibrated else "",
+                    f"{statistics.mean(row['motivated_fraction'] for row in rows):.1%}",
+                    f"{statistics.mean(row['average_cost'] for row in rows) / 1e6:.1f}",
+                    f"{statistics.mean(row['training_seconds'] for row in rows):.0f}",
+                ]
+            )
+    title = f"CIFAR-10, {options.images} training images, {options.epochs} epochs, {options.jobs} run(s) at a time"
+    columns = ["trained", "subnet", "seeds", "top-1, %", "recalibrated, %", "motivated batches", "forward cost, M"]
+    show(title, [*columns, "training, s"], table)
+    for row in results:
+        if not row["finished"]:
+            print(
+                f"not finished: {row['way']}, {row['mode']}, seed {row['seed']}: {row['top1']} % after {row['epochs']} epochs"
+            )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 import nestnet
+from nestnet.files import write_atomically
 
 CLASSES = 10
 """Of made-up images."""
@@ -70,6 +71,30 @@ def add_common_options(parser: argparse.ArgumentParser, cases: list[Case]) -> No
         help="BASE:MOTIVATED:PIXELS:BATCH, instead of the standard cases",
     )
     parser.add_argument("--output", type=Path, help="the result file")
+
+
+def add_figure_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-figure", action="store_true", help="leave the figure out; --draw makes it later")
+    parser.add_argument(
+        "--draw", type=Path, metavar="RESULT", help="draw the figure of this result file, and measure nothing"
+    )
+
+
+def draw_figure(draw: Callable[[dict[str, Any], Path], Path], result: Path) -> None:
+    """Draw what a result file holds, beside it.
+
+    Args:
+        draw: makes the figure of a document, at a path; returns that path.
+        result: result file of the same program.
+    """
+    document = json.loads(result.read_text())
+    print(draw(document, result.with_suffix(".png")))
+
+
+def machine_name(document: dict[str, Any]) -> str:
+    """The GPU's or the processor's name in a result file, for titles."""
+    found = document["hardware"]
+    return found["accelerator"] or found["processor"]
 
 
 def sgd(module: nn.Module) -> torch.optim.SGD:
@@ -169,7 +194,10 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:
-    """Write a result file: the command, the hardware, the versions, and the raw samples."""
+    """Write a result file: the command, the hardware, the versions, and the raw samples.
+
+    A program calls it after each result, with all there are: it may be stopped at any moment.
+    """
     path = output or RESULTS / f"{name}-{device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
@@ -184,7 +212,7 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
         },
         **content,
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_atomically(path, json.dumps(document, indent=1) + "\n")
     return path
 
 
@@ -194,16 +222,29 @@ def shown(argument: str) -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    if (information := Path("/proc/cpuinfo")).is_file():
-        names = [
-            line.split(":")[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "processor": processor,
+    """The processor, and the GPU where one was measured."""
+    found: dict[str, Any] = {
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "accelerator": accelerator,
+        "accelerator": None,
     }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "accelerator": properties.name,
+            "accelerator_memory_gib": round(properties.total_memory / 2**30, 1),
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+def processor_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()

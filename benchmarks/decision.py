@@ -30,7 +30,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, interleaved, ratio, sgd, show, spread, write
+from common import (
+    Case,
+    add_common_options,
+    add_figure_options,
+    draw_figure,
+    interleaved,
+    machine_name,
+    ratio,
+    sgd,
+    show,
+    spread,
+    write,
+)
 from torch import Tensor, nn
 
 from nestnet import GradientNormIncrease, LossDecrease, Mode, TrainStep
@@ -145,10 +157,11 @@ def measure(case: Case, device: torch.device, *, graphs: bool, rounds: int, step
     return results
 
 
-def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
+def draw(document: dict[str, Any], output: Path) -> Path:
     """Milliseconds a step of each way, with quartiles: a panel for each case and kind of step."""
     from matplotlib.figure import Figure
 
+    results = document["results"]
     colours = {"unread": COLOURS["joint"], "overlap": COLOURS["base"], "waiting": COLOURS["motivated"]}
     panels: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -168,7 +181,7 @@ def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
         tidy(axes)
     figure.axes[0].set_ylabel("milliseconds a step (median; lines: quartiles)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"What it costs to read each loss before the next step ({device})", fontsize=11)
+    figure.suptitle(f"What it costs to read each loss before the next step ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
     return output
 
@@ -178,15 +191,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="measurements of each way")
     parser.add_argument("--steps", type=int, help="of a measurement; by default 6 on a CPU, 50 on CUDA")
     add_common_options(parser, CASES)
+    add_figure_options(parser)
     options = parser.parse_args()
+    if options.draw:
+        draw_figure(draw, options.draw)
+        return
     steps = options.steps or STEPS[options.device.type]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # see torch.use_deterministic_algorithms
     torch.backends.cudnn.deterministic = True
 
-    results = []
+    results: list[dict[str, Any]] = []
     for case in options.case:
         for graphs in (False, True) if options.device.type == "cuda" else (False,):
             results += measure(case, options.device, graphs=graphs, rounds=options.rounds, steps=steps)
+            content = {"rounds": options.rounds, "steps": steps, "results": results}
+            path = write("decision", content, options.output, options.device)
     rows = [
         [
             f"{Case(**result['case']).name}, {result['step']}",
@@ -209,10 +228,9 @@ def main() -> None:
         print(
             "\nOn a CPU the loss is there when the step returns: nothing overlaps, and the ways differ by noise alone."
         )
-    content = {"rounds": options.rounds, "steps": steps, "results": results}
-    path = write("decision", content, options.output, options.device)
     print(path)
-    print(draw(results, options.device.type, path.with_suffix(".png")))
+    if not options.no_figure:
+        draw_figure(draw, path)
     if not all(result["alike"] for result in results):
         raise SystemExit("with and without overlap the modes differ: see `same modes` in the table")
 

@@ -1,16 +1,25 @@
 """Training epochs of a nested run, from the plain default to the best configuration, beside timm's networks alone.
 
     python benchmarks/epochs.py [--rounds 6] [--batches 6] [--device cpu] [--case resnet20:resnet32:32:128 ...]
-    python benchmarks/epochs.py --root FOLDER --images 5000     # images of your own, and longer epochs
+    python benchmarks/epochs.py --root FOLDER --images 5000     # your own images, and longer epochs
 
-Each configuration has what the one before it has, and one thing more: `plain` (eager float32, images read one by one from
-JPEG files), `channels_last`, `resident` (images on the device as bytes), `compile`, `bfloat16`, and `cuda_graphs` on CUDA.
-What cannot be had is left out: resident images above 64 pixels, channels last for a ViT, CUDA graphs on a CPU; bfloat16 is
-tried where a matrix product takes less time in it than in float32, measured at the start. `--configurations` names others.
+`plain` is eager, in float32, with images read one by one from JPEG files. What the other configurations have:
+
+    channels_last         channels last
+    resident              the same, and images on the device as bytes
+    compile               the same as resident, compiled
+    bfloat16              the same as resident, in bfloat16
+    bfloat16_compile      the same as bfloat16, compiled
+    cuda_graphs           the same as bfloat16, with each step captured as CUDA graphs
+    cuda_graphs_compile   the same as bfloat16_compile, with each step captured as CUDA graphs
+
+Configurations that a case cannot have are left out: resident images above 64 pixels, channels last for a ViT, CUDA graphs on a
+CPU; bfloat16 is tried where a matrix product takes less time in it than in float32, measured at the start.
+`--configurations` names those to measure.
 
 All of them train in `nestnet.training.Trainer`: nested, with every 6th batch motivated, as often as k = 2 falling losses are
 expected to motivate; and timm's standalone base and motivated network, put in the nested one's place. One epoch of
-each is timed a round, in turn, so that a busy machine hits all alike; epochs that compile and capture are left out.
+each is timed in every round, in turn, so that a busy machine hits all alike; epochs that compile and capture are left out.
 
 Of the ratios round by round the table has the median and the quartiles. The ideal is f * T_motivated + (1 - f) * T_base, with
 the times T of timm's networks in the same round and configuration, and f the motivated fraction. The epoch in seconds is one
@@ -30,7 +39,19 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from common import Case, add_common_options, interleaved, make_images, ratio, show, spread, write
+from common import (
+    Case,
+    add_common_options,
+    add_figure_options,
+    draw_figure,
+    interleaved,
+    machine_name,
+    make_images,
+    ratio,
+    show,
+    spread,
+    write,
+)
 from torch import nn
 
 from nestnet import Mode, NestedModel, TrainStep
@@ -54,7 +75,19 @@ CASES = {
     ],
 }
 BATCHES = {"cpu": 6, "cuda": 96}
-CONFIGURATIONS = ("plain", "channels_last", "resident", "compile", "bfloat16", "cuda_graphs")
+RESIDENT = ("channels_last", "resident")
+CONFIGURATIONS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "channels_last": ("channels_last",),
+    "resident": RESIDENT,
+    "compile": (*RESIDENT, "compile"),
+    "bfloat16": (*RESIDENT, "bfloat16"),
+    "bfloat16_compile": (*RESIDENT, "bfloat16", "compile"),
+    "cuda_graphs": (*RESIDENT, "bfloat16", "cuda_graphs"),
+    "cuda_graphs_compile": (*RESIDENT, "bfloat16", "compile", "cuda_graphs"),
+}
+"""What each configuration has beyond the plain one."""
+
 TRAININGS: dict[str, Mode | None] = {"nested": None, "timm base": Mode.BASE, "timm motivated": Mode.MOTIVATED}
 """What trains: the nested network, or timm's of a mode."""
 
@@ -109,15 +142,20 @@ def bfloat16_pays(device: torch.device) -> bool:
     return narrow < wide
 
 
-def possible(case: Case, images: ImageData, device: torch.device) -> list[str]:
-    """The configurations that can be had of a case."""
-    left_out = {
+def possible(case: Case, images: ImageData, device: torch.device) -> dict[str, tuple[str, ...]]:
+    """The configurations of a case, each without what it cannot have; those that would then be the same are left out."""
+    cannot_have = {
         "channels_last": case.base.startswith("vit"),
         "resident": images.not_resident is not None,
         "bfloat16": not bfloat16_pays(device),
         "cuda_graphs": device.type != "cuda",
     }
-    return [name for name in CONFIGURATIONS if not left_out.get(name)]
+    found: dict[str, tuple[str, ...]] = {}
+    for name, settings in CONFIGURATIONS.items():
+        had = tuple(setting for setting in settings if not cannot_have.get(setting))
+        if had not in found.values():
+            found[name] = had
+    return found
 
 
 def plain(case: Case, root: Path, options: argparse.Namespace) -> Config:
@@ -132,17 +170,17 @@ def plain(case: Case, root: Path, options: argparse.Namespace) -> Config:
     )
 
 
-def with_one_more(config: Config, name: str) -> Config:
-    """A configuration and what the name stands for."""
-    match name:
-        case "plain":
-            return config
-        case "resident":
-            return replace(config, data=replace(config.data, loader="resident"))
-        case "bfloat16":
-            return replace(config, precision="bfloat16")
-    switched_on: dict[str, Any] = {name: True}
-    return replace(config, **switched_on)
+def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+    """The plain configuration with what the names stand for."""
+    for name in settings:
+        if name == "resident":
+            config = replace(config, data=replace(config.data, loader="resident"))
+        elif name == "bfloat16":
+            config = replace(config, precision="bfloat16")
+        else:
+            switched_on: dict[str, Any] = {name: True}
+            config = replace(config, **switched_on)
+    return config
 
 
 def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | None) -> Trainer:
@@ -193,10 +231,12 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
     warmup = -(-(WARM_UP + 1) // rarest) if options.device.type == "cuda" else 1
     functions: dict[str, Callable[[], None]] = {}
     waits: dict[str, list[float]] = {}
-    names = options.configurations or possible(case, images, options.device)
+    names = possible(case, images, options.device)
+    if options.configurations:
+        names = {name: CONFIGURATIONS[name] for name in options.configurations}
     with ExitStack() as stack:
-        for name in names:
-            config = with_one_more(config, name)
+        for name, settings in names.items():
+            config = with_settings(plain(case, root, options), settings)
             for training, alone in TRAININGS.items():
                 key = f"{name}: {training}"
                 trainer = build(config, images, modes, alone)
@@ -247,10 +287,11 @@ def quartiles(samples: list[float]) -> tuple[float, float, float]:
     return ratio(samples, [1.0] * len(samples))
 
 
-def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
+def draw(document: dict[str, Any], output: Path) -> Path:
     """Images a second of each configuration and training, and how far the nested epoch is from the ideal one."""
     from matplotlib.figure import Figure
 
+    results = document["results"]
     bars = sum(len(result["summary"]) for result in results)
     figure = Figure(figsize=(11, 1.3 + 0.75 * bars + 0.5 * len(results)), layout="constrained")
     rows = figure.subplots(
@@ -265,9 +306,7 @@ def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
     )
     rows[-1][0].set_xlabel("images a second (median; lines: quartiles)")
     rows[-1][1].set_xlabel("epoch / ideal of timm's networks (median, quartiles)")
-    figure.suptitle(
-        f"Training epochs, each configuration with one thing more than the one above it ({device})", fontsize=11
-    )
+    figure.suptitle(f"Training epochs ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
     return output
 
@@ -305,8 +344,7 @@ def _draw_ideal(axes: "Axes", result: dict[str, Any]) -> None:
 
 
 def _labels(result: dict[str, Any]) -> list[str]:
-    first = next(iter(result["summary"]))
-    return [name.replace("_", " ") if name == first else f"+ {name.replace('_', ' ')}" for name in result["summary"]]
+    return [name.replace("_", " ") for name in result["summary"]]
 
 
 def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -345,21 +383,27 @@ def main() -> None:
         "--workers", type=int, help="processes that read JPEG files; by default 0 on a CPU, on CUDA up to 8"
     )
     parser.add_argument(
-        "--configurations", nargs="+", choices=CONFIGURATIONS, help="each with all that stand before it"
+        "--configurations", nargs="+", choices=CONFIGURATIONS, help="those to measure; by default all that there can be"
     )
     add_common_options(parser, [])
+    add_figure_options(parser)
     options = parser.parse_args()
+    if options.draw:
+        draw_figure(draw, options.draw)
+        return
     if options.workers is None:  # on a CPU they would take the cores that train
         options.workers = min(os.cpu_count() or 1, 8) if options.device.type == "cuda" else 0
 
     with tempfile.TemporaryDirectory() as folder:
-        cases = options.case or CASES[options.device.type]
-        results = [summarised(measure(case, Path(folder), options)) for case in cases]
+        results: list[dict[str, Any]] = []
+        for case in options.case or CASES[options.device.type]:
+            results.append(summarised(measure(case, Path(folder), options)))
+            content = {"rounds": options.rounds, "workers": options.workers, "results": results}
+            path = write("epochs", content, options.output, options.device)
     report(results, options)
-    content = {"rounds": options.rounds, "workers": options.workers, "results": results}
-    path = write("epochs", content, options.output, options.device)
     print(path)
-    print(draw(results, options.device.type, path.with_suffix(".png")))
+    if not options.no_figure:
+        draw_figure(draw, path)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """What limits a nested training step: arithmetic, memory traffic, launches, or the loader. From profiles.
 
-    python benchmarks/limits.py [--steps 3] [--device cpu] [--case resnet20:resnet32:32:128 ...] [--ways eager compiled]
+    python benchmarks/limits.py [--steps 3] [--device cpu] [--case resnet20:resnet32:32:128 ...]
+                                [--ways eager compiled captured]
 
-Some steps of each case and mode run under torch.profiler, eager and compiled (on a CPU only ResNets are compiled, the others
-take minutes), channels last but for ViTs. Time is told by kind of operation: on a CPU the operators' own time, on CUDA that
-of the kernels they launch. What the optimizer does is the optimizer's, whatever the operation; `fused` are compiled kernels,
-of normalisation and element-wise operations together; `copies` are divided weights joined to whole ones, and all other
-copies. `host` is the step's time less all of that: Python, autograd, views and allocation, and on CUDA the time in which the
-device has nothing to do. It is of the profiled steps on a CPU, and on CUDA, where the profiler slows the host, of steps beside.
+Some steps of each case and mode run under torch.profiler, eager, compiled (on a CPU only ResNets are compiled, the others
+take minutes) and on CUDA captured as CUDA graphs, channels last but for ViTs. Time is told by kind of operation: on a CPU the
+operators' own time, on CUDA that of the kernels they launch. What the optimizer does is the optimizer's, whatever the
+operation; `fused` are compiled kernels, of normalisation and element-wise operations together; `copies` are divided weights
+joined to whole ones, and all other copies. `host` is the step's time less all of that: Python, autograd, views and
+allocation, and on CUDA the time in which the device has nothing to do. It is of the profiled steps on a CPU, and on CUDA,
+where the profiler slows the host, of steps beside.
 
 The arithmetic of a step is 2 * 3 operations a multiply-accumulate of the forward pass (`nestnet.cost.forward_cost`): the
 backward pass has two products for each of the forward pass. The machine's peak is the fastest of some large products
@@ -21,7 +23,11 @@ The limit is named by this rule. The time of a batch, step and wait, is divided 
     launches         host
     loader           the wait for images
 
-The largest of them is the limit, told with its part of the whole. Writes a table,
+The largest of them is the limit, told with its part of the whole.
+
+On CUDA the table also has the bound of arithmetic and launches: the step's operations at the machine's peak, and for each
+kernel that the profile counts the time of a kernel on one number, in a long row of them that is launched in the same way,
+one by one or as a graph. A step of small kernels can hardly be faster. Writes a table,
 benchmarks/results/limits-DEVICE.json, and a figure beside it.
 """
 
@@ -37,7 +43,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, make_images, seconds, sgd, show, write
+from common import (
+    Case,
+    add_common_options,
+    add_figure_options,
+    draw_figure,
+    machine_name,
+    make_images,
+    seconds,
+    sgd,
+    show,
+    write,
+)
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -46,6 +63,7 @@ from nestnet.config import DataConfig, ModelConfig
 from nestnet.cost import forward_cost
 from nestnet.data import load_data
 from nestnet.figures import tidy
+from nestnet.graphs import WARM_UP
 from nestnet.loaders import is_resident, train_batches
 from nestnet.place import Place
 from nestnet.precision import autocast
@@ -67,6 +85,11 @@ BATCHES = {"cpu": 4, "cuda": 48}
 """For the loader's time."""
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
+
+WAYS = {"cpu": ["eager", "compiled"], "cuda": ["eager", "compiled", "captured"]}
+
+LAUNCHES = 1000
+"""Kernels in the row that tells what a launch takes."""
 
 COLOURS = {  # Paul Tol's bright scheme and two of his light one
     "products": "#4477aa",
@@ -137,8 +160,33 @@ def in_optimizer(event: Any) -> bool:
     return False
 
 
-def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float]]:
-    """The time of a step, and of each kind of operation in it; `host` is the rest."""
+def launches(events: Iterable[Any]) -> int:
+    """How many kernels, copies and fills of the device a profile has."""
+    on_device = (event for event in events if event.device_type != torch.autograd.DeviceType.CPU)
+    return sum(not event.is_user_annotation for event in on_device)
+
+
+def seconds_per_launch(device: torch.device, *, captured: bool) -> float:
+    """What a kernel on one number takes, in a long row of them, launched one by one or all at once as a graph."""
+    number = torch.zeros(1, device=device)
+
+    def row() -> None:
+        for _ in range(LAUNCHES):
+            number.add_(1)
+
+    row()
+    launch = row
+    if captured:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            row()
+        launch = graph.replay
+        launch()
+    return min(seconds(launch) for _ in range(6)) / LAUNCHES
+
+
+def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float], float | None]:
+    """The time of a step, and of each kind of operation in it (`host` is the rest); on CUDA also its number of launches."""
 
     def steps() -> None:
         for _ in range(number):
@@ -149,8 +197,10 @@ def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[
     with profile(activities=activities) as prof:
         within = seconds(steps)
     taken = (median(beside) if beside else within) / number
-    kinds = {name: value / number for name, value in by_kind(prof.events() or [], device).items()}
-    return taken, kinds | {"host": max(taken - sum(kinds.values()), 0.0)}
+    events = list(prof.events() or [])
+    kinds = {name: value / number for name, value in by_kind(events, device).items()}
+    count = launches(events) / number if device.type == "cuda" else None
+    return taken, kinds | {"host": max(taken - sum(kinds.values()), 0.0)}, count
 
 
 def peak(size: int, device: torch.device, precision: str, *, tf32: bool) -> float:
@@ -210,20 +260,30 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[
             continue
         torch.manual_seed(0)
         net = case.nested(device).to(memory_format=place.memory_format)
+        captured = way == "captured"
         compiler = "inductor" if way == "compiled" else None
-        step = TrainStep(net, sgd(net), nn.functional.cross_entropy, precision=options.precision, compile=compiler)
+        step = TrainStep(
+            net,
+            sgd(net),
+            nn.functional.cross_entropy,
+            precision=options.precision,
+            compile=compiler,
+            cuda_graphs=captured,
+        )
+        launch = seconds_per_launch(device, captured=captured) if device.type == "cuda" else None
         images, labels = place.put(*case.batch(device))
         for mode in Mode:
             print(f"{case.name}, {mode}, {way}", flush=True)
             with named_kernels() if compiler else nullcontext():
-                for _ in range(3 if device.type == "cuda" else 1):
+                for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):
                     step(images, labels, mode).loss()
-            taken, kinds = profiled(partial(step, images, labels, mode), options.steps, device)
+            taken, kinds, count = profiled(partial(step, images, labels, mode), options.steps, device)
             name = getattr(net.architectures, mode)
             operations = 6 * case.batch_size * forward_cost(name, img_size=case.img_size, num_classes=10)
             beside = options.workers > 0 and not resident  # while the step goes on
             wait = max(made - taken, 0.0) if beside else made
             parts = limits(taken, kinds, operations / fastest, wait)
+            bound = None if count is None or launch is None else operations / fastest + count * launch
             results.append(
                 {
                     "case": vars(case),
@@ -237,6 +297,9 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[
                     "peak": fastest,
                     "seconds_by_limit": parts,
                     "limit": max(parts, key=lambda part: parts[part]),
+                    "launches": count,
+                    "seconds_per_launch": launch,
+                    "bound_seconds": bound,
                 }
             )
     torch.compiler.reset()  # compiled code of one case is of no use to the next
@@ -264,10 +327,11 @@ def speeds(result: dict[str, Any]) -> tuple[float, float]:
     return at_peak / result["step_seconds"], at_peak / products if products else 0.0
 
 
-def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
-    """A bar a step, divided by kind of operation, with what limits it beside."""
+def draw(document: dict[str, Any], output: Path) -> Path:
+    """A bar for each step, divided by kind of operation, with what limits it beside."""
     from matplotlib.figure import Figure
 
+    results = document["results"]
     figure = Figure(figsize=(11, 1.8 + 0.42 * len(results)), layout="constrained")
     axes = figure.subplots()
     used = [name for name in COLOURS if any(shares(result)[name] >= 0.05 for result in results)]
@@ -294,9 +358,22 @@ def draw(results: list[dict[str, Any]], device: str, output: Path) -> Path:
     tidy(axes)
     axes.grid(visible=False)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    figure.suptitle(f"What a batch spends its time on, and what limits it ({device})", fontsize=11)
+    figure.suptitle(f"What a batch spends its time on, and what limits it ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
     return output
+
+
+def bound_cells(result: dict[str, Any]) -> list[str]:
+    """What the table has of arithmetic and launches; nothing on a CPU."""
+    bound = result["bound_seconds"]
+    if bound is None:
+        return []
+    return [
+        f"{result['launches']:.0f}",
+        f"{1e6 * result['seconds_per_launch']:.2f}",
+        f"{1000 * bound:.2f}",
+        f"{result['step_seconds'] / bound:.2f}",
+    ]
 
 
 def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -313,17 +390,20 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
                 f"{result['peak'] / 1e9:.4g}",
                 f"{of_products:.0%}",
                 f"{result['limit']} ({parts[result['limit']] / sum(parts.values()):.0%})",
+                *bound_cells(result),
             ]
         )
     columns = ["step", "ms", *(f"{name}, %" for name in COLOURS)]
     columns += ["step, GFLOP/s", "peak, GFLOP/s", "products / peak", "limit"]
+    if options.device.type == "cuda":
+        columns += ["launches", "us each", "arithmetic and launches, ms", "step over these"]
     show(f"training steps on {options.device}, {options.precision}, n = {options.steps} steps a profile", columns, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="in a profile; by default 3 on a CPU, 20 on CUDA")
-    parser.add_argument("--ways", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS["cuda"], help="by default all that the device can")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
         "--matrix", type=int, help="side of the matrices of the peak; by default 2048 on a CPU, 8192 on CUDA"
@@ -332,21 +412,30 @@ def main() -> None:
         "--workers", type=int, help="processes that read JPEG files; by default 0 on a CPU, on CUDA up to 8"
     )
     add_common_options(parser, [])
+    add_figure_options(parser)
     options = parser.parse_args()
+    if options.draw:
+        draw_figure(draw, options.draw)
+        return
+    options.ways = options.ways or WAYS[options.device.type]
+    for way in options.ways:
+        if way not in WAYS[options.device.type]:
+            parser.error(f"--ways {way}: it is for CUDA alone")
     on_cuda = options.device.type == "cuda"
     options.steps = options.steps or (20 if on_cuda else 3)
     if options.workers is None:
         options.workers = min(os.cpu_count() or 1, 8) if on_cuda else 0
 
-    results = []
+    results: list[dict[str, Any]] = []
+    facts = {"steps": options.steps, "precision": options.precision, "workers": options.workers}
     with tempfile.TemporaryDirectory() as folder:
         for case in options.case or CASES[options.device.type]:
             results += measure(case, Path(folder), options)
+            path = write("limits", {**facts, "results": results}, options.output, options.device)
     report(results, options)
-    content = {"steps": options.steps, "precision": options.precision, "workers": options.workers, "results": results}
-    path = write("limits", content, options.output, options.device)
     print(path)
-    print(draw(results, options.device.type, path.with_suffix(".png")))
+    if not options.no_figure:
+        draw_figure(draw, path)
 
 
 if __name__ == "__main__":

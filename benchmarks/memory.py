@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Case, add_common_options, sgd, show, step, write
+from common import Case, add_common_options, add_figure_options, draw_figure, machine_name, sgd, show, step, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
@@ -155,16 +155,17 @@ def differential_bytes(case: Case) -> int:
     return 2 * (motivated - base)
 
 
-def draw(results: list[dict[str, Any]], path: Path) -> Path:
-    """Bars of what is held and of what a step takes beyond it, by mode and way, a panel a pair of networks."""
+def draw(document: dict[str, Any], path: Path) -> Path:
+    """Bars of what is held and of what a step takes beyond it, by mode and way, a panel for each pair of networks."""
     from matplotlib.figure import Figure
 
+    results = document["results"]
     figure = Figure(figsize=(1 + 5 * len(results), 4.2), layout="constrained")
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
         places, names = [], []
         for group, mode in enumerate(Mode):
-            for column, way in enumerate(WAYS):
-                place, memory = group * (len(WAYS) + 0.6) + column, result["bytes"][mode][way]
+            for column, (way, memory) in enumerate(result["bytes"][mode].items()):
+                place = group * (len(WAYS) + 0.6) + column
                 held, step = memory["held"] / MIB, memory["step"] / MIB
                 axes.bar(place, held, 0.8, color=COLOURS[mode])
                 axes.bar(place, step, 0.8, bottom=held, color=COLOURS[mode], alpha=0.4)
@@ -179,7 +180,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
         tidy(axes)
         axes.grid(visible=False, axis="x")
     figure.supylabel("peak memory, MiB", fontsize=10)
-    figure.suptitle("full colour: weights and optimizer state; pale: what a step takes beyond them", fontsize=10)
+    title = "full colour: weights and optimizer state; pale: what a step takes beyond them"
+    figure.suptitle(f"{title} ({machine_name(document)})", fontsize=10)
     figure.savefig(path, dpi=120)
     return path
 
@@ -187,7 +189,11 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser, CASES)
+    add_figure_options(parser)
     options = parser.parse_args()
+    if options.draw:
+        draw_figure(draw, options.draw)
+        return
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of each start and end otherwise
 
     rows, results = [], []
@@ -218,11 +224,12 @@ def main() -> None:
                 "base_step_beyond_differential_over_timm": promise,
             }
         )
+        path = write("memory", {"results": results}, options.output, options.device)
     columns = ["networks and batch", "step", "way", "held, MiB", "beyond, MiB", "total, MiB", "beyond / timm"]
     show("peak memory of a training step, float32, SGD", [*columns, "total less differential / timm"], rows)
-    path = write("memory", {"results": results}, options.output, options.device)
     print(path)
-    print(draw(results, path.with_suffix(".png")))
+    if not options.no_figure:
+        draw_figure(draw, path)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, interleaved, ratio, show, stated, write
+from common import (
+    Case,
+    add_common_options,
+    add_figure_options,
+    draw_figure,
+    interleaved,
+    machine_name,
+    ratio,
+    show,
+    stated,
+    write,
+)
 from ways import WAY_COLOURS, Setting, all_ways
 
 from nestnet import Mode
@@ -121,20 +132,21 @@ def rows(case: Case, setting: Setting, result: dict[str, Any]) -> list[list[str]
     return found
 
 
-def draw(measured: list[tuple[Case, Setting, dict[str, Any]]], title: str, output: Path) -> None:
-    """Each way's step time over timm's, with quartiles: a panel a mode, a line a case and setting."""
+def draw(document: dict[str, Any], output: Path) -> Path:
+    """Each way's step time over timm's, with quartiles: a panel for each mode, a line for each case and setting."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 1.7 + 0.42 * len(measured)), layout="constrained")
+    results = document["results"]
+    figure = Figure(figsize=(11, 1.7 + 0.42 * len(results)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     for axes, mode in zip(panels, Mode, strict=True):
         for shift, name in zip((-0.22, 0, 0.22), RIVALS, strict=True):
-            ratios = [result["ratios_to_timm"][f"{name} {mode}"] for _, _, result in measured]
+            ratios = [result["ratios_to_timm"][f"{name} {mode}"] for result in results]
             middle = [r["median"] for r in ratios]
             spread = [[r["median"] - r["q1"] for r in ratios], [r["q3"] - r["median"] for r in ratios]]
             axes.errorbar(
                 middle,
-                [line + shift for line in range(len(measured))],
+                [line + shift for line in range(len(results))],
                 xerr=spread,
                 fmt="o",
                 markersize=4,
@@ -144,11 +156,13 @@ def draw(measured: list[tuple[Case, Setting, dict[str, Any]]], title: str, outpu
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(title=f"{mode} step", xlabel="time / timm's standalone network")
         tidy(axes)
-    panels[0].set_yticks(range(len(measured)), [f"{case.name}\n{setting}" for case, setting, _ in measured], fontsize=8)
-    panels[0].set_ylim(len(measured) - 0.5, -0.5)
+    labels = [f"{Case(**r['case']).name}\n{Setting(r['precision'], r['compiled'])}" for r in results]
+    panels[0].set_yticks(range(len(results)), labels, fontsize=8)
+    panels[0].set_ylim(len(results) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"A training step on {machine_name(document)}", fontsize=11)
     figure.savefig(output, dpi=120)
+    return output
 
 
 def main() -> None:
@@ -160,7 +174,11 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", nargs="+", choices=["false", "true"])
     add_common_options(parser, CASES)
+    add_figure_options(parser)
     options = parser.parse_args()
+    if options.draw:
+        draw_figure(draw, options.draw)
+        return
 
     measured, failed = [], []
     for case, setting in settings(options):
@@ -175,6 +193,8 @@ def main() -> None:
             failed.append({"case": vars(case), "setting": str(setting), "reason": reason})
         else:
             measured.append((case, setting, summary(case, setting, samples)))
+        content = {"rounds": options.rounds, "results": [result for _, _, result in measured], "failed": failed}
+        path = write("step_time", content, options.output, options.device)
         torch.compiler.reset()
         gc.collect()
 
@@ -187,11 +207,9 @@ def main() -> None:
     ]
     columns = ["networks and batch", "setting", "to base, ms", "to motivated, ms"]
     show("a switch of the copy-based way, which no other has", columns, switches)
-    content = {"rounds": options.rounds, "results": [result for _, _, result in measured], "failed": failed}
-    path = write("step_time", content, options.output, options.device)
-    if measured:
-        draw(measured, f"A training step on {options.device.type}", path.with_suffix(".png"))
     print(path)
+    if measured and not options.no_figure:
+        draw_figure(draw, path)
 
 
 if __name__ == "__main__":

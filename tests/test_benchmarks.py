@@ -89,6 +89,9 @@ def test_cifar10(run, tmp_path, capsys):
     assert all(row["average_cost"] == 82_822_400 for row in rows.values()), "the first batches are not motivated"
     steps = (tmp_path / "runs" / "resnet20-160images-1epochs-seed0" / "steps.csv").read_text()
     assert len(steps.splitlines()) == 2, "160 of 200 images are one batch"
+    assert all(row["finished"] and row["top1_by_epoch"] == [row["top1"]] for row in rows.values())
     capsys.readouterr()
     run("cifar10.py", tmp_path / "x.json", *arguments)
     assert "training" not in capsys.readouterr().out.splitlines()[0], "finished runs are kept"
+    other = run("cifar10.py", tmp_path / "z.json", *arguments, "--seeds", "0", "1", "--seconds", "0")
+    assert other["results"] == found["results"], "no run is begun when the time is over, and finished ones are told"

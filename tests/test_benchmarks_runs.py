@@ -54,7 +54,7 @@ def test_epochs(run):
         ratios = [n / (m / 6 + 5 * b / 6) for n, m, b in zip(nested, motivated, base, strict=True)]
         assert result["summary"][name]["over_ideal"][0] == pytest.approx(sum(ratios) / 2)
     assert result["summary"]["plain"]["faster_than_first"] == [1, 1, 1]
-    assert "+ channels last" in table
+    assert "| channels last " in table
 
 
 @pytest.mark.slow
@@ -150,6 +150,7 @@ def test_time_on_cuda_is_that_of_kernels(limits):
     ]
     found = limits.by_kind(events, torch.device("cuda"))
     assert {name: seconds for name, seconds in found.items() if seconds} == {"optimizer": 3, "products": 5, "fused": 2}
+    assert limits.launches(events) == 3
 
 
 def test_time_on_a_cpu_is_the_operators_own(limits):

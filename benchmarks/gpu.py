@@ -1,0 +1,473 @@
+"""All that needs a GPU, in one program: tests, benchmarks, and CIFAR-10 as far as the time goes.
+
+    python benchmarks/gpu.py [--data FOLDER] [--output FOLDER] [--minutes 8]
+    python benchmarks/gpu.py --device cpu --quick     # the same path on a CPU, in small, in less than three minutes
+
+The parts run one after another, each as a program of its own, so that the failure of one ends no other:
+
+    tests             the tests that are marked `cuda`, in several processes on the GPU
+    epochs            seconds per epoch of ResNet-20-32: eager, in bfloat16, and with CUDA graphs, beside timm's networks alone
+    limits            what limits its steps, and the bound of arithmetic and launches
+    step_time         a step of each family over timm's, float32 and bfloat16, eager
+    decision          what it costs to read each loss, with and without overlap
+    memory            peak memory of each family's step
+    epochs-compiled   seconds per epoch compiled, with and without CUDA graphs
+    cifar10           ResNet-20-32 (k = 2) and the two classical trainings, side by side
+
+`--data` is CIFAR-10 as images, train/<class>/* and test/<class>/*, as a folder or a .tar.gz of one; without it the last part is
+skipped, or in a `--quick` run takes made-up images. It trains as many of the paper's 200 epochs as the time that is left allows
+for three seeds, for fewer seeds where that would be less than 30 epochs, and all ways of a seed before those of the next. The
+other parts leave it some minutes.
+
+Every part writes its own result file in the output folder as soon as there is a result, and gpu.json says after each part what
+became of it: the program may be killed at any moment. Its last lines are a table of what was found.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from common import CLASSES, hardware, make_images, shown
+from gpu_table import table
+
+import nestnet
+from nestnet.files import write_atomically
+
+ROOT = Path(__file__).parent.parent
+
+LONGEST_LOG = 60_000
+"""Characters of a part's output that gpu.json keeps, from its end."""
+
+LONGEST_TABLE = 10_000
+"""Characters of the table that is printed last."""
+
+CIFAR10_SECONDS = 150.0
+"""That the other parts leave to CIFAR-10, where there is data for it."""
+
+RESNET = "resnet20:resnet32:32:128"
+FAMILIES = (RESNET, "vit_tiny_patch16_224:vit_small_patch16_224:224:64", "efficientnet_b0:efficientnet_b1:224:64")
+SMALL_RESNET = "resnet20:resnet32:32:8"
+SMALL_FAMILIES = (
+    SMALL_RESNET,
+    "vit_tiny_patch16_224:vit_small_patch16_224:32:2",
+    "efficientnet_b0:efficientnet_b1:32:2",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program that is run for itself.
+
+    Attributes:
+        name: of the part; its result file is NAME.json in the output folder.
+        command: arguments of Python, without the output file.
+        seconds: after which it is stopped.
+    """
+
+    name: str
+    command: list[str]
+    seconds: float
+
+
+@dataclass
+class Ended:
+    """What became of a part.
+
+    Attributes:
+        status: `"done"`, `"failed"`, `"stopped"` or `"skipped"`.
+        reason: why it is not done.
+        seconds: that it took.
+        log: end of what it printed.
+    """
+
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    log: str = ""
+
+
+# What is run
+
+
+def benchmark(name: str, program: str, seconds: float, *arguments: str) -> Part:
+    """A part that is another program of this folder."""
+    return Part(name, [f"benchmarks/{program}", "--no-figure", *arguments], seconds)
+
+
+def tests(marker: str, processes: int, seconds: float, *paths: str) -> Part:
+    """The part of the tests with a marker. A warning of another release of torch is shown, and fails none of them."""
+    command = ["-m", "pytest", *paths, "-m", marker, "-n", str(processes), "--dist", "worksteal", "-v", "--tb", "short"]
+    return Part("tests", [*command, "-W", "default", "-p", "no:cacheprovider"], seconds)
+
+
+def full_parts() -> list[Part]:
+    """The parts before CIFAR-10."""
+    epochs = ["--case", RESNET, "--batches", "48", "--configurations"]
+    compiled = ["bfloat16", "bfloat16_compile", "cuda_graphs", "cuda_graphs_compile"]
+    limits = ["--precision", "bfloat16", "--ways", "eager", "captured", "--workers", "0"]
+    return [
+        tests("cuda", min(os.cpu_count() or 1, 8), 120, "tests/on_gpu", "tests/test_processes.py"),
+        benchmark("epochs", "epochs.py", 60, *epochs, "resident", "bfloat16", "cuda_graphs", "--rounds", "4"),
+        benchmark("limits", "limits.py", 40, "--case", RESNET, *limits),
+        benchmark("step_time", "step_time.py", 75, "--case", *FAMILIES, "--compile", "false", "--seconds", "3"),
+        benchmark("decision", "decision.py", 40, "--case", RESNET, "--rounds", "4", "--steps", "40"),
+        benchmark("memory", "memory.py", 40, "--case", *FAMILIES),
+        benchmark("epochs-compiled", "epochs.py", 100, *epochs, *compiled, "--rounds", "3"),
+    ]
+
+
+def quick_parts() -> list[Part]:
+    """The same in small, for a CPU too. Its figures mean nothing."""
+    one = ["--rounds", "1"]
+    steps = ["--precision", "float32", "--compile", "false", "--seconds", "1"]
+    limits = ["--ways", "eager", "--steps", "1", "--matrix", "256", "--workers", "0"]
+    return [
+        tests("not slow", 2, 90, "tests/on_gpu/test_cuda_steps.py"),
+        benchmark(
+            "epochs", "epochs.py", 60, "--case", SMALL_RESNET, "--batches", "6", "--configurations", "resident", *one
+        ),
+        benchmark("limits", "limits.py", 60, "--case", SMALL_RESNET, *limits),
+        benchmark("step_time", "step_time.py", 60, "--case", *SMALL_FAMILIES, *steps, *one),
+        benchmark("decision", "decision.py", 60, "--case", SMALL_RESNET, "--steps", "6", *one),
+        benchmark("memory", "memory.py", 60, "--case", *SMALL_FAMILIES),
+    ]
+
+
+NAMES = [part.name for part in full_parts()] + ["cifar10"]
+
+
+def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float, overrides: list[str]) -> Part:
+    """ResNet-20-32 and the two classical trainings, side by side."""
+    command = ["benchmarks/cifar10.py", "--root", str(root), "--runs", str(runs), "--epochs", str(epochs)]
+    command += ["--seeds", *map(str, range(seeds)), "--ways", "resnet32", "private", "resnet20", "--jobs", "3"]
+    command += ["--recalibration-batches", "0", "--seconds", str(round(seconds)), *overrides]
+    return Part("cifar10", command, seconds + 30)
+
+
+ON_GPU = ["--precision", "bfloat16", "--cuda_graphs", "true", "--data.workers", "4", "--data.eval_batch_size", "2000"]
+
+QUICK_IMAGES = 16 * CLASSES
+"""For training in a quick run: a batch of them."""
+
+PAPER_EPOCHS = 200
+FEW_EPOCHS = 30
+"""Fewer seeds are better than fewer epochs than this."""
+
+STARTING = 20.0
+"""Seconds until the runs of a seed train: imports, reading the images, capturing."""
+
+BETWEEN = 0.15
+"""Seconds between two epochs of a run: its tests and its checkpoint."""
+
+UNKNOWN_EPOCH = 1.0
+"""Seconds per epoch that are taken where none were measured."""
+
+
+def plan(seconds: float, epoch_seconds: list[float]) -> tuple[int, int]:
+    """How many epochs and seeds CIFAR-10 is to be trained for in a time.
+
+    Args:
+        seconds: that there are.
+        epoch_seconds: of each way of training, alone on the GPU. Side by side they take as long as one after another, at
+            worst.
+
+    >>> plan(200, [0.3, 0.3, 0.4])
+    (32, 3)
+    >>> plan(100, [0.3, 0.3, 0.4])
+    (51, 1)
+    >>> plan(5000, [0.3, 0.3, 0.4])
+    (200, 3)
+    """
+    epoch = sum(taken + BETWEEN for taken in epoch_seconds)
+    for seeds in (3, 2, 1):
+        epochs = int((0.85 * seconds - seeds * STARTING / 2) / (seeds * epoch))
+        if epochs >= FEW_EPOCHS:
+            break
+    return max(min(epochs, PAPER_EPOCHS), 1), seeds
+
+
+def measured_epoch_seconds(result: Path) -> list[float]:
+    """Seconds per epoch of the nested run and of the two classical ones with CUDA graphs, as the part `epochs` found them."""
+    try:
+        summary = json.loads(result.read_text())["results"][0]["summary"]["cuda_graphs"]
+        rates = summary["images_per_second"]
+        return [50_000 / rates[training][0] for training in ("nested", "timm base", "timm motivated")]
+    except (OSError, LookupError, ValueError):
+        return [UNKNOWN_EPOCH] * 3
+
+
+# How it is run
+
+
+class Session:
+    """Runs the parts, and keeps gpu.json.
+
+    Args:
+        output: folder of the result files.
+        device: that the parts run on.
+        seconds: for all of them together.
+    """
+
+    def __init__(self, output: Path, device: torch.device, seconds: float) -> None:
+        self.output = output
+        self.device = device
+        self.begun = time.monotonic()
+        self.deadline = self.begun + seconds
+        self.ended: dict[str, Ended] = {}
+        self.started_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over."""
+        return self.deadline - time.monotonic()
+
+    def run(self, part: Part, *, reserve: float = 0.0) -> None:
+        """Run a part for as long as it may, and note what became of it.
+
+        Args:
+            part: that is run.
+            reserve: seconds that it must leave.
+        """
+        limit = min(part.seconds, self.left - reserve)
+        if limit < 5:
+            self.skip(part.name, "no time was left")
+            return
+        print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
+        begun = time.monotonic()
+        output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
+        with tempfile.TemporaryFile("w+") as log:
+            code = finished(self.command(part, output), log, limit)
+            log.seek(0)
+            printed = log.read()
+        ended = Ended("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
+        if code is None:
+            ended.status = "stopped"
+            ended.reason = f"after {limit:.0f} s"
+        elif code:
+            ended.status = "failed"
+            ended.reason = last_words(printed) or f"exit code {code}"
+        self.note(part.name, ended)
+
+    def command(self, part: Part, output: list[str]) -> list[str]:
+        """The output goes before the part's own arguments, which may be a list without an end."""
+        program = part.command[:1]
+        return [sys.executable, *program, *output, *part.command[1:]]
+
+    def skip(self, name: str, reason: str) -> None:
+        self.note(name, Ended("skipped", reason))
+
+    def note(self, name: str, ended: Ended) -> None:
+        self.ended[name] = ended
+        self.save()
+        print(f"{name}: {ended.status}{', ' if ended.reason else ''}{ended.reason} ({ended.seconds:.0f} s)", flush=True)
+
+    def result(self, name: str) -> Path:
+        return self.output / f"{name}.json"
+
+    def table(self) -> str:
+        """What was found, as Markdown, cut where it would be too long."""
+        logs = {name: ended.log for name, ended in self.ended.items()}
+        missing = {name: f"{e.status}: {e.reason}" for name, e in self.ended.items() if e.status != "done"}
+        text = table(self.output, logs, missing)
+        return text if len(text) <= LONGEST_TABLE else f"{text[: LONGEST_TABLE - 20]}\n... (cut)"
+
+    def save(self) -> None:
+        document = {
+            "command": " ".join(["python", "benchmarks/gpu.py", *map(shown, sys.argv[1:])]),
+            "date": self.started_at,
+            "hardware": hardware(self.device),
+            "driver": driver(),
+            "versions": {
+                "python": sys.version.split()[0],
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+                "nestnet": nestnet.__version__,
+            },
+            "seconds": round(time.monotonic() - self.begun, 1),
+            "parts": {name: asdict(ended) for name, ended in self.ended.items()},
+        }
+        write_atomically(self.output / "gpu.json", json.dumps(document, indent=1) + "\n")
+
+
+def finished(command: list[str], log: Any, seconds: float) -> int | None:
+    """Run a command with all the processes that it starts; its exit code, or `None` where it was stopped."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "TORCHINDUCTOR_COMPILE_THREADS": "4",  # several tests compile at once
+    }
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:  # also of what a program that ended has left running, and when this one is interrupted
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def last_words(printed: str) -> str:
+    """The last line of a program that says something."""
+    lines = [line.strip() for line in printed.splitlines() if re.search(r"\w", line)]
+    return lines[-1][:300] if lines else ""
+
+
+def driver() -> str | None:
+    """The version of the GPU's driver, where its tool is there."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# The images
+
+
+class Images:
+    """CIFAR-10 as a folder, which is made while the first parts run.
+
+    Args:
+        make: makes it within a folder, and returns it.
+        folder: for that.
+    """
+
+    def __init__(self, make: Callable[[Path], Path], folder: Path) -> None:
+        self.root: Path | None = None
+        self.reason = ""
+        self.thread = threading.Thread(target=self._make, args=(make, folder), daemon=True)
+        self.thread.start()
+
+    def _make(self, make: Callable[[Path], Path], folder: Path) -> None:
+        try:
+            self.root = make(folder)
+        except (OSError, ValueError, tarfile.TarError) as error:
+            self.reason = str(error)
+
+    def wait(self) -> None:
+        self.thread.join()
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    """The images of a .tar.gz, unpacked; nothing in it can reach outside of the folder.
+
+    Raises:
+        ValueError: if there are no images of training and test within.
+    """
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return root_of_images(folder, archive)
+
+
+def root_of_images(folder: Path, named: Path) -> Path:
+    """The folder that holds `train` and `test`: this one, or one within it.
+
+    Raises:
+        ValueError: if none does.
+    """
+    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if (candidate / "train").is_dir() and (candidate / "test").is_dir():
+            return candidate
+    raise ValueError(f"--data {named.name}: it has no folders train/ and test/")
+
+
+def made_up(folder: Path) -> Path:
+    """Some images at random, for a quick run without data."""
+    make_images(folder, QUICK_IMAGES, 32)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, help="CIFAR-10 as images: a folder with train/ and test/, or a .tar.gz of one"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the result files; by default a new one below runs/")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which everything is stopped")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="everything in small, to see whether it runs")
+    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, help="those to run; by default all")
+    options = parser.parse_args()
+    if options.device == "cpu" and not options.quick:
+        parser.error("--device cpu: a CPU would take days; add --quick")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; `--device cpu --quick` takes the same path in small")
+    if options.data is not None and not options.data.exists():
+        parser.error(f"--data {options.data}: there is no such file or folder")
+    output = options.output or Path("runs") / f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    output.mkdir(parents=True, exist_ok=True)
+    known = [path.name for path in output.iterdir() if path.name in {f"{name}.json" for name in [*NAMES, "gpu"]}]
+    if known:
+        parser.error(f"--output {output}: {known[0]} is there already; name another folder")
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that the part that runs is stopped too
+    session = Session(output, torch.device(options.device), 60 * options.minutes)
+    with tempfile.TemporaryDirectory() as temporary:
+        images = prepared(options, Path(temporary) / "images")
+        reserve = CIFAR10_SECONDS if images is not None and not options.quick else 0.0
+        for part in quick_parts() if options.quick else full_parts():
+            if part.name not in options.parts:
+                continue
+            if images is not None and part.name != "tests":  # nothing is to run beside what is timed
+                images.wait()
+            session.run(part, reserve=reserve)
+        if "epochs-compiled" in options.parts and options.quick:
+            session.skip("epochs-compiled", "compiling takes minutes: not in a quick run")
+        if "cifar10" in options.parts:
+            run_cifar10(session, images, Path(temporary) / "runs", options)
+    print(f"\n{session.table()}")
+
+
+def prepared(options: argparse.Namespace, folder: Path) -> Images | None:
+    """The images for CIFAR-10, in the making; `None` where there are none to be had."""
+    if "cifar10" not in options.parts:
+        return None
+    if options.data is None:
+        return Images(made_up, folder) if options.quick else None
+    if options.data.is_dir():
+        return Images(lambda _: root_of_images(options.data, options.data), folder)
+    return Images(lambda folder: unpacked(options.data, folder), folder)
+
+
+def run_cifar10(session: Session, images: Images | None, runs: Path, options: argparse.Namespace) -> None:
+    """Train on CIFAR-10 in the time that is left, or say why not."""
+    if images is None:
+        session.skip("cifar10", "no --data was given")
+        return
+    images.wait()
+    if images.root is None:
+        session.skip("cifar10", images.reason)
+        return
+    seconds = session.left - 15  # for the table, and for runs that are being stopped
+    overrides = ON_GPU if options.device == "cuda" else ["--data.workers", "0"]
+    if options.quick:
+        epochs, seeds = 1, 1
+        overrides = ["--images", str(QUICK_IMAGES), *overrides]
+    else:
+        epochs, seeds = plan(seconds, measured_epoch_seconds(session.result("epochs")))
+    session.run(cifar10_part(images.root, runs, epochs, seeds, seconds, overrides))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The table of what `gpu.py` found: a line for each fact, from the result files of its parts."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common import Case
+
+Fact = tuple[str, str]
+"""What was measured, and what was found."""
+
+EPOCH = 50_000
+"""Images of an epoch of CIFAR-10."""
+
+
+def table(folder: Path, logs: dict[str, str], missing: dict[str, str]) -> str:
+    """All facts of a run as Markdown.
+
+    Args:
+        folder: with the result files. A part that was stopped may have left one too.
+        logs: what each part printed.
+        missing: parts that are not done, and why.
+    """
+    facts: list[Fact] = []
+    if "tests" in logs:
+        facts += facts_of_tests(logs["tests"])
+    documents: dict[str, dict[str, Any]] = {}
+    for name, facts_of in FACTS.items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            documents[name] = json.loads(path.read_text())
+            facts += facts_of(documents[name]["results"])
+    facts += facts_of_goal(documents)
+    facts += list(missing.items())
+    lines = ["| measured | found |", "| --- | --- |"]
+    for what, found in facts:
+        cells = [text.replace("|", "/") for text in (what, found)]  # which would end a cell
+        lines.append(f"| {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def facts_of_tests(log: str) -> Iterator[Fact]:
+    """How many tests passed, by pytest's closing line or, where there is none, by its lines up to now; and what failed."""
+    closing = re.findall(r"^=+ (.*(?:passed|failed|skipped|error).*) =+$", log, re.MULTILINE)
+    if closing:
+        yield "tests", closing[-1]
+    else:
+        counts = {word: len(re.findall(rf" {word} ", log)) for word in ("PASSED", "FAILED", "SKIPPED")}
+        yield "tests, until they were stopped", ", ".join(f"{count} {word.lower()}" for word, count in counts.items())
+    for name, reason in re.findall(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", log, re.MULTILINE):
+        yield f"failed: {name.removeprefix('tests/')}", reason[:160]
+
+
+def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """Seconds per epoch of each configuration, nested and of timm's networks alone."""
+    for result in results:
+        for name, summary in result["summary"].items():
+            rates = summary["images_per_second"]
+            base, motivated = (EPOCH / rates[training][0] for training in ("timm base", "timm motivated"))
+            yield (
+                f"epoch of {EPOCH:,} images, {Case(**result['case']).name}, {name.replace('_', ' ')}",
+                f"nested {summary['epoch_seconds']:.2f} s, timm base {base:.2f} s, motivated {motivated:.2f} s; "
+                f"over ideal {summary['over_ideal'][0]:.2f}; {summary['faster_than_first'][0]:.2f} times as fast as the first",
+            )
+
+
+def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """Each step beside its bound of arithmetic and launches."""
+    for result in results:
+        bound = ""
+        if result["bound_seconds"] is not None:
+            bound = (
+                f"; {result['launches']:.0f} launches of {1e6 * result['seconds_per_launch']:.2f} us; arithmetic and launches "
+                f"{1000 * result['bound_seconds']:.3f} ms, the step over them "
+                f"{result['step_seconds'] / result['bound_seconds']:.2f}"
+            )
+        yield (
+            f"step, {Case(**result['case']).name}, {result['mode']}, {result['way']}",
+            f"{1000 * result['step_seconds']:.3f} ms, limited by {result['limit']}{bound}",
+        )
+
+
+def facts_of_steps(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """The nested step over timm's."""
+    for result in results:
+        ratios = [
+            f"{mode} {result['ratios_to_timm'][f'nested {mode}']['median']:.3f} "
+            f"(timm {1000 * statistics.median(result['seconds'][f'timm {mode}']):.2f} ms)"
+            for mode in ("base", "motivated")
+        ]
+        compiled = ", compiled" if result["compiled"] else ""
+        yield (
+            f"step over timm's, {Case(**result['case']).name}, {result['precision']}{compiled}",
+            f"{', '.join(ratios)}; n = {result['rounds']}",
+        )
+
+
+def facts_of_decisions(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """What reading each loss costs."""
+    for result in results:
+        unread = result["overlap_over_unread"]
+        costs = f"over unread losses {unread[0]:.3f}, " if unread else ""
+        yield (
+            f"decision, {result['step']}, {result['sequence']}",
+            f"{costs}waiting over overlap {result['waiting_over_overlap'][0]:.3f}, "
+            f"same modes: {'yes' if result['alike'] else 'NO'}",
+        )
+
+
+def facts_of_memory(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """Peak memory of a base step over the standalone base's, and of both steps."""
+    for result in results:
+        totals = [
+            f"{mode} {ways['nested']['total'] / 2**20:.0f} MiB (timm {ways['timm']['total'] / 2**20:.0f})"
+            for mode, ways in result["bytes"].items()
+        ]
+        promise = result["base_step_beyond_differential_over_timm"]
+        yield (
+            f"peak memory, {Case(**result['case']).name}",
+            f"{', '.join(totals)}; base over timm's without the differential {promise:.3f}",
+        )
+
+
+def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
+    """Top-1 of each subnet over the seeds that were finished, and how far the others came."""
+    groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
+    for row in results:
+        groups.setdefault((row["way"], row["mode"], row["finished"]), []).append(row)
+    for (way, mode, finished), rows in groups.items():
+        accuracies = [row["top1"] for row in rows]
+        deviation = f" ± {statistics.stdev(accuracies):.2f}" if len(rows) > 1 else ""
+        epochs = [row["epochs"] for row in rows]
+        state = "" if finished else ", NOT FINISHED"
+        yield (
+            f"CIFAR-10, {way}, {mode}",
+            f"{statistics.mean(accuracies):.2f}{deviation} % after {min(epochs)} epochs, {len(rows)} seed(s){state}; "
+            f"{statistics.mean(row['motivated_fraction'] for row in rows):.1%} motivated",
+        )
+
+
+def facts_of_goal(documents: dict[str, dict[str, Any]]) -> Iterator[Fact]:
+    """The epoch with CUDA graphs over arithmetic and launches, and over the eager one."""
+    epochs = documents.get("epochs", {}).get("results", [])
+    for result in epochs:
+        graphs = result["summary"].get("cuda_graphs")
+        if graphs is None:
+            continue
+        yield "goal: with CUDA graphs at least 4 times as fast as eager", f"{graphs['faster_than_first'][0]:.2f} times"
+        bounds = {
+            row["mode"]: row["bound_seconds"]
+            for row in documents.get("limits", {}).get("results", [])
+            if row["way"] == "captured" and row["case"] == result["case"]
+        }
+        if len(bounds) == 2:
+            fraction = result["motivated_fraction"]
+            step = (1 - fraction) * bounds["base"] + fraction * bounds["motivated"]
+            bound = EPOCH / result["case"]["batch_size"] * step
+            yield (
+                "goal: an epoch within 2 times of arithmetic and launches",
+                f"{graphs['epoch_seconds'] / bound:.2f} times ({graphs['epoch_seconds']:.2f} s over {bound:.2f} s)",
+            )
+
+
+FACTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Fact]]] = {
+    "epochs": facts_of_epochs,
+    "epochs-compiled": facts_of_epochs,
+    "limits": facts_of_limits,
+    "step_time": facts_of_steps,
+    "decision": facts_of_decisions,
+    "memory": facts_of_memory,
+    "cifar10": facts_of_cifar10,
+}
+"""How to read the result file of each part."""
