@@ -248,7 +248,8 @@ class Config:
     C++ compiler."""
     cuda_graphs: bool = False
     """On CUDA: whether the whole step of each mode is captured after its first three and then replayed, without the
-    host's work. It pays where a step takes few milliseconds."""
+    host's work. It pays where a step takes few milliseconds. The optimizer must be torch's SGD, Adam, AdamW, Adamax, NAdam,
+    RAdam, RMSprop or Adadelta."""
     sync_batch_norm: bool = False
     """With several processes: whether BatchNorm sees the images of all of them, as one process would. No effect on one."""
     recalibration_batches: int = 0

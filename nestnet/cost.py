@@ -217,12 +217,11 @@ def _saved_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Memory of all tensors that a forward pass of images of this shape saves for backward, in training mode."""
     saved: set[torch.UntypedStorage] = set()
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: torch.Tensor) -> None:
         saved.add(tensor.untyped_storage())
-        return tensor
 
     # fake tensors have the shapes and the operations of real ones on a CPU, and neither memory nor arithmetic
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad(), hooks:
         network.train()(torch.empty(shape))
     return sum(storage.nbytes() for storage in saved)

@@ -137,21 +137,21 @@ def _wait(trainer: Trainer) -> None:
 
 def _activations(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) -> int:
     """Bytes that autograd keeps from the forward pass and the loss of a part of a batch, besides the weights."""
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # in use until all are counted, so that none has the place of another
     lasting = {tensor.untyped_storage().data_ptr() for tensor in _tensors(trainer)}
 
-    def count(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in lasting:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
     part = len(images) // trainer.config.accumulate
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    # The graph itself keeps nothing, as no backward pass follows: a tensor in its own graph would never be freed.
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         with autocast(trainer.device, trainer.config.precision):
             logits = trainer.net(images[:part], mode)
         trainer.objective(logits, targets[:part])
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _tensors(trainer: Trainer) -> Iterator[Tensor]:

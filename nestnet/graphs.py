@@ -50,7 +50,9 @@ class Graphs:
     """The phases of a step, captured for each mode after some ordinary ones, and replayed.
 
     The graphs share a pool: none keeps anything in it from one step to the next. Weights, statistics and the optimizer's
-    state lie outside, as does the learning rate, which is a tensor, so that a schedule reaches the captured steps.
+    state lie outside, as does the learning rate, which is a tensor, so that a schedule reaches the captured steps. The
+    optimizer's other settings are those of the capture: after a change of them, or after its `load_state_dict`, ordinary
+    steps and captures begin anew.
 
     Args:
         phases: to capture.
@@ -62,27 +64,36 @@ class Graphs:
     """
 
     def __init__(self, phases: Phases, optimizer: Optimizer, recorder: Recorder | None = None) -> None:
-        device = optimizer.param_groups[0]["params"][0].device
+        self.device = optimizer.param_groups[0]["params"][0].device
         self.phases = phases
         self.optimizer = optimizer
-        self.recorder = recorder or CudaRecorder(device)
+        self.recorder = recorder or CudaRecorder(self.device)
+        self.inputs: tuple[Tensor, Tensor] | None = None
+        self.modes: Modes = ()
         make_capturable(optimizer)
-        self.rates = [torch.tensor(math.nan, device=device) for _ in optimizer.param_groups]
+        fill_momentum(optimizer)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.rates = [torch.tensor(math.nan, device=self.device) for _ in self.optimizer.param_groups]
         self.numbers = [math.nan] * len(self.rates)
         self.ordinary_steps: dict[Modes, int] = {}
         self.captured: dict[Modes, _Captured] = {}
-        self.inputs: tuple[Tensor, Tensor] | None = None
-        self.modes: Modes = ()
+        self.groups = self.optimizer.param_groups
+        self.settings = _settings(self.optimizer)
 
     def until_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+        # `load_state_dict` makes new groups, and new tensors of state that a captured step would not know
+        if self.optimizer.param_groups is not self.groups or _settings(self.optimizer) != self.settings:
+            make_capturable(self.optimizer)
+            self._begin_anew()
         self._tensors_for_rates()
         self.modes = modes
-        done = self.ordinary_steps.get(modes, 0)
-        if done < WARM_UP:
-            self.ordinary_steps[modes] = done + 1
-            with self._warming_up():
-                return self.phases.until_loss(images, targets, modes)
+        # ordinary steps read the same memory, as algorithms are chosen by where it lies too
         inputs = self._take_inputs(images, targets)
+        if self.ordinary_steps.get(modes, 0) < WARM_UP:
+            with self._warming_up():
+                return self.phases.until_loss(*inputs, modes)
         if modes not in self.captured:
             self.captured[modes] = self._capture(inputs, modes)
         self.captured[modes].until_loss()
@@ -101,6 +112,9 @@ class Graphs:
         else:
             with self._warming_up():
                 self.phases.update()
+            # Only steps with an update count: they alone make the optimizer's state, which made within a capture would
+            # be made anew at each replay.
+            self.ordinary_steps[self.modes] = self.ordinary_steps.get(self.modes, 0) + 1
         self._numbers_for_rates()
 
     def skip(self) -> None:
@@ -126,8 +140,8 @@ class Graphs:
         for ours, theirs in zip(self.inputs, (images, targets), strict=True):
             if ours.shape != theirs.shape:
                 raise ValueError(
-                    f"cuda_graphs: a batch of shape {tuple(theirs.shape)} after captured ones of {tuple(ours.shape)}; all must "
-                    "have one shape"
+                    f"cuda_graphs: a batch of shape {tuple(theirs.shape)} after one of {tuple(ours.shape)}; all must have one "
+                    "shape"
                 )
             ours.copy_(theirs)
         return self.inputs
@@ -188,10 +202,13 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         with (
             torch.cuda.device(self.device),
+            torch.cuda.stream(self.stream),  # left also where the end of the capture fails
             # the loader's thread may pin memory meanwhile
             torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
         ):
             result = work()
+        # the generators' seeds for the graph are filled on the capture's stream
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return graph.replay, result
 
 
@@ -214,6 +231,20 @@ def make_capturable(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if isinstance(optimizer, SGD):  # its loops read a learning rate that is a tensor; its fused kernel does not
             group.update(foreach=False, fused=True)
-        else:
-            group["capturable"] = True
-    fill_momentum(optimizer)
+            continue
+        group["capturable"] = True
+        if not group.get("fused"):  # the loops over single tensors of some read the learning rate as a number
+            group["foreach"] = True
+    # counts of steps that were taken without the setting lie on the host
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, torch.float32)
+
+
+def _settings(optimizer: Optimizer) -> list[dict[str, object]]:
+    """The optimizer's settings in each group, but for the learning rate."""
+    settings: list[dict[str, object]] = []
+    for group in optimizer.param_groups:
+        plain = {name: value for name, value in group.items() if name not in ("params", "lr")}
+        settings.append(plain)
+    return settings

@@ -106,7 +106,7 @@ def join(device: torch.device) -> Processes:
     """Meet the other processes; a process group that is there already is used as it is."""
     if not met() and os.environ.get("WORLD_SIZE", "1") == "1":
         return Processes()
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         # NCCL sends objects by way of the current device, which must not be the same one in two processes
         torch.cuda.set_device(device)
     if not met():

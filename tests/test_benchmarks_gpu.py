@@ -135,6 +135,12 @@ def test_images_from_an_archive_or_a_folder(gpu, tmp_path):
     assert gpu.unpacked(path, tmp_path / "x") == tmp_path / "x" / "cifar"
     assert (tmp_path / "x/cifar/train/cat/1.jpg").read_bytes() == b"x"
     assert gpu.root_of_images(tmp_path / "x" / "cifar", path) == tmp_path / "x" / "cifar"
+    some = gpu.some_images(tmp_path / "x" / "cifar", tmp_path / "some")
+    assert [path.relative_to(some).as_posix() for path in sorted(some.rglob("*.jpg"))] == [
+        "test/cat/1.jpg",
+        "train/cat/1.jpg",
+    ]
+    assert (some / "test/cat/1.jpg").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(

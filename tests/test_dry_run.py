@@ -8,6 +8,7 @@ from torch import nn
 from nestnet import config, dry_run
 from nestnet.cli import main
 from nestnet.cost import network_cost
+from nestnet.mode import Mode
 from nestnet.training import Trainer
 
 QUICK = ["--model.motivated", "resnet32", "--data.batch_size", "64", "--data.eval_batch_size", "180", "--device", "cpu"]
@@ -125,3 +126,16 @@ def test_steps_that_are_not_typical_are_not_timed(monkeypatch):
 )
 def test_durations(seconds, text):
     assert dry_run.duration(seconds) == text
+
+
+def test_counting_what_is_kept_for_the_backward_pass_keeps_nothing():
+    """A graph that holds its own tensors would never be freed, nor would the accumulators of the gradients."""
+    trainer = Trainer(config.parse(QUICK))
+    images, targets = next(trainer.epoch_batches())
+    assert dry_run._activations(trainer, images, targets, Mode.BASE) > 0
+    parameter = trainer.net.conv1.weight
+    accumulator = parameter.view_as(parameter).grad_fn.next_functions[0][0]
+    accumulator.metadata["seen"] = True
+    del accumulator
+    dry_run._activations(trainer, images, targets, Mode.BASE)
+    assert "seen" not in parameter.view_as(parameter).grad_fn.next_functions[0][0].metadata

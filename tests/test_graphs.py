@@ -11,10 +11,11 @@ from torch import nn
 
 from nestnet import Mode
 from nestnet.graphs import WARM_UP, Graphs, make_capturable
+from nestnet.optim import fill_momentum
 from nestnet.step import Eager, Forward, SavedBuffers
 
 B, M = Mode.BASE, Mode.MOTIVATED
-SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M]
+SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M]
 
 
 class Repeating:
@@ -30,11 +31,15 @@ class Repeating:
 
     def capture(self, work):
         tensors = [*self.net.parameters(), *self.net.buffers()]
-        values, state = [tensor.detach().clone() for tensor in tensors], copy.deepcopy(self.optimizer.state_dict())
+        values = [tensor.detach().clone() for tensor in tensors]
+        state = copy.deepcopy(self.optimizer.state_dict()["state"])
         result = work()
         for tensor, value in zip(tensors, values, strict=True):
             tensor.data = value  # not in place: a backward pass that is captured later still finds what it saved
-        self.optimizer.load_state_dict(state)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.state.clear()
+        for index, entry in state.items():
+            self.optimizer.state[parameters[index]] = entry
         self.captures += 1
 
         static = None if result is None else result.clone()
@@ -79,6 +84,7 @@ def test_replayed_steps_are_the_eager_ones(schedule):
 
     def eager(net, optimizer):
         make_capturable(optimizer)
+        fill_momentum(optimizer)
         return phases(net, optimizer, clip_grad=1.0, saved=SavedBuffers(net))
 
     (ours, our_losses), (theirs, their_losses) = trained(graphs, schedule), trained(eager, schedule)
@@ -101,6 +107,49 @@ def test_a_mode_is_captured_after_its_ordinary_steps():
     assert list(graphs.captured) == [(Mode.BASE,)]
 
 
+def steps(graphs, number, *, skip=False):
+    for _ in range(number):
+        graphs.until_loss(*batch(), (B,))
+        graphs.until_gradient()
+        graphs.skip() if skip else graphs.update()
+
+
+def test_only_steps_with_an_update_count_as_ordinary_ones():
+    """The first update makes the optimizer's state: within a capture, each replay would make it anew."""
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    graphs = Graphs(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    steps(graphs, WARM_UP + 2, skip=True)
+    assert not graphs.captured
+    steps(graphs, WARM_UP)
+    assert not graphs.captured
+    base = list(net.subnet(B).parameters())
+    assert all(optimizer.state[p]["momentum_buffer"] is not None for p in base)
+    steps(graphs, 1)
+    assert list(graphs.captured) == [(B,)]
+
+
+@pytest.mark.parametrize("change", ["load_state_dict", "weight_decay", "lr"])
+def test_what_was_captured_is_forgotten_after_a_change_that_it_cannot_see(change):
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    graphs = Graphs(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    steps(graphs, WARM_UP + 1)
+    before = graphs.captured[B,]
+    if change == "load_state_dict":
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    else:
+        optimizer.param_groups[0][change] = 0.01
+    steps(graphs, 1)
+    if change == "lr":
+        assert graphs.captured[B,] is before, "the captured steps read it from a tensor"
+        return
+    assert not graphs.captured
+    steps(graphs, WARM_UP)
+    assert graphs.captured[B,] is not before
+    assert optimizer.param_groups[0]["fused"]
+
+
 def test_a_batch_of_another_shape_is_refused():
     net = make("resnet")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -109,7 +158,7 @@ def test_a_batch_of_another_shape_is_refused():
         graphs.until_loss(*batch(4), (Mode.BASE,))
         graphs.until_gradient()
         graphs.update()
-    with pytest.raises(ValueError, match=r"a batch of shape \(2, 3, 32, 32\) after captured ones of \(4, 3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"a batch of shape \(2, 3, 32, 32\) after one of \(4, 3, 32, 32\)"):
         graphs.until_loss(*batch(2), (Mode.BASE,))
 
 
@@ -118,9 +167,13 @@ def test_which_optimizers_can_be_captured():
     sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     make_capturable(sgd)
     assert sgd.param_groups[0]["fused"]
-    adamw = torch.optim.AdamW(parameters, lr=0.1)
+    adamw = torch.optim.AdamW(parameters, lr=0.1, foreach=False)
     make_capturable(adamw)
     assert adamw.param_groups[0]["capturable"]
+    assert adamw.param_groups[0]["foreach"], "other loops may read the learning rate as a number"
+    fused = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+    make_capturable(fused)
+    assert not fused.param_groups[0]["foreach"]
     with pytest.raises(ValueError, match="cuda_graphs: Adagrad cannot be captured; torch's SGD, Adam"):
         make_capturable(torch.optim.Adagrad(parameters))
     legacy = timm.optim.create_optimizer_v2(parameters, opt="nadamw", lr=0.1)

@@ -20,8 +20,10 @@ def processes(device, tmp_path):
     store = dist.FileStore(str(tmp_path / "meeting"), 1)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    yield join(device)
-    dist.destroy_process_group()
+    try:
+        yield join(device)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow

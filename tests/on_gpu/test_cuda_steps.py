@@ -58,6 +58,7 @@ COMPILED = [("cpu", "vit"), *(pytest.param("cuda", family, marks=pytest.mark.cud
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # which full precision does without
 @pytest.mark.parametrize(("device", "family"), COMPILED)
 def test_compiled_steps_are_the_ordinary_ones(device, family):
     torch._dynamo.reset()
@@ -139,14 +140,38 @@ def test_a_base_step_leaves_the_differential_state_alone(name, where, captured):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", TORCH)
-def test_a_captured_optimizer_takes_the_ordinary_steps(name):
-    """With a learning rate that changes at every step: the captured kernels read it from a tensor."""
+def test_a_captured_optimizer_takes_the_ordinary_steps(name, monkeypatch):
+    """With a learning rate that changes at every step: the captured kernels read it from a tensor.
+
+    The weights are compared with those of steps that are prepared for a capture that never comes: with a tensor as the
+    learning rate torch's optimizers round in another order.
+    """
     net = network("vit")
     settings = {"schedule": lambda number: 1e-3 / (1 + number)}
-    ordinary = train(net, "cuda", TORCH[name], **settings)
     captured = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
-    assert captured.losses == pytest.approx(ordinary.losses, rel=1e-4)
-    assert_same_weights(captured.net, ordinary.net, rtol=1e-3, atol=1e-4)
+    ordinary = train(net, "cuda", TORCH[name], **settings)
+    assert captured.losses == pytest.approx(ordinary.losses, rel=1e-3)
+    monkeypatch.setattr("nestnet.graphs.WARM_UP", 1_000_000)
+    prepared = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
+    assert captured.losses == pytest.approx(prepared.losses, rel=1e-5)
+    assert_same_weights(captured.net, prepared.net, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.cuda
+def test_an_optimizer_that_is_loaded_after_a_capture_is_captured_anew():
+    net = network("vit").to("cuda")
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    step = TrainStep(net, optimizer, cross_entropy, cuda_graphs=True)
+    batches = [tuple(tensor.to("cuda") for tensor in batch(8)) for _ in SEQUENCE]
+    for (images, labels), mode in zip(batches, SEQUENCE, strict=True):
+        step(images, labels, mode).loss()
+    weights, state = copy.deepcopy(net.state_dict()), copy.deepcopy(optimizer.state_dict())
+    losses = {}
+    for time in ("first", "again"):
+        net.load_state_dict(weights)
+        optimizer.load_state_dict(copy.deepcopy(state))
+        losses[time] = [step(*each, mode).loss() for each, mode in zip(batches, SEQUENCE, strict=True)]
+    assert losses["again"] == pytest.approx(losses["first"], rel=1e-4)
 
 
 def test_shared_step_counts(where, captured):
@@ -286,6 +311,7 @@ def test_a_loss_may_be_read_after_later_steps(overlap, where, captured):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("captured", [False, True])
 def test_the_host_waits_for_nothing_but_the_loss(captured):
     """torch raises an error at each call that stops the host until the device has done all its work."""
@@ -295,8 +321,8 @@ def test_the_host_waits_for_nothing_but_the_loss(captured):
     batches = [tuple(tensor.to("cuda") for tensor in batch(16)) for _ in SEQUENCE]
     for mode in SEQUENCE:
         step(*batches[0], mode).loss()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for mode, (images, labels) in zip(SEQUENCE, batches, strict=True):
             outcome = step(images, labels, mode)
             outcome.loss()
@@ -330,8 +356,9 @@ def test_a_gpu_that_is_not_the_current_one():
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
 def test_memory_that_is_short_during_a_capture_is_told():
-    """The end of the capture fails too, and its error must not hide the reason."""
+    """The end of the capture may fail too, and its error must not hide the reason."""
     net = network("resnet").to("cuda")
     step = TrainStep(net, sgd(net.parameters()), cross_entropy, cuda_graphs=True)
     images, labels = (tensor.to("cuda") for tensor in batch(64))
@@ -339,12 +366,14 @@ def test_memory_that_is_short_during_a_capture_is_told():
         step(images, labels, B).loss()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total + 1e-6)
+    # torch takes memory in pieces of 20 MiB: the first one can be had, and the next cannot
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 30 * 2**20) / total)
     try:
         with pytest.raises(RuntimeError) as caught:
             step(images, labels, B)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert memory_shortage(caught.value) is not None
     assert reason(caught.value, Config()).startswith("out of memory (CUDA out of memory")
 
