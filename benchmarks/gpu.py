@@ -20,7 +20,8 @@ for three seeds, for fewer seeds where that would be less than 30 epochs, and al
 other parts leave it some minutes.
 
 Every part writes its own result file in the output folder as soon as there is a result, and gpu.json says after each part what
-became of it: the program may be killed at any moment. Its last lines are a table of what was found.
+became of it: the program may be killed at any moment. Its last lines are a table of what was found, which
+`python benchmarks/gpu_table.py FOLDER` prints again.
 """
 
 import argparse
@@ -54,11 +55,11 @@ ROOT = Path(__file__).parent.parent
 LONGEST_LOG = 60_000
 """Characters of a part's output that gpu.json keeps, from its end."""
 
-LONGEST_TABLE = 10_000
-"""Characters of the table that is printed last."""
-
 CIFAR10_SECONDS = 150.0
 """That the other parts leave to CIFAR-10, where there is data for it."""
+
+LONG = 300.0
+"""Seconds that no part of a quick run takes, not even on a busy machine."""
 
 RESNET = "resnet20:resnet32:32:128"
 FAMILIES = (RESNET, "vit_tiny_patch16_224:vit_small_patch16_224:224:64", "efficientnet_b0:efficientnet_b1:224:64")
@@ -138,14 +139,14 @@ def quick_parts() -> list[Part]:
     steps = ["--precision", "float32", "--compile", "false", "--seconds", "1"]
     limits = ["--ways", "eager", "--steps", "1", "--matrix", "256", "--workers", "0"]
     return [
-        tests("not slow", 2, 90, "tests/on_gpu/test_cuda_steps.py"),
+        tests("not slow", 2, LONG, "tests/on_gpu/test_cuda_steps.py"),
         benchmark(
-            "epochs", "epochs.py", 60, "--case", SMALL_RESNET, "--batches", "6", "--configurations", "resident", *one
+            "epochs", "epochs.py", LONG, "--case", SMALL_RESNET, "--batches", "6", "--configurations", "resident", *one
         ),
-        benchmark("limits", "limits.py", 60, "--case", SMALL_RESNET, *limits),
-        benchmark("step_time", "step_time.py", 60, "--case", *SMALL_FAMILIES, *steps, *one),
-        benchmark("decision", "decision.py", 60, "--case", SMALL_RESNET, "--steps", "6", *one),
-        benchmark("memory", "memory.py", 60, "--case", *SMALL_FAMILIES),
+        benchmark("limits", "limits.py", LONG, "--case", SMALL_RESNET, *limits),
+        benchmark("step_time", "step_time.py", LONG, "--case", *SMALL_FAMILIES, *steps, *one),
+        benchmark("decision", "decision.py", LONG, "--case", SMALL_RESNET, "--steps", "6", *one),
+        benchmark("memory", "memory.py", LONG, "--case", *SMALL_FAMILIES),
     ]
 
 
@@ -230,7 +231,18 @@ class Session:
         self.begun = time.monotonic()
         self.deadline = self.begun + seconds
         self.ended: dict[str, Ended] = {}
-        self.started_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        self.facts = {
+            "command": " ".join(["python", "benchmarks/gpu.py", *map(shown, sys.argv[1:])]),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+            "hardware": hardware(device),
+            "driver": driver(),
+            "versions": {
+                "python": sys.version.split()[0],
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+                "nestnet": nestnet.__version__,
+            },
+        }
 
     @property
     def left(self) -> float:
@@ -251,7 +263,7 @@ class Session:
         print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
         begun = time.monotonic()
         output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
-        with tempfile.TemporaryFile("w+") as log:
+        with tempfile.TemporaryFile("w+", errors="replace") as log:
             code = finished(self.command(part, output), log, limit)
             log.seek(0)
             printed = log.read()
@@ -280,25 +292,9 @@ class Session:
     def result(self, name: str) -> Path:
         return self.output / f"{name}.json"
 
-    def table(self) -> str:
-        """What was found, as Markdown, cut where it would be too long."""
-        logs = {name: ended.log for name, ended in self.ended.items()}
-        missing = {name: f"{e.status}: {e.reason}" for name, e in self.ended.items() if e.status != "done"}
-        text = table(self.output, logs, missing)
-        return text if len(text) <= LONGEST_TABLE else f"{text[: LONGEST_TABLE - 20]}\n... (cut)"
-
     def save(self) -> None:
         document = {
-            "command": " ".join(["python", "benchmarks/gpu.py", *map(shown, sys.argv[1:])]),
-            "date": self.started_at,
-            "hardware": hardware(self.device),
-            "driver": driver(),
-            "versions": {
-                "python": sys.version.split()[0],
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "nestnet": nestnet.__version__,
-            },
+            **self.facts,
             "seconds": round(time.monotonic() - self.begun, 1),
             "parts": {name: asdict(ended) for name, ended in self.ended.items()},
         }
@@ -423,11 +419,12 @@ def main() -> None:
         parser.error("--device cuda: torch sees no GPU here; `--device cpu --quick` takes the same path in small")
     if options.data is not None and not options.data.exists():
         parser.error(f"--data {options.data}: there is no such file or folder")
-    output = options.output or Path("runs") / f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    # the parts run in the repository's folder
+    output = (options.output or Path("runs") / f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     output.mkdir(parents=True, exist_ok=True)
     known = [path.name for path in output.iterdir() if path.name in {f"{name}.json" for name in [*NAMES, "gpu"]}]
     if known:
-        parser.error(f"--output {output}: {known[0]} is there already; name another folder")
+        parser.error(f"--output {options.output}: {known[0]} is there already; name another folder")
 
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
@@ -446,7 +443,7 @@ def main() -> None:
             session.skip("epochs-compiled", "compiling takes minutes: not in a quick run")
         if "cifar10" in options.parts:
             run_cifar10(session, images, Path(temporary) / "runs", options)
-    print(f"\n{session.table()}")
+    print(f"\n{table(output)}")
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> Images | None:
@@ -455,9 +452,10 @@ def prepared(options: argparse.Namespace, folder: Path) -> Images | None:
         return None
     if options.data is None:
         return Images(made_up, folder) if options.quick else None
-    if options.data.is_dir():
-        return Images(lambda _: root_of_images(options.data, options.data), folder)
-    return Images(lambda folder: unpacked(options.data, folder), folder)
+    data = options.data.resolve()
+    if data.is_dir():
+        return Images(lambda _: root_of_images(data, data), folder)
+    return Images(lambda folder: unpacked(data, folder), folder)
 
 
 def run_cifar10(session: Session, images: Images | None, runs: Path, options: argparse.Namespace) -> None:

@@ -1,8 +1,12 @@
-"""The table of what `gpu.py` found: a line for each fact, from the result files of its parts."""
+"""The table of what `gpu.py` found: a line for each fact, from the result files of its parts.
+
+python benchmarks/gpu_table.py FOLDER
+"""
 
 import json
 import re
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,17 +20,20 @@ EPOCH = 50_000
 """Images of an epoch of CIFAR-10."""
 
 
-def table(folder: Path, logs: dict[str, str], missing: dict[str, str]) -> str:
-    """All facts of a run as Markdown.
+LONGEST = 10_000
+"""Characters of the table."""
+
+
+def table(folder: Path) -> str:
+    """All facts of a run as Markdown, cut where it would be too long.
 
     Args:
         folder: with the result files. A part that was stopped may have left one too.
-        logs: what each part printed.
-        missing: parts that are not done, and why.
     """
+    parts = json.loads((folder / "gpu.json").read_text())["parts"]
     facts: list[Fact] = []
-    if "tests" in logs:
-        facts += facts_of_tests(logs["tests"])
+    if "tests" in parts:
+        facts += facts_of_tests(parts["tests"]["log"])
     documents: dict[str, dict[str, Any]] = {}
     for name, facts_of in FACTS.items():
         path = folder / f"{name}.json"
@@ -34,12 +41,15 @@ def table(folder: Path, logs: dict[str, str], missing: dict[str, str]) -> str:
             documents[name] = json.loads(path.read_text())
             facts += facts_of(documents[name]["results"])
     facts += facts_of_goal(documents)
-    facts += list(missing.items())
+    for name, part in parts.items():
+        if part["status"] != "done":
+            facts.append((name, f"{part['status']}: {part['reason']}"))
     lines = ["| measured | found |", "| --- | --- |"]
     for what, found in facts:
         cells = [text.replace("|", "/") for text in (what, found)]  # which would end a cell
         lines.append(f"| {cells[0]} | {cells[1]} |")
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}\n... (cut)"
 
 
 def facts_of_tests(log: str) -> Iterator[Fact]:
@@ -174,3 +184,7 @@ FACTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Fact]]] = {
     "cifar10": facts_of_cifar10,
 }
 """How to read the result file of each part."""
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))

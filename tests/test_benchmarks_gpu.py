@@ -53,7 +53,8 @@ def parts(gpu, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_piece_of_it(run, tmp_path):
+def test_a_piece_of_it(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests have the other core
     document, printed = run("--parts", "decision")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu.json", "decision.json"}
     assert document["parts"]["decision"]["status"] == "done"
@@ -214,6 +215,13 @@ def test_what_the_plan_goes_by(gpu, tmp_path):
 
 # The table
 
+
+def noted(folder, **parts):
+    """Writes gpu.json, with the status and the output of parts."""
+    found = {name: {"status": status, "reason": "after 6 s", "log": log} for name, (status, log) in parts.items()}
+    (folder / "gpu.json").write_text(json.dumps({"parts": found}))
+
+
 CASE = {"base": "resnet20", "motivated": "resnet32", "img_size": 32, "batch_size": 100}
 
 
@@ -248,7 +256,8 @@ def test_the_goal_is_taken_from_epochs_and_limits(gpu, tmp_path):
     (tmp_path / "epochs.json").write_text(json.dumps(document(resident=(9.0, 1.0), cuda_graphs=(2.0, 4.5))))
     steps = [step("base", "captured", 0.002), step("motivated", "captured", 0.004), step("base", "eager", 9.0)]
     (tmp_path / "limits.json").write_text(json.dumps({"results": steps}))
-    text = gpu.table(tmp_path, {}, {})
+    noted(tmp_path)
+    text = gpu.table(tmp_path)
     assert "| goal: with CUDA graphs at least 4 times as fast as eager | 4.50 times |" in text
     assert "| goal: an epoch within 2 times of arithmetic and launches | 1.60 times (2.00 s over 1.25 s) |" in text
     assert "nested 2.00 s, timm base 2.50 s, motivated 10.00 s" in text
@@ -268,7 +277,8 @@ def test_accuracies_of_finished_runs_and_of_others(gpu, tmp_path):
         for finished, top1, epochs in ((True, 90.0, 40), (True, 92.0, 40), (False, 50.0, 3))
     ]
     (tmp_path / "cifar10.json").write_text(json.dumps({"results": rows}))
-    text = gpu.table(tmp_path, {}, {})
+    noted(tmp_path, cifar10=("done", ""))
+    text = gpu.table(tmp_path)
     assert "| CIFAR-10, private, base | 91.00 ± 1.41 % after 40 epochs, 2 seed(s); 20.0% motivated |" in text
     assert "| CIFAR-10, private, base | 50.00 % after 3 epochs, 1 seed(s), NOT FINISHED; 20.0% motivated |" in text
 
@@ -283,10 +293,18 @@ CLOSING = """FAILED tests/on_gpu/a.py::two[x|y] - RuntimeError: a | b
 
 
 def test_tests_that_ended_and_tests_that_were_stopped(gpu, tmp_path):
-    text = gpu.table(tmp_path, {"tests": LOG + CLOSING}, {"limits": "stopped: after 6 s"})
+    noted(tmp_path, tests=("failed", LOG + CLOSING), limits=("stopped", ""))
+    text = gpu.table(tmp_path)
     assert "| tests | 1 failed, 1 passed, 1 skipped in 9.99s |" in text
     assert "| failed: on_gpu/a.py::two[x/y] | RuntimeError: a / b |" in text
     assert "| limits | stopped: after 6 s |" in text
-    assert "| tests, until they were stopped | 1 passed, 1 failed, 1 skipped |" in gpu.table(
-        tmp_path, {"tests": LOG}, {}
-    )
+    noted(tmp_path, tests=("stopped", LOG))
+    assert "| tests, until they were stopped | 1 passed, 1 failed, 1 skipped |" in gpu.table(tmp_path)
+
+
+def test_a_table_of_very_many_failures_is_cut(gpu, tmp_path):
+    log = "".join(f"FAILED tests/on_gpu/a.py::test[{number}] - RuntimeError: {'x' * 100}\n" for number in range(200))
+    noted(tmp_path, tests=("failed", log))
+    text = gpu.table(tmp_path)
+    assert len(text) <= 10_000
+    assert text.endswith("... (cut)")
