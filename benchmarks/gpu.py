@@ -261,6 +261,9 @@ class Session:
             self.skip(part.name, "no time was left")
             return
         print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
+        # what gpu.json says if this program is killed now
+        self.ended[part.name] = Ended("stopped", "the program was ended during it")
+        self.save()
         begun = time.monotonic()
         output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
         with tempfile.TemporaryFile("w+", errors="replace") as log:

@@ -86,7 +86,8 @@ def test_a_part_that_fails_ends_no_other_and_each_is_noted_at_once(run, parts):
     parts(
         epochs="print('so far so good'); sys.exit('the card is on fire')",
         limits="noted = json.loads((output.parent / 'gpu.json').read_text())['parts']\n"
-        "assert noted['epochs']['status'] == 'failed'",
+        "assert noted['epochs']['status'] == 'failed'\n"
+        "assert noted['limits']['reason'] == 'the program was ended during it'",
     )
     document, printed = run("--parts", "epochs", "limits")
     assert document["parts"]["epochs"]["status"] == "failed"

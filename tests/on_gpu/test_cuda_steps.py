@@ -271,10 +271,9 @@ def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(poison, where, capture
         generator.set_rng_state(state)
         if number % 3 == 1:
             assert ours(images * poison, labels, mode).skipped
-        assert ours(images, labels, mode).loss() == pytest.approx(expected, rel=1e-5)
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if captured else {}  # a skipped batch makes the capture come earlier
-    assert_same_weights(net, whole, **tolerance)
-    assert_same_weights(ours.averaged, theirs.averaged, **tolerance)
+        assert ours(images, labels, mode).loss() == expected
+    assert_same_weights(net, whole)
+    assert_same_weights(ours.averaged, theirs.averaged)
 
 
 # The loss's way to the host
