@@ -25,35 +25,18 @@ became of it: the program may be killed at any moment. Its last lines are a tabl
 """
 
 import argparse
-import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import timm
 import torch
-from common import CLASSES, hardware, make_images, shown
+from gpu_images import Images, made_up, root_of_images, some_images, unpacked
+from gpu_session import Part, Session
 from gpu_table import table
-
-import nestnet
-from nestnet.files import write_atomically
-
-ROOT = Path(__file__).parent.parent
-
-LONGEST_LOG = 60_000
-"""Characters of a part's output that gpu.json keeps, from its end."""
 
 CIFAR10_SECONDS = 150.0
 """That the other parts leave to CIFAR-10, where there is data for it."""
@@ -69,41 +52,6 @@ SMALL_FAMILIES = (
     "vit_tiny_patch16_224:vit_small_patch16_224:32:2",
     "efficientnet_b0:efficientnet_b1:32:2",
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A program that is run for itself.
-
-    Attributes:
-        name: of the part; its result file is NAME.json in the output folder.
-        command: arguments of Python, without the output file.
-        seconds: after which it is stopped.
-    """
-
-    name: str
-    command: list[str]
-    seconds: float
-
-
-@dataclass
-class Ended:
-    """What became of a part.
-
-    Attributes:
-        status: `"done"`, `"failed"`, `"stopped"` or `"skipped"`.
-        reason: why it is not done.
-        seconds: that it took.
-        log: end of what it printed.
-    """
-
-    status: str
-    reason: str = ""
-    seconds: float = 0.0
-    log: str = ""
-
-
-# What is run
 
 
 def benchmark(name: str, program: str, seconds: float, *arguments: str) -> Part:
@@ -163,9 +111,6 @@ def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float
 
 ON_GPU = ["--precision", "bfloat16", "--cuda_graphs", "true", "--data.workers", "4", "--data.eval_batch_size", "2000"]
 
-QUICK_IMAGES = 16
-"""Of each class, for training and for testing in a quick run: a batch and a little more."""
-
 PAPER_EPOCHS = 200
 FEW_EPOCHS = 30
 """Fewer seeds are better than fewer epochs than this."""
@@ -211,198 +156,6 @@ def measured_epoch_seconds(result: Path) -> list[float]:
         return [50_000 / rates[training][0] for training in ("nested", "timm base", "timm motivated")]
     except (OSError, LookupError, ValueError):
         return [UNKNOWN_EPOCH] * 3
-
-
-# How it is run
-
-
-class Session:
-    """Runs the parts, and keeps gpu.json.
-
-    Args:
-        output: folder of the result files.
-        device: that the parts run on.
-        seconds: for all of them together.
-    """
-
-    def __init__(self, output: Path, device: torch.device, seconds: float) -> None:
-        self.output = output
-        self.device = device
-        self.begun = time.monotonic()
-        self.deadline = self.begun + seconds
-        self.ended: dict[str, Ended] = {}
-        self.facts = {
-            "command": " ".join(["python", "benchmarks/gpu.py", *map(shown, sys.argv[1:])]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-            "hardware": hardware(device),
-            "driver": driver(),
-            "versions": {
-                "python": sys.version.split()[0],
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "nestnet": nestnet.__version__,
-            },
-        }
-
-    @property
-    def left(self) -> float:
-        """Seconds until the time is over."""
-        return self.deadline - time.monotonic()
-
-    def run(self, part: Part, *, reserve: float = 0.0) -> None:
-        """Run a part for as long as it may, and note what became of it.
-
-        Args:
-            part: that is run.
-            reserve: seconds that it must leave.
-        """
-        limit = min(part.seconds, self.left - reserve)
-        if limit < 5:
-            self.skip(part.name, "no time was left")
-            return
-        print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
-        # what gpu.json says if this program is killed now
-        self.ended[part.name] = Ended("stopped", "the program was ended during it")
-        self.save()
-        begun = time.monotonic()
-        output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
-        with tempfile.TemporaryFile("w+", errors="replace") as log:
-            code = finished(self.command(part, output), log, limit)
-            log.seek(0)
-            printed = log.read()
-        ended = Ended("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
-        if code is None:
-            ended.status = "stopped"
-            ended.reason = f"after {limit:.0f} s"
-        elif code:
-            ended.status = "failed"
-            ended.reason = last_words(printed) or f"exit code {code}"
-        self.note(part.name, ended)
-
-    def command(self, part: Part, output: list[str]) -> list[str]:
-        """The output goes before the part's own arguments, which may be a list without an end."""
-        program = part.command[:1]
-        return [sys.executable, *program, *output, *part.command[1:]]
-
-    def skip(self, name: str, reason: str) -> None:
-        self.note(name, Ended("skipped", reason))
-
-    def note(self, name: str, ended: Ended) -> None:
-        self.ended[name] = ended
-        self.save()
-        print(f"{name}: {ended.status}{', ' if ended.reason else ''}{ended.reason} ({ended.seconds:.0f} s)", flush=True)
-
-    def result(self, name: str) -> Path:
-        return self.output / f"{name}.json"
-
-    def save(self) -> None:
-        document = {
-            **self.facts,
-            "seconds": round(time.monotonic() - self.begun, 1),
-            "parts": {name: asdict(ended) for name, ended in self.ended.items()},
-        }
-        write_atomically(self.output / "gpu.json", json.dumps(document, indent=1) + "\n")
-
-
-def finished(command: list[str], log: Any, seconds: float) -> int | None:
-    """Run a command with all the processes that it starts; its exit code, or `None` where it was stopped."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "TORCHINDUCTOR_COMPILE_THREADS": "4",  # several tests compile at once
-    }
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:  # also of what a program that ended has left running, and when this one is interrupted
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def last_words(printed: str) -> str:
-    """The last line of a program that says something."""
-    lines = [line.strip() for line in printed.splitlines() if re.search(r"\w", line)]
-    return lines[-1][:300] if lines else ""
-
-
-def driver() -> str | None:
-    """The version of the GPU's driver, where its tool is there."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-# The images
-
-
-class Images:
-    """CIFAR-10 as a folder, which is made while the first parts run.
-
-    Args:
-        make: makes it within a folder, and returns it.
-        folder: for that.
-    """
-
-    def __init__(self, make: Callable[[Path], Path], folder: Path) -> None:
-        self.root: Path | None = None
-        self.reason = ""
-        self.thread = threading.Thread(target=self._make, args=(make, folder), daemon=True)
-        self.thread.start()
-
-    def _make(self, make: Callable[[Path], Path], folder: Path) -> None:
-        try:
-            self.root = make(folder)
-        except (OSError, ValueError, tarfile.TarError) as error:
-            self.reason = str(error)
-
-    def wait(self) -> None:
-        self.thread.join()
-
-
-def unpacked(archive: Path, folder: Path) -> Path:
-    """The images of a .tar.gz, unpacked; nothing in it can reach outside of the folder.
-
-    Raises:
-        ValueError: if there are no images of training and test within.
-    """
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    return root_of_images(folder, archive)
-
-
-def root_of_images(folder: Path, named: Path) -> Path:
-    """The folder that holds `train` and `test`: this one, or one within it.
-
-    Raises:
-        ValueError: if none does.
-    """
-    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if (candidate / "train").is_dir() and (candidate / "test").is_dir():
-            return candidate
-    raise ValueError(f"--data {named.name}: it has no folders train/ and test/")
-
-
-def made_up(folder: Path) -> Path:
-    """Some images at random, for a quick run without data."""
-    make_images(folder, QUICK_IMAGES * CLASSES, 32)
-    return folder
-
-
-def some_images(root: Path, folder: Path) -> Path:
-    """A folder of links to the first images of each class, for a quick run."""
-    for classes in (*(root / "train").iterdir(), *(root / "test").iterdir()):
-        links = folder / classes.parent.name / classes.name
-        links.mkdir(parents=True)
-        for image in sorted(classes.iterdir())[:QUICK_IMAGES]:
-            (links / image.name).symlink_to(image.resolve())
-    return folder
 
 
 def main() -> None:
