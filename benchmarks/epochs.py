@@ -57,7 +57,7 @@ from torch import nn
 from nestnet import Mode, NestedModel, TrainStep
 from nestnet.build import make_optimizer
 from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
-from nestnet.data import ImageData, load_data
+from nestnet.data import Augmented, ImageData, load_data
 from nestnet.figures import COLOURS, tidy
 from nestnet.graphs import WARM_UP
 from nestnet.run_directory import RunDirectory
@@ -199,8 +199,16 @@ def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | No
             precision=config.precision,
             compile="inductor" if config.compile else None,
             cuda_graphs=config.cuda_graphs,
+            skip_non_finite=True,  # as in the nested run
         )
     return trainer
+
+
+def in_memory(images: ImageData) -> ImageData:
+    """The same images, read: a trainer that keeps them on its device has only to send them there."""
+    stored = images.train.dataset
+    read = [stored[index] for index in range(len(stored))]
+    return replace(images, train=Augmented(read, images.train.transform, torch_only=images.train.torch_only))
 
 
 def epoch(trainer: Trainer, waits: list[float]) -> None:
@@ -226,9 +234,11 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
             f"--batches {batches}: {root} has only {len(images.train)} training images, and {count} are due"
         )
     images = images.split(range(count), range(1))
-    # compiled at the first step of a mode, captured after some more
+    read = in_memory(images) if images.not_resident is None else images
+    # Compiled at the first step of a mode, and captured after some more. A capture gives memory back, so that the other
+    # trainings take it anew in the epoch after it.
     rarest = min(modes.count(mode) for mode in set(modes))
-    warmup = -(-(WARM_UP + 1) // rarest) if options.device.type == "cuda" else 1
+    warmup = -(-(WARM_UP + 1) // rarest) + 1 if options.device.type == "cuda" else 1
     functions: dict[str, Callable[[], None]] = {}
     waits: dict[str, list[float]] = {}
     names = possible(case, images, options.device)
@@ -239,7 +249,7 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
             config = with_settings(plain(case, root, options), settings)
             for training, alone in TRAININGS.items():
                 key = f"{name}: {training}"
-                trainer = build(config, images, modes, alone)
+                trainer = build(config, read if "resident" in settings else images, modes, alone)
                 trainer.config = replace(trainer.config, run_dir=str(folder / "runs" / case.name / key))
                 trainer.run = stack.enter_context(RunDirectory.new(trainer.config))
                 trainer.run.begin(trainer.config, steps=0, epochs=0)

@@ -2,6 +2,7 @@
 
 import tarfile
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +29,8 @@ class Images:
     def _make(self, make: Callable[[Path], Path], folder: Path) -> None:
         try:
             self.root = make(folder)
-        except (OSError, ValueError, tarfile.TarError) as error:
-            self.reason = str(error)
+        except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+            self.reason = str(error) or type(error).__name__
 
     def wait(self) -> None:
         self.thread.join()

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from nestnet.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
 
+LAST_WORDS = 8.0
+"""Seconds that a program has to end after it is asked to."""
+
 LONGEST_LOG = 60_000
 """Characters of a part's output that gpu.json keeps, from its end."""
 
@@ -35,11 +39,15 @@ class Part:
         name: of the part; its result file is NAME.json in the output folder.
         command: arguments of Python, without the output file.
         seconds: after which it is stopped.
+        least: seconds without which it is not begun.
+        environment: variables that it gets besides.
     """
 
     name: str
     command: list[str]
     seconds: float
+    least: float = 5.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,8 +108,8 @@ class Session:
             reserve: seconds that it must leave.
         """
         limit = min(part.seconds, self.left - reserve)
-        if limit < 5:
-            self.skip(part.name, "no time was left")
+        if limit < min(part.least, part.seconds):
+            self.skip(part.name, f"it takes {part.least:.0f} s, and {max(limit, 0):.0f} s were left")
             return
         print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
         # what gpu.json says if this program is killed now
@@ -110,7 +118,7 @@ class Session:
         begun = time.monotonic()
         output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
         with tempfile.TemporaryFile("w+", errors="replace") as log:
-            code = finished(self.command(part, output), log, limit)
+            code = finished(self.command(part, output), log, limit, part.environment)
             log.seek(0)
             printed = log.read()
         ended = Ended("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
@@ -147,19 +155,24 @@ class Session:
         write_atomically(self.output / "gpu.json", json.dumps(document, indent=1) + "\n")
 
 
-def finished(command: list[str], log: Any, seconds: float) -> int | None:
+def finished(command: list[str], log: Any, seconds: float, environment: Mapping[str, str]) -> int | None:
     """Run a command with all the processes that it starts; its exit code, or `None` where it was stopped."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "TORCHINDUCTOR_COMPILE_THREADS": "4",  # several tests compile at once
-    }
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # upon which pytest tells what failed until now
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LAST_WORDS)
         return None
     finally:  # also of what a program that ended has left running, and when this one is interrupted
         with contextlib.suppress(ProcessLookupError):

@@ -30,8 +30,11 @@ def table(folder: Path) -> str:
     Args:
         folder: with the result files. A part that was stopped may have left one too.
     """
-    parts = json.loads((folder / "gpu.json").read_text())["parts"]
-    facts: list[Fact] = []
+    document = json.loads((folder / "gpu.json").read_text())
+    parts = document["parts"]
+    facts: list[Fact] = [("on", document["hardware"]["accelerator"] or document["hardware"]["processor"])]
+    if "--quick" in document["command"]:
+        facts.append(("a quick run", "its figures mean nothing"))
     if "tests" in parts:
         facts += facts_of_tests(parts["tests"]["log"])
     documents: dict[str, dict[str, Any]] = {}
@@ -53,34 +56,38 @@ def table(folder: Path) -> str:
 
 
 def facts_of_tests(log: str) -> Iterator[Fact]:
-    """How many tests passed, by pytest's closing line or, where there is none, by its lines up to now; and what failed."""
+    """How many tests passed, by pytest's closing line or, where there is none, by those of each test; and what failed."""
     closing = re.findall(r"^=+ (.*(?:passed|failed|skipped|error).*) =+$", log, re.MULTILINE)
     if closing:
         yield "tests", closing[-1]
     else:
         counts = {word: len(re.findall(rf" {word} ", log)) for word in ("PASSED", "FAILED", "SKIPPED")}
         yield "tests, until they were stopped", ", ".join(f"{count} {word.lower()}" for word, count in counts.items())
-    for name, reason in re.findall(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", log, re.MULTILINE):
+    failed = dict.fromkeys(re.findall(r"\] (?:FAILED|ERROR) (\S+)", log), "")
+    failed |= dict(re.findall(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", log, re.MULTILINE))
+    for name, reason in failed.items():
         yield f"failed: {name.removeprefix('tests/')}", reason[:160]
 
 
 def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
     """Seconds per epoch of each configuration, nested and of timm's networks alone."""
     for result in results:
+        first = next(iter(result["summary"]))
         for name, summary in result["summary"].items():
             rates = summary["images_per_second"]
             base, motivated = (EPOCH / rates[training][0] for training in ("timm base", "timm motivated"))
             yield (
                 f"epoch of {EPOCH:,} images, {Case(**result['case']).name}, {name.replace('_', ' ')}",
                 f"nested {summary['epoch_seconds']:.2f} s, timm base {base:.2f} s, motivated {motivated:.2f} s; "
-                f"over ideal {summary['over_ideal'][0]:.2f}; {summary['faster_than_first'][0]:.2f} times as fast as the first",
+                f"over ideal {summary['over_ideal'][0]:.2f}; {summary['faster_than_first'][0]:.2f} times as fast as "
+                f"{first.replace('_', ' ')}",
             )
 
 
 def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
     """Each step beside its bound of arithmetic and launches."""
     for result in results:
-        bound = ""
+        bound = "" if result["seconds_per_launch"] is None else "; the profiler saw no launches"
         if result["bound_seconds"] is not None:
             bound = (
                 f"; {result['launches']:.0f} launches of {1e6 * result['seconds_per_launch']:.2f} us; arithmetic and launches "
@@ -146,7 +153,7 @@ def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
         state = "" if finished else ", NOT FINISHED"
         yield (
             f"CIFAR-10, {way}, {mode}",
-            f"{statistics.mean(accuracies):.2f}{deviation} % after {min(epochs)} epochs, {len(rows)} seed(s){state}; "
+            f"{statistics.mean(accuracies):.2f}{deviation} % after {min(epochs)} epoch(s), {len(rows)} seed(s){state}; "
             f"{statistics.mean(row['motivated_fraction'] for row in rows):.1%} motivated",
         )
 
@@ -158,11 +165,14 @@ def facts_of_goal(documents: dict[str, dict[str, Any]]) -> Iterator[Fact]:
         graphs = result["summary"].get("cuda_graphs")
         if graphs is None:
             continue
-        yield "goal: with CUDA graphs at least 4 times as fast as eager", f"{graphs['faster_than_first'][0]:.2f} times"
+        for eager, precision in (("resident", "float32"), ("bfloat16", "bfloat16")):
+            if eager in result["summary"]:
+                faster = result["summary"][eager]["epoch_seconds"] / graphs["epoch_seconds"]
+                yield f"goal: with CUDA graphs at least 4 times as fast as eager {precision}", f"{faster:.2f} times"
         bounds = {
             row["mode"]: row["bound_seconds"]
             for row in documents.get("limits", {}).get("results", [])
-            if row["way"] == "captured" and row["case"] == result["case"]
+            if row["way"] == "captured" and row["case"] == result["case"] and row["bound_seconds"] is not None
         }
         if len(bounds) == 2:
             fraction = result["motivated_fraction"]

@@ -35,8 +35,9 @@ import argparse
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -59,6 +60,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from nestnet import Mode, TrainStep
+from nestnet.build import set_algorithms
 from nestnet.config import DataConfig, ModelConfig
 from nestnet.cost import forward_cost
 from nestnet.data import load_data
@@ -66,7 +68,6 @@ from nestnet.figures import tidy
 from nestnet.graphs import WARM_UP
 from nestnet.loaders import is_resident, train_batches
 from nestnet.place import Place
-from nestnet.precision import autocast
 
 CASES = {
     "cpu": [
@@ -118,8 +119,29 @@ PARTS = {  # of an operation's name; the first that is found decides
 }
 
 
+KERNELS = {  # of a kernel's name, for those that no operator is known to have launched; the first that is found decides
+    "fused": ("triton_",),
+    "attention": ("fmha", "flash", "attention"),
+    "optimizer": ("multi_tensor_apply", "sgd"),
+    "normalisation": ("batch_norm", "batchnorm", "bn_", "layer_norm"),
+    "loss and rest": ("softmax", "nll_loss"),
+    "products": ("xmma", "cutlass", "gemm", "fprop", "dgrad", "wgrad", "conv"),
+    "copies": ("memcpy", "copy", "cat", "nchwtonhwc", "nhwctonchw"),
+    "element-wise": ("elementwise", "pool", "reduce"),
+}
+
+
+def kind_of_kernel(name: str) -> str:
+    """The kind of a kernel by its name alone: those of a graph that is replayed have nothing else."""
+    name = name.lower()
+    for found, parts in KERNELS.items():
+        if any(part in name for part in parts):
+            return found
+    return "loss and rest"
+
+
 def kind(operation: str) -> str | None:
-    """The kind of an operator (`aten::cat`) or of a compiled kernel; `None` for what only steers, allocates or views."""
+    """The kind of an operator (`aten::cat`) or of a CPU's compiled kernel; `None` for what only steers, allocates or views."""
     name = operation.lower()
     if "_fused_" in name and "::" not in name:
         return "fused"
@@ -148,7 +170,7 @@ def by_kind(events: Iterable[Any], device: torch.device) -> dict[str, float]:
         elif found:
             total[found] += event.self_cpu_time_total
     for name, duration in kernels.items():
-        total[kind(name) or kind(f"::{name}") or "loss and rest"] += duration
+        total[kind_of_kernel(name)] += duration
     return {name: duration / 1e6 for name, duration in total.items()}
 
 
@@ -161,7 +183,7 @@ def in_optimizer(event: Any) -> bool:
 
 
 def launches(events: Iterable[Any]) -> int:
-    """How many kernels, copies and fills of the device a profile has."""
+    """How many kernels, copies and fills of the device a profile has; on a CPU none."""
     on_device = (event for event in events if event.device_type != torch.autograd.DeviceType.CPU)
     return sum(not event.is_user_annotation for event in on_device)
 
@@ -185,31 +207,40 @@ def seconds_per_launch(device: torch.device, *, captured: bool) -> float:
     return min(seconds(launch) for _ in range(6)) / LAUNCHES
 
 
+def beside_profiles(step: Any, number: int) -> float:
+    """The time of a step on a device that no profiler watches."""
+
+    def steps() -> None:
+        for _ in range(number):
+            step().loss()
+
+    return median(seconds(steps) for _ in range(3)) / number
+
+
 def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float], float | None]:
-    """The time of a step, and of each kind of operation in it (`host` is the rest); on CUDA also its number of launches."""
+    """The time of a step in a profile, that of each kind of operation, and on CUDA how many launches it takes.
+
+    There are none to tell where the profiler saw no kernel, which happens to it.
+    """
 
     def steps() -> None:
         for _ in range(number):
             step().loss()
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    beside = [seconds(steps) for _ in range(3)] if device.type == "cuda" else []
     with profile(activities=activities) as prof:
         within = seconds(steps)
-    taken = (median(beside) if beside else within) / number
     events = list(prof.events() or [])
     kinds = {name: value / number for name, value in by_kind(events, device).items()}
-    count = launches(events) / number if device.type == "cuda" else None
-    return taken, kinds | {"host": max(taken - sum(kinds.values()), 0.0)}, count
+    return within / number, kinds, launches(events) / number or None
 
 
 def peak(size: int, device: torch.device, precision: str, *, tf32: bool) -> float:
     """Operations a second of the fastest of some products of square matrices."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    matrix = torch.randn(size, size, device=device)
-    with autocast(device, precision):
-        times = [seconds(partial(torch.mm, matrix, matrix)) for _ in range(6)]
+    matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
+    times = [seconds(partial(torch.mm, matrix, matrix)) for _ in range(6)]
     torch.set_float32_matmul_precision(before)
     return 2 * size**3 / min(times)
 
@@ -247,63 +278,84 @@ def limits(taken: float, kinds: dict[str, float], arithmetic: float, wait: float
     }
 
 
-def measure(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What each mode's step of each way takes, and what for."""
-    device, vit = options.device, case.base.startswith("vit")
-    place = Place(device, torch.preserve_format if vit else torch.channels_last)
-    made, resident = loader_seconds(case, place, options.workers, folder)
-    tf32 = device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 if vit else torch.backends.cudnn.allow_tf32)
-    fastest = peak(options.matrix or MATRIX[device.type], device, options.precision, tf32=tf32)
-    results = []
+@dataclass
+class Prepared:
+    """A step that is ready to be profiled, and what was measured of it on CUDA before any profiler was started."""
+
+    way: str
+    mode: Mode
+    step: Callable[[], Any]
+    architecture: str
+    seconds: float | None
+    seconds_per_launch: float | None
+
+
+def prepare(case: Case, place: Place, options: argparse.Namespace) -> Iterator[Prepared]:
+    """All steps of a case, each with the first ones behind it, which compile, capture, and choose algorithms."""
+    device, on_cuda = place.device, place.device.type == "cuda"
     for way in options.ways:
-        if way == "compiled" and device.type == "cpu" and not case.base.startswith("resnet"):
+        if way == "compiled" and not on_cuda and not case.base.startswith("resnet"):
             continue
         torch.manual_seed(0)
         net = case.nested(device).to(memory_format=place.memory_format)
-        captured = way == "captured"
         compiler = "inductor" if way == "compiled" else None
-        step = TrainStep(
+        train = TrainStep(
             net,
             sgd(net),
             nn.functional.cross_entropy,
             precision=options.precision,
             compile=compiler,
-            cuda_graphs=captured,
+            cuda_graphs=way == "captured",
         )
-        launch = seconds_per_launch(device, captured=captured) if device.type == "cuda" else None
+        launch = seconds_per_launch(device, captured=way == "captured") if on_cuda else None
         images, labels = place.put(*case.batch(device))
         for mode in Mode:
             print(f"{case.name}, {mode}, {way}", flush=True)
+            step = partial(train, images, labels, mode)
             with named_kernels() if compiler else nullcontext():
-                for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):
-                    step(images, labels, mode).loss()
-            taken, kinds, count = profiled(partial(step, images, labels, mode), options.steps, device)
-            name = getattr(net.architectures, mode)
-            operations = 6 * case.batch_size * forward_cost(name, img_size=case.img_size, num_classes=10)
-            beside = options.workers > 0 and not resident  # while the step goes on
-            wait = max(made - taken, 0.0) if beside else made
-            parts = limits(taken, kinds, operations / fastest, wait)
-            bound = None if count is None or launch is None else operations / fastest + count * launch
-            results.append(
-                {
-                    "case": vars(case),
-                    "mode": str(mode),
-                    "way": way,
-                    "step_seconds": taken,
-                    "seconds_by_kind": kinds,
-                    "loader_seconds": made,
-                    "wait_seconds": wait,
-                    "operations": operations,
-                    "peak": fastest,
-                    "seconds_by_limit": parts,
-                    "limit": max(parts, key=lambda part: parts[part]),
-                    "launches": count,
-                    "seconds_per_launch": launch,
-                    "bound_seconds": bound,
-                }
-            )
+                for _ in range(WARM_UP + 1 if on_cuda else 1):
+                    step().loss()
+            taken = beside_profiles(step, options.steps) if on_cuda else None
+            yield Prepared(way, mode, step, getattr(net.architectures, mode), taken, launch)
+
+
+def measure(case: Case, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What each mode's step of each way takes, and what for."""
+    device, vit = options.device, case.base.startswith("vit")
+    set_algorithms(device, deterministic=False)  # as a run does
+    place = Place(device, torch.preserve_format if vit else torch.channels_last)
+    made, resident = loader_seconds(case, place, options.workers, folder)
+    tf32 = device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 if vit else torch.backends.cudnn.allow_tf32)
+    fastest = peak(options.matrix or MATRIX[device.type], device, options.precision, tf32=tf32)
+    # A profiler slows the device for as long as the process lives: everything is timed before the first one.
+    for prepared in list(prepare(case, place, options)):
+        within, kinds, count = profiled(prepared.step, options.steps, device)
+        taken = prepared.seconds or within
+        kinds["host"] = max(taken - sum(kinds.values()), 0.0)
+        operations = 6 * case.batch_size * forward_cost(prepared.architecture, img_size=case.img_size, num_classes=10)
+        beside = options.workers > 0 and not resident  # while the step goes on
+        wait = max(made - taken, 0.0) if beside else made
+        parts = limits(taken, kinds, operations / fastest, wait)
+        bound = None
+        if count is not None and prepared.seconds_per_launch is not None:
+            bound = operations / fastest + count * prepared.seconds_per_launch
+        yield {
+            "case": vars(case),
+            "mode": str(prepared.mode),
+            "way": prepared.way,
+            "step_seconds": taken,
+            "seconds_by_kind": kinds,
+            "loader_seconds": made,
+            "wait_seconds": wait,
+            "operations": operations,
+            "peak": fastest,
+            "seconds_by_limit": parts,
+            "limit": max(parts, key=lambda part: parts[part]),
+            "launches": count,
+            "seconds_per_launch": prepared.seconds_per_launch,
+            "bound_seconds": bound,
+        }
     torch.compiler.reset()  # compiled code of one case is of no use to the next
-    return results
 
 
 def named_kernels() -> AbstractContextManager[None]:
@@ -366,8 +418,10 @@ def draw(document: dict[str, Any], output: Path) -> Path:
 def bound_cells(result: dict[str, Any]) -> list[str]:
     """What the table has of arithmetic and launches; nothing on a CPU."""
     bound = result["bound_seconds"]
-    if bound is None:
+    if result["seconds_per_launch"] is None:
         return []
+    if bound is None:
+        return ["not seen by the profiler", "", "", ""]
     return [
         f"{result['launches']:.0f}",
         f"{1e6 * result['seconds_per_launch']:.2f}",
@@ -430,8 +484,9 @@ def main() -> None:
     facts = {"steps": options.steps, "precision": options.precision, "workers": options.workers}
     with tempfile.TemporaryDirectory() as folder:
         for case in options.case or CASES[options.device.type]:
-            results += measure(case, Path(folder), options)
-            path = write("limits", {**facts, "results": results}, options.output, options.device)
+            for result in measure(case, Path(folder), options):
+                results.append(result)
+                path = write("limits", {**facts, "results": results}, options.output, options.device)
     report(results, options)
     print(path)
     if not options.no_figure:

@@ -126,7 +126,8 @@ def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
     loader: DataLoader[Any] = DataLoader(
         Plain(dataset, fit), batch_size=256, num_workers=config.workers, generator=torch.Generator()
     )
-    batches = list(loader)
+    # Batches of worker processes lie in shared memory, each with a file handle of its own: copies give it back at once.
+    batches = [(pixels.clone(), labels.clone()) for pixels, labels in loader]
     pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if pixels.dtype != torch.uint8:
         raise ValueError("data.loader: the images are not stored as bytes, and cannot be resident; take `files`")

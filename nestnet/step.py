@@ -103,7 +103,8 @@ class TrainStep:
         two networks: Yu and Huang 2019, arXiv 1903.05134).
 
         Raises:
-            ValueError: if the batch cannot be divided into `accumulate` equal parts, or has another shape than a captured one.
+            ValueError: if the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`, has another shape
+                than the first one.
         """
         if self.random is not None:
             self.random.save()

@@ -66,6 +66,7 @@ def test_a_piece_of_it(run, tmp_path, monkeypatch):
         "rising gradient norms",
     ]
     lines = printed.splitlines()
+    assert "| a quick run | its figures mean nothing |" in printed
     assert "| decision, eager, fixed | over unread losses" in printed
     assert lines[-1].startswith("| ")
     assert len(printed) < 10_000
@@ -109,6 +110,13 @@ def test_a_part_that_hangs_is_stopped_with_all_that_it_started(run, parts, tmp_p
     assert not (tmp_path / "alive").exists(), "what a part leaves running is ended with it"
 
 
+def test_a_part_that_is_stopped_can_say_its_last_words(run, parts):
+    parts(seconds=5, epochs="try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('so far: 7')")
+    document, _ = run("--parts", "epochs")
+    assert document["parts"]["epochs"]["status"] == "stopped"
+    assert document["parts"]["epochs"]["log"] == "so far: 7\n"
+
+
 def test_no_part_begins_when_the_time_is_over(run, parts):
     parts(epochs="", limits="")
     begun = time.monotonic()
@@ -117,7 +125,7 @@ def test_no_part_begins_when_the_time_is_over(run, parts):
     assert {name: part["status"] for name, part in document["parts"].items()} == dict.fromkeys(
         ("epochs", "limits", "cifar10"), "skipped"
     )
-    assert "| epochs | skipped: no time was left |" in printed
+    assert "| epochs | skipped: it takes 5 s, and 0 s were left |" in printed
 
 
 # The images
@@ -202,7 +210,7 @@ def test_a_plan_fits_into_its_time(gpu, seconds, epoch_seconds):
     epochs, seeds = gpu.plan(seconds, epoch_seconds)
     assert 1 <= epochs <= 200
     assert 1 <= seeds <= 3
-    assert epochs == 1 or epochs * seeds * sum(epoch_seconds) < 0.85 * seconds
+    assert epochs == 1 or epochs * seeds * sum(epoch_seconds) < 0.7 * seconds
     assert seeds == 1 or epochs >= 30
 
 
@@ -220,7 +228,8 @@ def test_what_the_plan_goes_by(gpu, tmp_path):
 def noted(folder, **parts):
     """Writes gpu.json, with the status and the output of parts."""
     found = {name: {"status": status, "reason": "after 6 s", "log": log} for name, (status, log) in parts.items()}
-    (folder / "gpu.json").write_text(json.dumps({"parts": found}))
+    document = {"command": "python benchmarks/gpu.py", "hardware": {"accelerator": "NVIDIA H100"}, "parts": found}
+    (folder / "gpu.json").write_text(json.dumps(document))
 
 
 CASE = {"base": "resnet20", "motivated": "resnet32", "img_size": 32, "batch_size": 100}
@@ -254,14 +263,20 @@ def step(mode, way, bound):
 
 def test_the_goal_is_taken_from_epochs_and_limits(gpu, tmp_path):
     """An epoch has 500 batches: 0.75 * 2 ms + 0.25 * 4 ms each are 1.25 s."""
-    (tmp_path / "epochs.json").write_text(json.dumps(document(resident=(9.0, 1.0), cuda_graphs=(2.0, 4.5))))
+    (tmp_path / "epochs.json").write_text(
+        json.dumps(document(resident=(9.0, 1.0), bfloat16=(6.0, 1.5), cuda_graphs=(2.0, 4.5)))
+    )
     steps = [step("base", "captured", 0.002), step("motivated", "captured", 0.004), step("base", "eager", 9.0)]
     (tmp_path / "limits.json").write_text(json.dumps({"results": steps}))
     noted(tmp_path)
     text = gpu.table(tmp_path)
-    assert "| goal: with CUDA graphs at least 4 times as fast as eager | 4.50 times |" in text
+    assert "| goal: with CUDA graphs at least 4 times as fast as eager float32 | 4.50 times |" in text
+    assert "| goal: with CUDA graphs at least 4 times as fast as eager bfloat16 | 3.00 times |" in text
     assert "| goal: an epoch within 2 times of arithmetic and launches | 1.60 times (2.00 s over 1.25 s) |" in text
     assert "nested 2.00 s, timm base 2.50 s, motivated 10.00 s" in text
+    assert "4.50 times as fast as resident" in text
+    assert "| on | NVIDIA H100 |" in text
+    assert "quick" not in text
     assert "200 launches of 2.00 us; arithmetic and launches 2.000 ms, the step over them 2.00" in text
 
 
@@ -280,8 +295,8 @@ def test_accuracies_of_finished_runs_and_of_others(gpu, tmp_path):
     (tmp_path / "cifar10.json").write_text(json.dumps({"results": rows}))
     noted(tmp_path, cifar10=("done", ""))
     text = gpu.table(tmp_path)
-    assert "| CIFAR-10, private, base | 91.00 ± 1.41 % after 40 epochs, 2 seed(s); 20.0% motivated |" in text
-    assert "| CIFAR-10, private, base | 50.00 % after 3 epochs, 1 seed(s), NOT FINISHED; 20.0% motivated |" in text
+    assert "| CIFAR-10, private, base | 91.00 ± 1.41 % after 40 epoch(s), 2 seed(s); 20.0% motivated |" in text
+    assert "| CIFAR-10, private, base | 50.00 % after 3 epoch(s), 1 seed(s), NOT FINISHED; 20.0% motivated |" in text
 
 
 LOG = """[gw0] [ 10%] PASSED tests/on_gpu/a.py::one
@@ -300,7 +315,9 @@ def test_tests_that_ended_and_tests_that_were_stopped(gpu, tmp_path):
     assert "| failed: on_gpu/a.py::two[x/y] | RuntimeError: a / b |" in text
     assert "| limits | stopped: after 6 s |" in text
     noted(tmp_path, tests=("stopped", LOG))
-    assert "| tests, until they were stopped | 1 passed, 1 failed, 1 skipped |" in gpu.table(tmp_path)
+    text = gpu.table(tmp_path)
+    assert "| tests, until they were stopped | 1 passed, 1 failed, 1 skipped |" in text
+    assert "| failed: on_gpu/a.py::two[x/y] |  |" in text
 
 
 def test_a_table_of_very_many_failures_is_cut(gpu, tmp_path):

@@ -124,6 +124,35 @@ def test_kinds_of_operations(limits, operation, kind):
     assert limits.kind(operation) == kind
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (
+            "sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x64x64_warpgroupsize1x1x1",
+            "products",
+        ),
+        (
+            "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816fprop_optimized_bf16_64x64_64x3_nhwc_align8>",
+            "products",
+        ),
+        ("void cudnn::bn_fw_tr_1C11_kernel_NCHW<float, float, int, 512, true, 1>", "normalisation"),
+        ("void at::native::batch_norm_backward_reduce_channels_last_kernel<4, float>", "normalisation"),
+        (
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedSgdMathFunctor<float, 3>>",
+            "optimizer",
+        ),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>", "element-wise"),
+        ("void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda>", "copies"),
+        ("void cudnn::ops::nchwToNhwcKernel<float, float, float, false, true>", "copies"),
+        ("Memcpy DtoH (Device -> Pinned)", "copies"),
+        ("triton_red_fused_add_1", "fused"),
+        ("something else", "loss and rest"),
+    ],
+)
+def test_kinds_of_kernels_that_a_graph_replays(limits, name, kind):
+    assert limits.kind_of_kernel(name) == kind
+
+
 def event(name, *, parent=None, own=0.0, kernels=(), device=CPU, elapsed=0.0, annotation=False):
     return SimpleNamespace(
         name=name,
