@@ -99,6 +99,27 @@ def test_batches_from_workers_arrive_whole(memory_format):
         assert labels.item() == expected_labels.sum()
 
 
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("captured", ["false", "true"])
+def test_resident_batches_mixing_and_steps_do_not_stop_the_host(captured):
+    """But for its losses, and one transfer at its start, an epoch is queued without a wait for the device."""
+    arguments = [*PAIR, "--device", "cuda", "--data.loader", "resident", "--data.mixup", "0.2", "--ema_decay", "0.9"]
+    run = config.parse([*arguments, "--cuda_graphs", captured])
+    trainer = Trainer(run, images=load_data(run.data, run.model))
+    trainer.net.train()
+    trainer.train_batches.ahead = 2
+    batches = trainer.epoch_batches()
+    for mode in SEQUENCE:  # captures, where there are any
+        trainer.step(*trainer.mixed(*next(batches)), mode).loss()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for mode in SEQUENCE:
+            trainer.step(*trainer.mixed(*next(batches)), mode).loss()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # Conditions, evaluation and exports
 
 CONDITIONS = {
