@@ -34,21 +34,21 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=1e-2)
 
 
-def train(net, device, make_optimizer=sgd, *, sequence=SEQUENCE, images=None, schedule=None, **settings):
-    """Train a copy of the network, each step on a batch of its own, or all of them on `images`."""
-    net = copy.deepcopy(net).to(device)
+def train(net, device, make_optimizer=sgd, *, sequence=SEQUENCE, schedule=None, channels_last=False, **settings):
+    """Train a copy of the network, each step on a batch of its own."""
+    memory_format = torch.channels_last if channels_last else torch.preserve_format
+    net = copy.deepcopy(net).to(device).to(memory_format=memory_format)
     optimizer = make_optimizer(net.parameters())
     step = TrainStep(net, optimizer, nn.functional.cross_entropy, **settings)
     generator_state = torch.get_rng_state()
     torch.manual_seed(1)
     losses, norms = [], []
     for number, mode in enumerate(sequence):
-        drawn, labels = batch(16)
+        images, labels = batch(16)
         if schedule is not None:
             for group in optimizer.param_groups:
                 group["lr"] = schedule(number)
-        inputs = drawn if images is None else images
-        outcome = step(inputs.to(device), labels.to(device), mode)
+        outcome = step(images.to(device, memory_format=memory_format), labels.to(device), mode)
         losses.append(outcome.loss())
         if outcome.gradient_norm is not None:
             norms.append(outcome.gradient_norm())

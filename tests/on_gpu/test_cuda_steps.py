@@ -87,6 +87,23 @@ def test_bfloat16_is_near_float32(family, device):
         assert captured.losses == pytest.approx(narrow.losses, rel=1e-2)
 
 
+FAST = {"precision": "bfloat16", "channels_last": True, "skip_non_finite": True, "ema_decay": 0.9}
+
+
+@pytest.mark.parametrize("family", ["resnet", "efficientnet"])
+def test_the_fast_configuration(family, device):
+    """All that is fast at once: channels last, bfloat16, and on a GPU captured steps."""
+    net = network(family)
+    sequence = (B, M) if device.type == "cpu" else SEQUENCE
+    plain = train(net, device, sequence=sequence)
+    fast = train(net, device, sequence=sequence, **FAST)
+    assert fast.losses == pytest.approx(plain.losses, rel=0.05)
+    if device.type == "cuda":
+        captured = train(net, device, sequence=sequence, cuda_graphs=True, **FAST)
+        assert captured.losses == pytest.approx(fast.losses, rel=1e-2)
+        assert_same_weights(captured.averaged, fast.averaged, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_forward_pass_is_that_of_the_cpu(family, device):
     net = network(family).eval()
