@@ -97,18 +97,11 @@ def train(job: Job, options: argparse.Namespace) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     print(f"training {job.path}", flush=True)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        try:
-            code = process.wait(None if math.isinf(left) else left)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            print(f"stopped {job.path}: the time is over", flush=True)
-            return
-        except BaseException:
-            process.kill()
-            raise
-    if code:
-        raise subprocess.CalledProcessError(code, command)
+    limit = None if math.isinf(left) else left
+    try:
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"stopped {job.path}: the time is over", flush=True)
 
 
 def part(root: Path, images: int, folder: Path) -> Path:

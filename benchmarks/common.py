@@ -24,6 +24,9 @@ from nestnet.files import write_atomically
 CLASSES = 10
 """Of made-up images."""
 
+EPOCH = 50_000
+"""Images of the epoch whose seconds are told: as many as CIFAR has."""
+
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from common import (
+    EPOCH,
     Case,
     add_common_options,
     add_figure_options,
@@ -93,9 +94,6 @@ TRAININGS: dict[str, Mode | None] = {"nested": None, "timm base": Mode.BASE, "ti
 
 PERIOD = 6
 """(k+1)! for k = 2: the batches among which one is motivated, if successive losses are independent."""
-
-EPOCH = 50_000
-"""Images of the epoch whose seconds are told: as many as CIFAR has."""
 
 
 class Played:

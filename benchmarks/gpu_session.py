@@ -1,7 +1,6 @@
 """Programs that are run one after another in a limited time, with a note of what became of each."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,16 +10,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from common import hardware, shown
-
-import nestnet
-from nestnet.files import write_atomically
+from common import write
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +34,7 @@ class Part:
         command: arguments of Python, without the output file.
         seconds: after which it is stopped.
         least: seconds without which it is not begun.
+        has_result: whether it takes a device and the path of a result file.
         environment: variables that it gets besides.
     """
 
@@ -47,6 +42,7 @@ class Part:
     command: list[str]
     seconds: float
     least: float = 5.0
+    has_result: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,18 +78,7 @@ class Session:
         self.begun = time.monotonic()
         self.deadline = self.begun + seconds
         self.ended: dict[str, Ended] = {}
-        self.facts = {
-            "command": " ".join(["python", "benchmarks/gpu.py", *map(shown, sys.argv[1:])]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-            "hardware": hardware(device),
-            "driver": driver(),
-            "versions": {
-                "python": sys.version.split()[0],
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "nestnet": nestnet.__version__,
-            },
-        }
+        self.driver = driver()
 
     @property
     def left(self) -> float:
@@ -108,7 +93,7 @@ class Session:
             reserve: seconds that it must leave.
         """
         limit = min(part.seconds, self.left - reserve)
-        if limit < min(part.least, part.seconds):
+        if limit < part.least:
             self.skip(part.name, f"it takes {part.least:.0f} s, and {max(limit, 0):.0f} s were left")
             return
         print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
@@ -116,9 +101,11 @@ class Session:
         self.ended[part.name] = Ended("stopped", "the program was ended during it")
         self.save()
         begun = time.monotonic()
-        output = [] if part.name == "tests" else ["--device", str(self.device), "--output", str(self.result(part.name))]
+        command = [sys.executable, *part.command]
+        if part.has_result:
+            command += ["--device", str(self.device), "--output", str(self.result(part.name))]
         with tempfile.TemporaryFile("w+", errors="replace") as log:
-            code = finished(self.command(part, output), log, limit, part.environment)
+            code = finished(command, log, limit, part.environment)
             log.seek(0)
             printed = log.read()
         ended = Ended("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
@@ -129,11 +116,6 @@ class Session:
             ended.status = "failed"
             ended.reason = last_words(printed) or f"exit code {code}"
         self.note(part.name, ended)
-
-    def command(self, part: Part, output: list[str]) -> list[str]:
-        """The output goes before the part's own arguments, which may be a list without an end."""
-        program = part.command[:1]
-        return [sys.executable, *program, *output, *part.command[1:]]
 
     def skip(self, name: str, reason: str) -> None:
         self.note(name, Ended("skipped", reason))
@@ -147,12 +129,12 @@ class Session:
         return self.output / f"{name}.json"
 
     def save(self) -> None:
-        document = {
-            **self.facts,
+        content = {
+            "driver": self.driver,
             "seconds": round(time.monotonic() - self.begun, 1),
             "parts": {name: asdict(ended) for name, ended in self.ended.items()},
         }
-        write_atomically(self.output / "gpu.json", json.dumps(document, indent=1) + "\n")
+        write("gpu", content, self.output / "gpu.json", self.device)
 
 
 def finished(command: list[str], log: Any, seconds: float, environment: Mapping[str, str]) -> int | None:

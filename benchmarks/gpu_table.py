@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Case
+from common import EPOCH, Case, machine_name
 
 Fact = tuple[str, str]
 """What was measured, and what was found."""
-
-EPOCH = 50_000
-"""Images of an epoch of CIFAR-10."""
 
 
 LONGEST = 10_000
@@ -32,7 +29,7 @@ def table(folder: Path) -> str:
     """
     document = json.loads((folder / "gpu.json").read_text())
     parts = document["parts"]
-    facts: list[Fact] = [("on", document["hardware"]["accelerator"] or document["hardware"]["processor"])]
+    facts: list[Fact] = [("on", machine_name(document))]
     if "--quick" in document["command"]:
         facts.append(("a quick run", "its figures mean nothing"))
     if "tests" in parts:
@@ -69,16 +66,22 @@ def facts_of_tests(log: str) -> Iterator[Fact]:
         yield f"failed: {name.removeprefix('tests/')}", reason[:160]
 
 
+def epoch_seconds(summary: dict[str, Any]) -> dict[str, float]:
+    """Seconds of an epoch of the nested run and of timm's networks, from a configuration's summary by `epochs.py`."""
+    trainings = ("nested", "timm base", "timm motivated")
+    return {training: EPOCH / summary["images_per_second"][training][0] for training in trainings}
+
+
 def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
     """Seconds per epoch of each configuration, nested and of timm's networks alone."""
     for result in results:
         first = next(iter(result["summary"]))
         for name, summary in result["summary"].items():
-            rates = summary["images_per_second"]
-            base, motivated = (EPOCH / rates[training][0] for training in ("timm base", "timm motivated"))
+            taken = epoch_seconds(summary)
             yield (
                 f"epoch of {EPOCH:,} images, {Case(**result['case']).name}, {name.replace('_', ' ')}",
-                f"nested {summary['epoch_seconds']:.2f} s, timm base {base:.2f} s, motivated {motivated:.2f} s; "
+                f"nested {summary['epoch_seconds']:.2f} s, timm base {taken['timm base']:.2f} s, "
+                f"motivated {taken['timm motivated']:.2f} s; "
                 f"over ideal {summary['over_ideal'][0]:.2f}; {summary['faster_than_first'][0]:.2f} times as fast as "
                 f"{first.replace('_', ' ')}",
             )

@@ -207,14 +207,14 @@ def seconds_per_launch(device: torch.device, *, captured: bool) -> float:
     return min(seconds(launch) for _ in range(6)) / LAUNCHES
 
 
+def take_steps(step: Any, number: int) -> None:
+    for _ in range(number):
+        step().loss()
+
+
 def beside_profiles(step: Any, number: int) -> float:
     """The time of a step on a device that no profiler watches."""
-
-    def steps() -> None:
-        for _ in range(number):
-            step().loss()
-
-    return median(seconds(steps) for _ in range(3)) / number
+    return median(seconds(partial(take_steps, step, number)) for _ in range(3)) / number
 
 
 def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float], float | None]:
@@ -222,14 +222,9 @@ def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[
 
     There are none to tell where the profiler saw no kernel, which happens to it.
     """
-
-    def steps() -> None:
-        for _ in range(number):
-            step().loss()
-
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as prof:
-        within = seconds(steps)
+        within = seconds(partial(take_steps, step, number))
     events = list(prof.events() or [])
     kinds = {name: value / number for name, value in by_kind(events, device).items()}
     return within / number, kinds, launches(events) / number or None

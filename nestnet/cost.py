@@ -6,6 +6,8 @@ supplement 6.
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -215,13 +217,22 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 def _saved_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Memory of all tensors that a forward pass of images of this shape saves for backward, in training mode."""
+    # fake tensors have the shapes and the operations of real ones on a CPU, and neither memory nor arithmetic
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad(), saved_for_backward() as saved:
+        network.train()(torch.empty(shape))
+    return sum(storage.nbytes() for storage in saved)
+
+
+@contextmanager
+def saved_for_backward() -> Iterator[set[torch.UntypedStorage]]:
+    """Collect the memory of all tensors that autograd saves within; no backward pass can follow.
+
+    The graph itself keeps nothing: a tensor in its own graph would never be freed.
+    """
     saved: set[torch.UntypedStorage] = set()
 
     def keep(tensor: torch.Tensor) -> None:
         saved.add(tensor.untyped_storage())
 
-    # fake tensors have the shapes and the operations of real ones on a CPU, and neither memory nor arithmetic
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad(), hooks:
-        network.train()(torch.empty(shape))
-    return sum(storage.nbytes() for storage in saved)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+        yield saved

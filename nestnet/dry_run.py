@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nestnet.budget import expected_of_run, in_columns
+from nestnet.cost import saved_for_backward
 from nestnet.graphs import WARM_UP
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT
@@ -137,21 +138,13 @@ def _wait(trainer: Trainer) -> None:
 
 def _activations(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) -> int:
     """Bytes that autograd keeps from the forward pass and the loss of a part of a batch, besides the weights."""
-    kept: dict[int, torch.UntypedStorage] = {}  # in use until all are counted, so that none has the place of another
     lasting = {tensor.untyped_storage().data_ptr() for tensor in _tensors(trainer)}
-
-    def count(tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in lasting:
-            kept[storage.data_ptr()] = storage
-
     part = len(images) // trainer.config.accumulate
-    # The graph itself keeps nothing, as no backward pass follows: a tensor in its own graph would never be freed.
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
+    with saved_for_backward() as saved:
         with autocast(trainer.device, trainer.config.precision):
             logits = trainer.net(images[:part], mode)
         trainer.objective(logits, targets[:part])
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in saved if storage.data_ptr() not in lasting)
 
 
 def _tensors(trainer: Trainer) -> Iterator[Tensor]:

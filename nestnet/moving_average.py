@@ -30,24 +30,25 @@ class MovingAverage:
         self.module = copy.deepcopy(net)
         self.decay = decay
         self.updates = 0
-        self._trained = _tensors(net)
-        self._averaged = _tensors(self.module)
         # counters of batches are not averaged, but copied
-        self._trained_floats = [tensor for tensor in self._trained if tensor.is_floating_point()]
-        self._averaged_floats = [tensor for tensor in self._averaged if tensor.is_floating_point()]
-        self._trained_counters = [tensor for tensor in self._trained if not tensor.is_floating_point()]
-        self._averaged_counters = [tensor for tensor in self._averaged if not tensor.is_floating_point()]
+        self._trained_floats, self._trained_counters = _divided(net)
+        self._averaged_floats, self._averaged_counters = _divided(self.module)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the trained weights and statistics as they are now."""
         if self.updates == 0:
-            copy_all(self._trained, self._averaged)
+            copy_all(self._trained_floats, self._averaged_floats)
         else:
             torch._foreach_lerp_(self._averaged_floats, self._trained_floats, 1 - self.decay)
-            copy_all(self._trained_counters, self._averaged_counters)
+        copy_all(self._trained_counters, self._averaged_counters)
         self.updates += 1
 
 
-def _tensors(net: NestedModel) -> list[Tensor]:
-    return list(itertools.chain(net.parameters(), net.buffers()))
+def _divided(net: NestedModel) -> tuple[list[Tensor], list[Tensor]]:
+    """All parameters and buffers: those with fractions, and whole numbers."""
+    floats: list[Tensor] = []
+    counters: list[Tensor] = []
+    for tensor in itertools.chain(net.parameters(), net.buffers()):
+        (floats if tensor.is_floating_point() else counters).append(tensor)
+    return floats, counters

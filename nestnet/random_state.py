@@ -15,12 +15,26 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
+def torch_random_state(device: torch.device) -> dict[str, Any]:
+    """The state of torch's generators of the host and of a device: what a forward pass draws from."""
+    return {
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_torch_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Let a forward pass draw as it did when `state` was taken."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], device)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of all generators of this process, in plain values and tensors."""
     name, keys, *rest = np.random.get_state()
     return {
-        "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        **torch_random_state(device),
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
     }
@@ -28,29 +42,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Go on drawing where `state` was taken; the device's generator anew if it was taken on another kind of device."""
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["device"] is not None:
-        torch.cuda.set_rng_state(state["device"], device)
+    restore_torch_random_state(state, device)
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-
-
-class SavedRandomState:
-    """The torch generators that a forward pass draws from, those of the host and of a device, put back when it is repeated.
-
-    Args:
-        device: device of the network.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def save(self) -> None:
-        self.host = torch.get_rng_state()
-        self.own = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.host)
-        if self.own is not None:
-            torch.cuda.set_rng_state(self.own, self.device)

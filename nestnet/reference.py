@@ -19,7 +19,7 @@ from nestnet.blocks import NestedParameter
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel, whole_name
 from nestnet.optim import fill_momentum, is_scalar, share_step_counts
-from nestnet.random_state import SavedRandomState
+from nestnet.random_state import restore_torch_random_state, torch_random_state
 from nestnet.weights_map import Placement
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
@@ -233,13 +233,13 @@ def check_against_reference(
     if prepare is not None:
         prepare(optimizer)
     comparison, ends, loss = Comparison(), set(epoch_ends), None
-    random_state = SavedRandomState(next(net.parameters()).device)
+    device = next(net.parameters()).device
     next_mode = modes if callable(modes) else _in_turn(modes)
     for images, labels in batches:
         mode = next_mode(loss)
-        random_state.save()
+        random_before = torch_random_state(device)
         loss = _nested_step(net, optimizer, images, labels, mode, loss_function)
-        random_state.restore()  # so that both drop the same activations
+        restore_torch_random_state(random_before, device)  # so that both drop the same activations
         comparison.add("losses", loss, reference.step(images, labels, mode, loss_function))
         comparison.steps += 1
         comparison.motivated += mode is Mode.MOTIVATED

@@ -21,7 +21,7 @@ from nestnet.moving_average import MovingAverage
 from nestnet.nested import NestedModel
 from nestnet.precision import autocast
 from nestnet.processes import Processes, distributed
-from nestnet.random_state import SavedRandomState
+from nestnet.random_state import restore_torch_random_state, torch_random_state
 
 
 class TrainStep:
@@ -77,15 +77,15 @@ class TrainStep:
         self.net = net
         self.overlap = overlap
         self.processes = processes or Processes()
-        device = next(net.parameters()).device
-        if cuda_graphs and (self.processes.joined or device.type != "cuda"):
+        self.skip_non_finite = skip_non_finite
+        self.device = next(net.parameters()).device
+        if cuda_graphs and (self.processes.joined or self.device.type != "cuda"):
             raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
-        self.random = SavedRandomState(device) if skip_non_finite else None
         self.phases: Eager | Graphs = Eager(
             {mode: Forward(net, mode, compile, parallel=self.processes.joined) for mode in Mode},
             optimizer,
             loss_function,
-            autocast(device, precision),
+            autocast(self.device, precision),
             accumulate,
             clip_grad,
             gradient_norm,
@@ -106,16 +106,15 @@ class TrainStep:
             ValueError: if the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`, has another shape
                 than the first one.
         """
-        if self.random is not None:
-            self.random.save()
+        random_before = torch_random_state(self.device) if self.skip_non_finite else None
         # What the host wants to know is on its way before the device gets its next work, so that only that is waited for.
         loss = self.phases.until_loss(images, targets, tuple(Mode(mode) for mode in modes))
         read_loss = Reading(self.processes.average(loss), overlap=self.overlap)
         norm = self.phases.until_gradient()
         read_norm = Reading(norm, overlap=self.overlap) if norm is not None else None
-        if self.random is not None and not math.isfinite(read_loss()):
+        if random_before is not None and not math.isfinite(read_loss()):
             self.phases.skip()
-            self.random.restore()
+            restore_torch_random_state(random_before, self.device)
             return Outcome(read_loss, read_norm, skipped=True)
         self.phases.update()
         if self.average is not None:
