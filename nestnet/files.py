@@ -1,8 +1,39 @@
-"""Files that are either whole or not there: written beside their place, synced to the disk, and renamed."""
+"""Files as the product opens them: regular files alone are read, and what is written is either whole or not there."""
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes; symbolic links are followed.
+
+    To open a FIFO would wait for somebody to write to it, and a device can be endless.
+
+    Raises:
+        OSError: if it cannot be opened. Its `strerror` says why, also where the name stands for something else than a file.
+    """
+    # Without O_NONBLOCK a FIFO would be waited for before its kind could be seen; of a file it has no effect.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, not a file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def kind_of_file(mode: int) -> str:
+    """Name what a mode of `os.stat` stands for, with its article."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a file" if stat.S_ISREG(mode) else "a device"
 
 
 def write_atomically(path: Path, content: str | bytes | Sequence[bytes | memoryview]) -> None:
