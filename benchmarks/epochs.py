@@ -250,7 +250,7 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
                 trainer = build(config, read if "resident" in settings else images, modes, alone)
                 trainer.config = replace(trainer.config, run_dir=str(folder / "runs" / case.name / key))
                 trainer.run = stack.enter_context(RunDirectory.new(trainer.config))
-                trainer.run.begin(trainer.config, steps=0, epochs=0)
+                trainer.run.begin(trainer.config, trainer.record, steps=0, epochs=0)
                 waits[key] = []
                 functions[key] = partial(epoch, trainer, waits[key])
         print(

@@ -130,7 +130,6 @@ def evaluate(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from nestnet.build import torch_device
-    from nestnet.data import load_data
     from nestnet.evaluation import ready, top1
     from nestnet.loaders import eval_batches
     from nestnet.mode import Mode
@@ -139,7 +138,7 @@ def evaluate(arguments: list[str]) -> None:
 
     mode, device, number = Mode(options.mode), torch_device("auto"), options.recalibrate
     run = read_run(options.run_dir, best=mode if options.best else None)
-    images = load_data(run.config.data, run.config.model)
+    images = run.images()
     net = ready(run, mode, images, device, run.config.recalibration_batches if number is None else number)
     batches = eval_batches(images, run.config.data, Place(device))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)

@@ -74,13 +74,14 @@ class DataConfig:
     `oxford_pets`: as torchvision stores them below `root`. `imagenet`: `train/` and `val/` with a folder for each WordNet
     id. `folder`: images of your own."""
     root: str | None = None
-    """Where the images lie. folder: it holds `train/` and `test/` or `val/` (`test/` if it has both), each with a folder of
-    images a class, or just a folder of images a class: a fifth of each is then held out for testing, the same for
-    every seed. null: `data`, but a folder must be named."""
+    """Where the images lie. folder: it holds `train/` and `test/` or `val/` (or other usual names of theirs), each with a
+    folder of images for each class, or the class folders themselves: about a fifth of each class is then held out for
+    testing, chosen by the names of the files. With `val/` and `test/` the best epoch is chosen on the former, and the latter is
+    reported. null: `data`, but a folder must be named."""
     corrupt: Corrupt = "stop"
     """What an image file that cannot be read does. `stop`: it ends the run. `skip`: in training the next readable image is
     taken in its place; of the test images it is left out, for which they are all read once at the start. Each such file
-    is named on standard error."""
+    is named on standard error. A training image of a resumed run that is not there any more is treated likewise."""
     download: bool = False
     """Whether torchvision may download what is not there (CIFAR, Flowers, Pets)."""
     img_size: int | None = None

@@ -1,5 +1,6 @@
 """Training and test images: from a stored data set to normalised ones."""
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from nestnet.config import Augmentation, DataConfig, ModelConfig
+from nestnet.image_files import ImageFiles
+from nestnet.image_record import ImageRecord
 from nestnet.preprocessing import SMALL, Transform, eval_crop, eval_transform, to_normalised
-from nestnet.sources import SOURCES, ImageFiles, Source, part
+from nestnet.sources import SOURCES, Source, part
 
 RESIDENT_BYTES = 4 * 2**30
 """Training images that take more are read one by one."""
@@ -31,7 +34,9 @@ class ImageData:
 
     Attributes:
         train: gives the augmented image `[C, H, W]` and the label for a key `(index, seed)`.
-        test: gives the image and the label for an index.
+        val: gives the image and the label for an index, of the images on which the best epoch is chosen; `None` where it is
+            chosen on the test images.
+        test: the same, of the test images.
         train_labels: of the training images, in their order.
         class_names: in the order of the labels.
         input_size: channels, height and width of training images.
@@ -46,6 +51,7 @@ class ImageData:
     """
 
     train: "Augmented"
+    val: "Plain | None"
     test: "Plain"
     train_labels: list[int]
     class_names: list[str]
@@ -66,6 +72,13 @@ class ImageData:
             raise ValueError(
                 f"train_labels: there is a label {wrong[0]}, and {len(self.class_names)} class names; labels count from 0"
             )
+
+    def record(self) -> ImageRecord:
+        """What a run on these images keeps of them, so that they are the same ones whenever they are read again."""
+        parts = {"train": self.train.dataset, "test": self.test.dataset}
+        if self.val is not None:
+            parts["val"] = self.val.dataset
+        return ImageRecord.of(self.class_names, self.train_labels, parts)
 
     def split(self, kept: Sequence[int], held_out: Sequence[int]) -> "ImageData":
         """The same with some of the training images for training, and some others in place of the test images."""
@@ -93,20 +106,26 @@ class ImageData:
             )
         parts = StratifiedKFold(folds, shuffle=True, random_state=0)
         kept, held_out = list(parts.split(np.zeros(len(self.train_labels)), self.train_labels))[number]
-        stored = self.train.dataset
-        if isinstance(stored, ImageFiles) and stored.skip:  # as of all test images
-            return self.split(kept.tolist(), stored.readable(held_out.tolist()))
-        return self.split(kept.tolist(), held_out.tolist())
+        fold = replace(self.split(kept.tolist(), held_out.tolist()), val=None)
+        return replace(fold, test=Plain(_readable(fold.test.dataset), self.test_transform))
 
 
-def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
+def load_data(data: DataConfig, model: ModelConfig, record: ImageRecord | None = None) -> ImageData:
     """The images that the configuration names.
 
+    Args:
+        data: which they are, and how they are read and augmented.
+        model: the networks, by which sizes and channels are chosen where `data` says nothing.
+        record: of an earlier run, whose images these are to be; by default they are all that there are now.
+
     Raises:
-        ValueError: for an absent folder or data set, classes that differ between training and test images, or a
-            normalisation or augmentation that does not suit the channels.
+        ValueError: for an absent folder or data set, classes that differ between training and test images, a normalisation or
+            augmentation that does not suit the channels, or images that are not those of the record.
     """
     source = SOURCES[data.name](data, model)
+    if record is not None:
+        source = record.applied(source, f"data.root = {data.root or 'data'!r}")
+    source = replace(source, val=_readable(source.val), test=_readable(source.test))
     channels, size = source.channels, data.img_size or source.img_size
     eval_size = data.eval_img_size or size
     config = timm.get_pretrained_cfg(model.motivated) or PretrainedCfg()
@@ -122,6 +141,7 @@ def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
     train_transform = v2.Compose([*augmentation, *to_normalised(mean, std), *_erasing(data)])
     return ImageData(
         train=Augmented(source.train, train_transform, torch_only=not (data.auto_augment or data.random_erasing)),
+        val=None if source.val is None else Plain(source.val, test_transform),
         test=Plain(source.test, test_transform),
         train_labels=source.train_labels,
         class_names=source.class_names,
@@ -135,6 +155,24 @@ def load_data(data: DataConfig, model: ModelConfig) -> ImageData:
         eval_fit=_fit(eval_size),
         not_resident=_not_resident(data, augment, max(size, eval_size), channels, len(source.train_labels)),
     )
+
+
+def check_present(images: ImageData, data: DataConfig) -> None:
+    """Raises ValueError if training images of a run are absent, and are not to be skipped."""
+    stored = images.train.dataset
+    if not isinstance(stored, ImageFiles) or stored.skip:
+        return
+    absent = [path for path, _ in stored.samples if not os.path.lexists(path)]
+    if absent:
+        raise ValueError(
+            f"data.root = {data.root!r}: {len(absent):,} training images of the run are absent, such as {absent[0]}; put them "
+            "back, or give --data.corrupt skip, by which others are taken in their place"
+        )
+
+
+def _readable(stored: Any) -> Any:
+    """Images to test on, without the files that cannot be read where those are to be skipped."""
+    return stored.readable() if isinstance(stored, ImageFiles) and stored.skip else stored
 
 
 def _not_resident(data: DataConfig, augment: Augmentation, size: int, channels: int, images: int) -> str | None:

@@ -4,14 +4,14 @@ only then given its name."""
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nestnet.build import torch_device
-from nestnet.data import ImageData, load_data
+from nestnet.data import ImageData
 from nestnet.evaluation import ready
 from nestnet.files import sync_folder, write_atomically
 from nestnet.formats import Classify, Usage, format_of
@@ -138,9 +138,8 @@ def _check_place(path: Path, card: Path) -> None:
 
 def _images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:
     """The run's images, or why there are none."""
-    data = run.config.data if needed else replace(run.config.data, download=False)  # a check is worth no download
     try:
-        return load_data(data, run.config.model), ""
+        return run.images(download=needed), ""  # a check is worth no download
     except (ValueError, OSError) as error:
         if needed:
             raise

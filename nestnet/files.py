@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file to read its bytes; symbolic links are followed.
 
     To open a FIFO would wait for somebody to write to it, and a device can be endless.

@@ -1,138 +1,433 @@
-"""A folder of images of one's own: which classes and files it has, and which of them are for testing."""
+"""A folder of your own images: its parts for training and testing, its classes, and the files of each.
 
+Folders are read as they are found in practice. Parts are recognised by the names that torchvision, Hugging Face and Kaggle give
+them; hidden and system entries are no images; every real folder is read once, however many links lead to it. What is left out
+is counted and named.
+"""
+
+import hashlib
 import os
-import random
+import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from nestnet.escape import for_terminal
+from nestnet.image_files import USUAL, Sample, is_image
 
-from nestnet.image_files import Sample
+PART_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""What folders of each part are called: torchvision's names, and the keywords of Hugging Face's `datasets`."""
 
-TEST_NAMES = ("test", "val")
+SYSTEM_NAMES = {
+    "__macosx",  # archives made on macOS
+    "__pycache__",
+    "@eadir",  # Synology
+    "#recycle",
+    "#snapshot",
+    "@recycle",  # QNAP
+    "@recently-snapshot",
+    "$recycle.bin",  # Windows
+    "recycler",
+    "system volume information",
+    "thumbs.db",
+    "desktop.ini",
+    "lost+found",  # Linux
+    "network trash folder",  # macOS
+    "temporary items",
+}
+"""Folders and files that systems leave beside those of people, in lower case. Names that begin with a dot are hidden too."""
+
 HELD_OUT = 5
-"""Where a folder has no part for testing, one image in so many of each class is held out."""
+"""Where a folder has no part for testing, one image in so many is held out."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What lies in a folder.
+    """The images of a folder.
 
     Attributes:
-        train: path and label of each training image, by class and name.
-        test: likewise, for testing.
+        root: folder below which all of them lie, as deep as it can be.
+        train: path and label of each training image, by class and path.
+        val: the same of the images on which the best epoch is chosen; empty where the folder has no such part, or no other
+            one to test on.
+        test: the same of the images for testing.
         class_names: the names of the class folders, sorted; a label is a place among them.
         divided: whether the folder has parts of its own for training and testing.
+        left_out: what was not read, in words; empty where there is nothing.
     """
 
+    root: str
     train: list[Sample]
+    val: list[Sample]
     test: list[Sample]
     class_names: list[str]
     divided: bool
+    left_out: str
 
 
 def read_folder(root: str, *, whole: bool = True) -> ImageFolder:
-    """The images in `root/train` and `root/test` (or `val`), each with a folder a class.
+    """Read which images a folder has, and what each is for.
+
+    Either the folder has parts, `train/` and `test/` or `val/` (or other names of theirs, see `PART_NAMES`), each with a folder
+    of images for each class; or it has the class folders itself. With `val/` and `test/` the best epoch is chosen on the
+    former, and the latter is for testing alone.
 
     Args:
-        whole: whether `root` may also have class folders and no parts. Then a fifth of each class is held out for
-            testing: at least one, drawn by the names of the files, and so the same for every seed and run.
+        root: path of the folder.
+        whole: whether `root` may also have class folders and no parts. Then about a fifth of each class is held out for
+            testing, at least one image. Whether an image is follows from its own name alone (a hash of its class folder and
+            file name), so that it stays in its part when others are added or removed.
 
     Raises:
         ValueError: naming the folder and what to do, if it is absent, cannot be listed or has other contents: no classes,
-            classes without images or in one part only, or images outside of any class.
+            classes without images or in one part only, images outside of any class, or parts that cannot be told apart.
     """
-    field, folder = f"data.root = {root!r}", Path(root)
-    if not folder.is_dir():
-        if folder.exists():
-            raise ValueError(f"{field}: it is a file; name the folder of images")
-        raise ValueError(f"{field}: there is no such folder")
-    with _readable(field):
-        inside = {path.name for path in folder.iterdir() if path.is_dir()}
-    tests = [name for name in TEST_NAMES if name in inside]
-    if "train" in inside and tests:
-        return _divided(folder / "train", folder / tests[0], field)
-    if "train" in inside or tests or not whole:
-        remedy = f"add them, or give --data.root {folder / 'train'}, of which a fifth is then held out"
-        remedy = remedy if whole and "train" in inside else "add them"
-        raise ValueError(f"{field}: it must hold train/ and test/ or val/, each with a folder a class; {remedy}")
-    return _held_out(folder, field)
+    where = f"data.root = {root!r}"
+    if not Path(root).is_dir():
+        if Path(root).exists():
+            raise ValueError(f"{where}: it is a file; name the folder of images")
+        raise ValueError(f"{where}: there is no such folder")
+    with _readable(where):
+        walk = _Walk(where, root)
+        folder = walk.unwrapped(root)
+        parts = _parts(walk, folder, where)
+        if not parts:
+            if not whole:
+                raise ValueError(
+                    f"{where}: it must hold train/ and test/ or val/, each with a folder for each class; add them"
+                )
+            return _held_out(walk, folder, where)
+        if "train" not in parts or len(parts) == 1:
+            raise ValueError(_missing_part(parts, whole, where))
+        return _divided(walk, folder, parts, where)
 
 
-def _divided(train: Path, test: Path, field: str) -> ImageFolder:
-    samples, tests = _classes(train, field), _classes(test, field)
-    for own, other, path in ((samples, tests, train), (tests, samples, test)):
-        only = [name for name in own if name not in other]
+def images_below(folder: str) -> tuple[list[str], str]:
+    """Return the image files at any depth of a folder, sorted, and what else lies there, in words.
+
+    Raises:
+        OSError: if the folder cannot be listed.
+    """
+    walk = _Walk(f"{folder!r}", folder)
+    files: list[str] = []
+    walk.take(folder, files)
+    walk.follow_links()
+    return sorted(files), walk.summary()
+
+
+def is_held_out(name: str) -> bool:
+    """Whether an image of a folder without parts is for testing.
+
+    Args:
+        name: class folder and file, such as `cat/0001.jpg`. How its accents are encoded does not matter: macOS decomposes them.
+    """
+    return _hashed(name) % HELD_OUT == 0
+
+
+def _hashed(name: str) -> int:
+    digest = hashlib.sha256(os.fsencode(unicodedata.normalize("NFC", name))).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+# Parts
+
+
+def _parts(walk: "_Walk", folder: str, where: str) -> dict[str, str]:
+    """The path of each part that a folder has: of those subfolders that are called like one and hold folders themselves.
+
+    A folder that is called like a part and holds images alone is a class, such as trains, or has no classes, such as the test
+    images of a competition.
+    """
+    found: dict[str, str] = {}
+    for name in walk.listed(folder).folders:
+        part = _part_of(name)
+        path = os.path.join(folder, name)
+        if part is None or not walk.listed(path).folders:
+            continue
+        if part in found:
+            raise ValueError(
+                f"{where}: {os.path.basename(found[part])}/ and {name}/ are both for {part}; rename or remove one of them"
+            )
+        found[part] = path
+    return found
+
+
+def _part_of(name: str) -> str | None:
+    """Which part a folder is by its name, such as `train`, `Training`, `seg_train` or `test_set`."""
+    for part, words in PART_NAMES.items():
+        if re.search(rf"(?:^|[\W\d_])(?:{'|'.join(words)})(?:[\s_-]?sets?)?(?:$|[\W\d_])", name, re.IGNORECASE):
+            return part
+    return None
+
+
+def _missing_part(parts: dict[str, str], whole: bool, where: str) -> str:
+    remedy = "add them"
+    if whole and "train" in parts:
+        remedy = f"add them, or give --data.root {parts['train']}, of which a fifth is then held out"
+    return f"{where}: it must hold train/ and test/ or val/, each with a folder for each class; {remedy}"
+
+
+def _divided(walk: "_Walk", folder: str, parts: dict[str, str], where: str) -> ImageFolder:
+    walk.leave_out_others(folder, list(parts.values()))
+    opened = {part: walk.unwrapped(path, part) for part, path in parts.items()}
+    classes = {part: walk.classes(path) for part, path in opened.items()}
+    walk.follow_links()
+    for part, path in opened.items():
+        _check_classes(classes[part], path, walk, where)
+    names = sorted(classes["train"])
+    for part in classes:
+        _check_same_classes(classes["train"], classes[part], opened["train"], opened[part], where)
+    samples = {part: _labelled(classes[part], names) for part in classes}
+    val = samples.get("val", [])
+    test = samples.get("test", [])
+    _check_apart(samples["train"], [*val, *test], where)
+    if not test:
+        val, test = [], val
+    return ImageFolder(folder, samples["train"], val, test, names, True, walk.summary())
+
+
+def _check_same_classes(
+    train: dict[str, list[str]], other: dict[str, list[str]], train_folder: str, other_folder: str, where: str
+) -> None:
+    for own, others, path in ((train, other, train_folder), (other, train, other_folder)):
+        only = [name for name in own if name not in others]
         if only:
             raise ValueError(
-                f"{field}: {train.name}/ and {test.name}/ have different classes: {', '.join(only[:5])} "
-                f"{'is' if len(only) == 1 else 'are'} in {path.name}/ only; add or remove the folder"
+                f"{where}: {os.path.basename(train_folder)}/ and {os.path.basename(other_folder)}/ have different classes: "
+                f"{', '.join(only[:5])} {'is' if len(only) == 1 else 'are'} in {os.path.basename(path)}/ only; add or remove "
+                "the folder"
             )
-    return ImageFolder(_labelled(samples), _labelled(tests), list(samples), divided=True)
 
 
-def _held_out(folder: Path, field: str) -> ImageFolder:
-    kept, tests = {}, {}
-    for name, paths in _classes(folder, field).items():
+def _check_apart(train: list[Sample], test: list[Sample], where: str) -> None:
+    """See that no test image is a link to a training image, or the other way round."""
+    links = [path for path, _ in (*train, *test) if os.path.islink(path)]
+    if not links:
+        return
+    trained = {os.path.realpath(path) for path, _ in train}
+    both = [path for path, _ in test if os.path.realpath(path) in trained]
+    if both:
+        raise ValueError(
+            f"{where}: {len(both)} test images are training images too, by links, such as {both[0]}; remove the links"
+        )
+
+
+def _held_out(walk: "_Walk", folder: str, where: str) -> ImageFolder:
+    classes = walk.classes(folder)
+    walk.follow_links()
+    _check_classes(classes, folder, walk, where)
+    names = sorted(classes)
+    train: dict[str, list[str]] = {}
+    test: dict[str, list[str]] = {}
+    for name in names:
+        paths = classes[name]
         if len(paths) < 2:
             raise ValueError(
-                f"{field}: {folder / name} has 1 image, and a class needs at least 2, one of them for testing; add some"
+                f"{where}: {os.path.join(folder, name)} has 1 image, and a class needs at least 2, one of them for testing; "
+                "add some"
             )
-        # by the class alone, so that another one more or less changes nothing for it
-        drawn = set(random.Random(name).sample(range(len(paths)), max(1, round(len(paths) / HELD_OUT))))
-        kept[name] = [path for number, path in enumerate(paths) if number not in drawn]
-        tests[name] = [path for number, path in enumerate(paths) if number in drawn]
-    return ImageFolder(_labelled(kept), _labelled(tests), list(kept), divided=False)
+        # The hash of each image decides for it; by chance it may leave one of the parts without any of a small class.
+        order = {path: _hashed(os.path.relpath(path, folder).replace(os.sep, "/")) for path in paths}
+        drawn = [path for path in paths if order[path] % HELD_OUT == 0]
+        if not drawn:
+            drawn = [min(paths, key=order.__getitem__)]
+        if len(drawn) == len(paths):
+            drawn.remove(max(paths, key=order.__getitem__))
+        chosen = set(drawn)
+        train[name] = [path for path in paths if path not in chosen]
+        test[name] = drawn
+    return ImageFolder(folder, _labelled(train, names), [], _labelled(test, names), names, False, walk.summary())
 
 
-def _labelled(classes: dict[str, list[str]]) -> list[Sample]:
-    return [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
+def _labelled(classes: dict[str, list[str]], names: list[str]) -> list[Sample]:
+    return [(path, label) for label, name in enumerate(names) for path in sorted(classes[name])]
 
 
-def _classes(folder: Path, field: str) -> dict[str, list[str]]:
-    """The image files of each class folder, at any depth; both sorted by name."""
-    with _readable(field):
-        entries = sorted(folder.iterdir())
-        classes = {path.name: _images(path) for path in entries if path.is_dir()}
-    loose = [path.name for path in entries if _is_image(path.name) and path.name not in classes]
-    if loose:
-        raise ValueError(
-            f"{field}: {len(loose)} images, such as {loose[0]}, lie in {folder} itself and so belong to no class; move "
-            "them into class folders, or remove them"
-        )
+def _check_classes(classes: dict[str, list[str]], folder: str, walk: "_Walk", where: str) -> None:
+    """Raises ValueError unless there are at least two classes, each with images."""
     if len(classes) < 2:
         found = f"only the class folder {min(classes)}" if classes else "no class folders"
         raise ValueError(
-            f"{field}: {folder} has {found}; it must hold a folder of images for each of at least 2 classes"
+            f"{where}: {folder} has {found}; it must hold a folder of images for each of at least 2 classes"
         )
     for name, paths in classes.items():
         if not paths:
             raise ValueError(
-                f"{field}: the class folder {folder / name} has no images ({' '.join(IMG_EXTENSIONS)}); add some, or remove it"
+                f"{where}: the class folder {os.path.join(folder, name)} has no images ({USUAL}); "
+                f"add some, or remove it{walk.summary() and '; ' + walk.summary()}"
             )
-    return classes
 
 
-def _images(folder: Path) -> list[str]:
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
-    walk = sorted(os.walk(folder, onerror=refuse, followlinks=True))
-    return [os.path.join(inside, name) for inside, _, names in walk for name in sorted(names) if _is_image(name)]
+# Files
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+@dataclass
+class _Listing:
+    """What lies in one folder, sorted by name, without what is hidden or a system's."""
+
+    folders: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    not_files: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+
+class _Walk:
+    """Reads folders, each real one once, and remembers what it leaves out.
+
+    Links to folders wait until all folders that are there themselves have been read, because a link can lead to one of them:
+    from a class of the training images to the test images, or back to the beginning.
+    """
+
+    def __init__(self, where: str, root: str) -> None:
+        self.where = where
+        self.roots = [os.path.realpath(root)]
+        self.seen: set[tuple[int, int]] = set()  # device and inode of the folders read
+        self.links: list[tuple[str, list[str]]] = []  # each with the files of its class
+        self.left_out: dict[str, list[str]] = {}
+        self.listings: dict[str, _Listing] = {}
+
+    def listed(self, folder: str) -> _Listing:
+        if folder not in self.listings:
+            self.listings[folder] = _list(folder)
+        return self.listings[folder]
+
+    def unwrapped(self, folder: str, part: str | None = None) -> str:
+        """The folder, or the one that is all it holds, as archives are often unpacked.
+
+        Args:
+            part: which part of the images the folder is. A folder within it may be called like that part too.
+        """
+        inside = self.listed(folder)
+        while len(inside.folders) == 1 and not inside.images and _part_of(inside.folders[0]) in (None, part):
+            deeper = os.path.join(folder, inside.folders[0])
+            if not self.listed(deeper).folders:
+                break
+            folder, inside = deeper, self.listed(deeper)
+        return folder
+
+    def leave_out_others(self, folder: str, parts: list[str]) -> None:
+        """Note what lies beside the parts of a folder."""
+        inside = self.listed(folder)
+        others = [name for name in inside.folders if os.path.join(folder, name) not in parts]
+        self._note("folders beside the parts", [os.path.join(folder, name) for name in others])
+        self._note("images outside of any class", [os.path.join(folder, name) for name in inside.images])
+        self._note_others(folder, inside)
+
+    def classes(self, folder: str) -> dict[str, list[str]]:
+        """The image files of each class folder, at any depth. Those behind links are added by `follow_links`."""
+        self._enter(folder)
+        self.roots.append(os.path.realpath(folder))
+        inside = self.listed(folder)
+        if inside.images:
+            raise ValueError(
+                f"{self.where}: {len(inside.images)} images, such as {inside.images[0]}, lie in {folder} itself and so belong "
+                "to no class; move them into class folders, or remove them"
+            )
+        self._note_others(folder, inside)
+        self._check_not_parts(folder)
+        classes: dict[str, list[str]] = {}
+        for name in inside.folders:
+            if re.search(r"[\udc80-\udcff]", name):
+                raise ValueError(
+                    f"{self.where}: the class folder {for_terminal(os.path.join(folder, name))} has a name that is not UTF-8; "
+                    "rename it"
+                )
+            files = classes.setdefault(unicodedata.normalize("NFC", name), [])
+            self._take_below(folder, name, files)
+        return classes
+
+    def _check_not_parts(self, folder: str) -> None:
+        """See that the folders in a folder of classes are no parts of another kind, such as folds or sizes."""
+        inside = [self.listed(os.path.join(folder, name)) for name in self.listed(folder).folders]
+        if len(inside) < 2 or any(listing.images for listing in inside):
+            return
+        same = inside[0].folders
+        if len(same) >= 2 and all(listing.folders == same for listing in inside):
+            raise ValueError(
+                f"{self.where}: all folders in {folder} hold the same folders ({', '.join(same[:3])}"
+                f"{', ...' if len(same) > 3 else ''}) and no images, so that they are parts rather than classes; name them "
+                "train and test, or, if they are classes, put their images into them directly"
+            )
+
+    def take(self, folder: str, files: list[str]) -> None:
+        """Add the images of a folder, at any depth; links to folders are put off."""
+        inside = self.listed(folder)
+        self._note_others(folder, inside)
+        files += [os.path.join(folder, name) for name in inside.images]
+        for name in inside.folders:
+            self._take_below(folder, name, files)
+        del self.listings[folder]
+
+    def _take_below(self, folder: str, name: str, files: list[str]) -> None:
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            self.links.append((path, files))
+        elif self._enter(path):
+            self.take(path, files)
+
+    def follow_links(self) -> None:
+        """Read the folders to which links lead, if nothing else did."""
+        while self.links:
+            link, files = self.links.pop(0)
+            target = os.path.realpath(link)
+            encloses = any(os.path.commonpath([target, root]) == target for root in self.roots)
+            if encloses or not self._enter(target):
+                self._note("links to folders that are read already, or hold this one", [link])
+            else:
+                self.take(link, files)
+
+    def _enter(self, folder: str) -> bool:
+        """Whether this real folder is met for the first time."""
+        status = os.stat(folder)
+        folder_id = (status.st_dev, status.st_ino)
+        known = folder_id in self.seen
+        self.seen.add(folder_id)
+        return not known
+
+    def _note_others(self, folder: str, inside: _Listing) -> None:
+        self._note("files that are no images", [os.path.join(folder, name) for name in inside.others])
+        self._note("that are neither files nor folders", [os.path.join(folder, name) for name in inside.not_files])
+        self._note("hidden or of the system", [os.path.join(folder, name) for name in inside.hidden])
+
+    def _note(self, why: str, paths: list[str]) -> None:
+        if paths:
+            self.left_out.setdefault(why, []).extend(paths)
+
+    def summary(self) -> str:
+        """How many entries are left out, why, and an example of each kind."""
+        kinds = [f"{len(paths):,} {why} (such as {paths[0]})" for why, paths in self.left_out.items()]
+        return "left out: " + ", ".join(kinds) if kinds else ""
+
+
+def _list(folder: str) -> _Listing:
+    listing = _Listing()
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                listing.hidden.append(entry.name)
+            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                listing.folders.append(entry.name)
+            elif not is_image(entry.name):
+                listing.others.append(entry.name)
+            elif entry.is_file() or entry.is_symlink():  # a link to nothing is an image that cannot be read
+                listing.images.append(entry.name)
+            else:
+                listing.not_files.append(entry.name)
+    return listing
 
 
 @contextmanager
-def _readable(field: str) -> Iterator[None]:
+def _readable(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ValueError(
-            f"{field}: {error.filename} cannot be read: {error.strerror}; change its permissions, or name another folder"
+            f"{where}: {error.filename} cannot be read: {error.strerror}; change its permissions, or name another folder"
         ) from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from nestnet.config import DataConfig
-from nestnet.data import ImageData, mixed
+from nestnet.data import ImageData, Plain, mixed
 from nestnet.interrupts import leave_to_parent
 from nestnet.place import Place
 from nestnet.resident import ResidentBatches, ResidentTestBatches
@@ -47,10 +47,19 @@ def train_batches(images: ImageData, config: DataConfig, seed: int, place: Place
     return kind(images, config, seed, place or Place())
 
 
-def eval_batches(images: ImageData, config: DataConfig, place: Place | None = None) -> Iterable[Batch]:
-    """All test images once, in order; of several processes each has some of them."""
+def eval_batches(
+    images: ImageData, config: DataConfig, place: Place | None = None, *, part: Plain | None = None
+) -> Iterable[Batch]:
+    """All test images once, in order; of several processes each has some of them.
+
+    Args:
+        images: the images and how they are normalised.
+        config: their batch size and loader.
+        place: where the batches are put; by default the CPU.
+        part: other images to test on, such as `images.val`; by default `images.test`.
+    """
     kind = ResidentTestBatches if is_resident(images, config) else ReadTestBatches
-    return kind(images, config, place or Place())
+    return kind(images, part or images.test, config, place or Place())
 
 
 def is_resident(images: ImageData, config: DataConfig) -> bool:
@@ -85,9 +94,9 @@ class ReadBatches:
 class ReadTestBatches:
     """Test images read one by one, by torch's loader."""
 
-    def __init__(self, images: ImageData, config: DataConfig, place: Place) -> None:
+    def __init__(self, images: ImageData, tested: Plain, config: DataConfig, place: Place) -> None:
         self.place = place
-        part = Part(images.test, place.processes.every(len(images.test)))
+        part = Part(tested, place.processes.every(len(tested)))
         self.loader: DataLoader[Any] = DataLoader(part, batch_size=config.eval_batch_size, **_options(config, place))
 
     def __iter__(self) -> Iterator[Batch]:

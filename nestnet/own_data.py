@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from nestnet.config import Config
+from nestnet.image_files import Unreadable, open_image, upright_size
 from nestnet.image_folder import read_folder
 from nestnet.models.registry import ARCHITECTURES, list_models
 from nestnet.preprocessing import SMALL
@@ -22,7 +21,8 @@ from nestnet.preprocessing import SMALL
 SAMPLE = 200
 """So many images, spread over the folder, are opened for their sizes; their pixels are not read."""
 
-GREY = {"1", "L", "LA"}
+GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
+"""Modes of PIL without colours."""
 
 
 class Training(NamedTuple):
@@ -165,13 +165,14 @@ def look(root: str) -> Seen:
     """
     found = read_folder(root)
     every = max(1, len(found.train) // SAMPLE)
-    sizes, modes = [], set()
+    sizes = []
+    modes = set()
     for path, _ in found.train[::every]:
         try:
-            with Image.open(path) as image:
-                sizes.append(image.size)
+            with open_image(path) as (image, _):
+                sizes.append(upright_size(image))
                 modes.add(image.mode)
-        except Exception:  # it is named when it is read, and skipped if that is wanted
+        except Unreadable:  # it is named when it is read, and skipped if that is wanted
             continue
     if not sizes:
         raise ValueError(

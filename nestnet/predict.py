@@ -17,13 +17,14 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nestnet.build import torch_device
 from nestnet.export import read_export
 from nestnet.formats import Classify, Onnx, TorchExport
-from nestnet.image_files import read_image
+from nestnet.image_files import USUAL, read_image
+from nestnet.image_folder import images_below
 from nestnet.metadata import Metadata
+from nestnet.notices import notice
 from nestnet.preprocessing import eval_transform
 
 Layout = Literal["text", "csv", "json"]
@@ -156,19 +157,25 @@ def predict(paths: Sequence[Path], model: Path, *, top: int = 5, batch_size: int
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among `paths`, and all image files below the folders among them, each folder's in order.
+    """The files among `paths`, and all image files below the folders among them, sorted, as training reads a class folder.
 
     Raises:
         ValueError: for a folder without images.
     """
     files = []
     for path in paths:
-        below = [path]
-        if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
-            if not below:
-                raise ValueError(f"{path}: this folder has no images ({', '.join(IMG_EXTENSIONS)})")
-        files += below
+        if not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            below, left_out = images_below(str(path))
+        except OSError as error:
+            raise ValueError(f"{error.filename} cannot be read: {error.strerror}; change its permissions") from error
+        if left_out:
+            notice(f"{path}: {left_out}")
+        if not below:
+            raise ValueError(f"{path}: this folder has no images ({USUAL})")
+        files += map(Path, below)
     return files
 
 

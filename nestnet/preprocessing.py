@@ -7,11 +7,16 @@ from typing import Any
 import timm
 import timm.data
 import torch
+from PIL import Image
 from timm.models import PretrainedCfg
 from torchvision.transforms import v2
 
 SMALL = 64
 """Images of up to this many pixels a side are used whole, of larger ones the middle."""
+
+LONGEST = 8
+"""An image whose longer side is more than so many times the shorter one is cut to that before it is resized; for a network that
+takes other shapes than squares, times its own ratio."""
 
 Transform = Callable[[Any], Any]
 
@@ -43,9 +48,33 @@ def eval_transform(
     if crop_pct is None:
         return v2.Compose([v2.Resize(size, antialias=True), *to_normalised(mean, std)])
     # resize the shorter side and crop the middle, as timm evaluates
-    return timm.data.create_transform(
+    evaluation = timm.data.create_transform(
         (len(mean), *size), mean=tuple(mean), std=tuple(std), crop_pct=crop_pct, interpolation="bicubic"
     )
+    return v2.Compose([_Middle(LONGEST * max(size) / min(size)), evaluation])
+
+
+class _Middle:
+    """Cuts a PIL image to its middle where one side is very much longer than the other.
+
+    The shorter side is resized to the network's and the longer one with it, before the middle is taken: of an image of 1 x
+    20,000 pixels that would be gigabytes. Other images are left as they are.
+
+    Args:
+        ratio: largest ratio of the two sides that is left.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        longest = math.ceil(min(image.size) * self.ratio)
+        if max(image.size) <= longest:
+            return image
+        width, height = (min(side, longest) for side in image.size)
+        left = (image.width - width) // 2
+        top = (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
 
 
 def to_normalised(mean: Sequence[float], std: Sequence[float]) -> list[Any]:

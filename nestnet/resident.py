@@ -94,9 +94,10 @@ class ResidentBatches:
 class ResidentTestBatches:
     """Test batches of images that lie on the device; of several processes each has some of them."""
 
-    def __init__(self, images: ImageData, config: DataConfig, place: Place) -> None:
-        self.batch_size, self.normalise = config.eval_batch_size, _Normalise(images, images.eval_size[0], place)
-        part = Part(images.test.dataset, place.processes.every(len(images.test)))
+    def __init__(self, images: ImageData, tested: Plain, config: DataConfig, place: Place) -> None:
+        self.batch_size = config.eval_batch_size
+        self.normalise = _Normalise(images, images.eval_size[0], place)
+        part = Part(tested.dataset, place.processes.every(len(tested)))
         pixels, labels = _read(part, images.eval_fit, config)
         self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
 

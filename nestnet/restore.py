@@ -1,7 +1,5 @@
 """What a checkpoint must be for a run to go on from it. All of it is looked at before anything is changed."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +9,6 @@ from torch.optim import Optimizer
 
 from nestnet.checkpoints import State, kind
 from nestnet.config import dotted
-from nestnet.data import ImageData
 
 FREE = {
     "run_dir",
@@ -71,13 +68,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     for name in dict.fromkeys((*before, *now)):
         if before.get(name) != now.get(name):
             yield name, before.get(name), now.get(name)
-
-
-def fingerprint(images: ImageData) -> str:
-    """Of the training images' labels in order and the classes: other images seldom share it. Test images do not matter to
-    what is trained, and damaged ones may be left out on resuming."""
-    facts = json.dumps([list(map(int, images.train_labels)), list(images.class_names)])
-    return f"{len(images.train)} training images, {hashlib.sha256(facts.encode()).hexdigest()}"
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

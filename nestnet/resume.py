@@ -11,7 +11,7 @@ from nestnet.config import Config
 from nestnet.data import ImageData
 from nestnet.motivation import Condition
 from nestnet.restore import check_config
-from nestnet.run_directory import Elsewhere, RunDirectory, read_config
+from nestnet.run_directory import Elsewhere, RunDirectory, read_config, read_record
 from nestnet.training import Trainer
 
 
@@ -43,7 +43,8 @@ def resume(
     with RunDirectory(path) if first else Elsewhere() as run:
         state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
         begun = any((path / "checkpoints").glob("step-*"))
-        trainer = Trainer(config, images=images, condition=condition, initial_weights=not begun)
+        record = read_record(path) if begun else None
+        trainer = Trainer(config, images=images, record=record, condition=condition, initial_weights=not begun)
         state = trainer.processes.from_first(state)
         if state is not None:
             try:

@@ -1,6 +1,7 @@
 """What a run leaves on disk, and how it is read again.
 
 config.yaml               the resolved configuration
+images.json               which images it trains and is tested on: see `nestnet.image_record`
 steps.csv                 a row a batch: step, epoch, mode, loss, lr
 metrics.csv               a row an epoch
 cost.json                 the forward cost of both networks, expected and actual, after the last epoch
@@ -16,7 +17,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,13 +26,17 @@ from torch import Tensor
 from nestnet import config as configuration
 from nestnet.checkpoints import Checkpoints, State, check_tensors
 from nestnet.config import Config
+from nestnet.data import ImageData, load_data
 from nestnet.files import write_atomically
+from nestnet.image_record import ImageRecord
 from nestnet.lock import Lock
 from nestnet.mode import Mode
 from nestnet.models import create_model
 from nestnet.nested import NestedModel
 from nestnet.sealed import sealed
 from nestnet.tensorboard import Board
+
+RECORD = "images.json"
 
 STEP_COLUMNS = ("step", "epoch", "mode", "loss", "lr")
 METRIC_COLUMNS = (
@@ -46,6 +51,8 @@ METRIC_COLUMNS = (
     "data_wait",
     "seconds",
 )
+VAL_COLUMNS = ("base_val_top1", "motivated_val_top1")
+"""Besides, where the data has images on which the best epoch is chosen."""
 
 
 class RunDirectory:
@@ -88,17 +95,20 @@ class RunDirectory:
             raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
         return cls(path)
 
-    def begin(self, config: Config, steps: int, epochs: int) -> None:
+    def begin(self, config: Config, record: ImageRecord, steps: int, epochs: int) -> None:
         """Go on after so many batches and whole epochs: what was written after them is taken away.
 
         Raises:
             ValueError: if what was written before them is not there.
         """
-        tables = [(STEP_COLUMNS, "steps.csv", steps), (METRIC_COLUMNS, "metrics.csv", epochs)]
+        metrics = METRIC_COLUMNS + VAL_COLUMNS if "val" in record.files else METRIC_COLUMNS
+        tables = [(STEP_COLUMNS, "steps.csv", steps), (metrics, "metrics.csv", epochs)]
         ends = [_end_of_row(self.path / name, columns, rows) for columns, name, rows in tables]
         for other in self.path.iterdir():
             if _is_unfinished(other):
                 other.unlink()
+        if steps == 0:
+            write_atomically(self.path / RECORD, json.dumps(record.to_json()) + "\n")
         configuration.dump(config, self.path / "config.yaml")
         self.steps, self.metrics = (
             Table(self.path / name, columns, end) for (columns, name, _), end in zip(tables, ends, strict=True)
@@ -146,7 +156,7 @@ class Elsewhere:
 
     path = Path()
 
-    def begin(self, config: Config, steps: int, epochs: int) -> None: ...
+    def begin(self, config: Config, record: ImageRecord, steps: int, epochs: int) -> None: ...
     def add_step(self, row: Mapping[str, Any]) -> None: ...
     def add_epoch(self, row: Mapping[str, Any], steps: int) -> None: ...
     def save_checkpoint(self, state: State) -> None: ...
@@ -212,6 +222,19 @@ class Run:
     config: Config
     net: NestedModel
     checkpoint: State
+    record: ImageRecord
+
+    def images(self, *, download: bool = True) -> ImageData:
+        """The images of the run, as its record names them.
+
+        Args:
+            download: whether what is not there may be fetched, if the configuration says so too.
+
+        Raises:
+            ValueError: if they are not there, or not those of the run.
+        """
+        data = replace(self.config.data, download=download and self.config.data.download)
+        return load_data(data, self.config.model, self.record)
 
 
 def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
@@ -236,7 +259,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     except ValueError as error:
         raise ValueError(f"{checkpoints.last}: {error}") from error
     net.load_state_dict(tensors)
-    return Run(path, config, net, checkpoint)
+    return Run(path, config, net, checkpoint, read_record(path))
 
 
 def read_config(run_dir: Path) -> Config:
@@ -249,6 +272,21 @@ def read_config(run_dir: Path) -> Config:
     if not path.is_file():
         raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
     return configuration.load(path)
+
+
+def read_record(run_dir: Path) -> ImageRecord:
+    """Which images a run trains and is tested on.
+
+    Raises:
+        ValueError: if its record is absent or damaged.
+    """
+    path = run_dir / RECORD
+    try:
+        return ImageRecord.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is absent or damaged ({error}), and without it nobody knows which images were trained on; train anew"
+        ) from error
 
 
 def network(config: Config) -> NestedModel:

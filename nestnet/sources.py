@@ -14,6 +14,7 @@ from torchvision import datasets
 from nestnet.config import IMG_SIZES, Augmentation, DataConfig, DataName, ModelConfig
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.image_folder import read_folder
+from nestnet.notices import notice
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Source:
 
     Attributes:
         train: a PIL image, or a tensor `[C, H, W]` of bytes, and the label for an index.
-        test: likewise.
-        train_labels: of all training images.
+        val: the same of the images on which the best epoch is chosen; `None` where there are none but the test images.
+        test: the same of the images for testing.
+        train_labels: labels of all training images, in their order.
         class_names: in the order of the labels.
         channels: 1 or 3.
         img_size: of training images, where the configuration names no other.
@@ -41,6 +43,7 @@ class Source:
     augment: Augmentation | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    val: Any = None
 
 
 class Part(Dataset[Any]):
@@ -58,7 +61,7 @@ class Part(Dataset[Any]):
 
 def part(dataset: Any, indices: Sequence[int]) -> Any:
     """Some samples of a stored data set. Where a file is to be skipped, what replaces it is one of them."""
-    return dataset.part(indices) if isinstance(dataset, ImageFiles) and dataset.skip else Part(dataset, indices)
+    return dataset.part(indices) if isinstance(dataset, ImageFiles) else Part(dataset, indices)
 
 
 def _digits(data: DataConfig, model: ModelConfig) -> Source:
@@ -103,14 +106,14 @@ def _flowers(data: DataConfig, model: ModelConfig) -> Source:
     )
     names = getattr(train, "classes", None) or [f"class {number}" for number in range(1, 103)]
     samples = [*_samples(train._image_files, train._labels), *_samples(val._image_files, val._labels)]
-    return _of_files(data, samples, _samples(test._image_files, test._labels), list(names), 3)
+    return _of_files(data, data.root or "data", samples, _samples(test._image_files, test._labels), list(names), 3)
 
 
 def _pets(data: DataConfig, model: ModelConfig) -> Source:
     """Oxford-IIIT Pets (Parkhi et al. 2012): 37 breeds, 3,680 training and validation images, 3,669 for testing."""
     train, test = (_torchvision(data, model, datasets.OxfordIIITPet, split=split) for split in ("trainval", "test"))
     samples, tests = (_samples(found._images, found._labels) for found in (train, test))
-    return _of_files(data, samples, tests, list(train.classes), 3)
+    return _of_files(data, data.root or "data", samples, tests, list(train.classes), 3)
 
 
 def _samples(paths: Sequence[Any], labels: Sequence[int]) -> list[Sample]:
@@ -118,14 +121,22 @@ def _samples(paths: Sequence[Any], labels: Sequence[int]) -> list[Sample]:
 
 
 def _of_files(
-    data: DataConfig, train: list[Sample], test: list[Sample], class_names: list[str], channels: int
+    data: DataConfig,
+    root: str,
+    train: list[Sample],
+    test: list[Sample],
+    class_names: list[str],
+    channels: int,
+    *,
+    val: Sequence[Sample] = (),
 ) -> Source:
-    """A data set of image files, those that cannot be read treated as the configuration says."""
-    mode, skip = "L" if channels == 1 else "RGB", data.corrupt == "skip"
-    tests = ImageFiles(test, mode, skip=skip)
+    """A data set of image files below a folder."""
+    skip = data.corrupt == "skip"
+    files = ImageFiles([], "L" if channels == 1 else "RGB", root=root, skip=skip)
     return Source(
-        train=ImageFiles(train, mode, skip=skip),
-        test=tests.part(tests.readable(range(len(tests)))) if skip else tests,
+        train=files.with_samples(train),
+        val=files.with_samples(val) if val else None,
+        test=files.with_samples(test),
         train_labels=[label for _, label in train],
         class_names=class_names,
         channels=channels,
@@ -161,12 +172,15 @@ def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
 
 
 def _folder(data: DataConfig, model: ModelConfig) -> Source:
-    """`root/train` and `root/test` (or `val`), each with a folder of images a class; or such folders in `root` itself."""
+    """A folder of images, as `nestnet.image_folder.read_folder` reads it."""
     channels = model.in_chans or 3
     if channels not in (1, 3):
         raise ValueError(f"model.in_chans = {channels}: image files are read with 1 or 3 channels")
-    found = read_folder(data.root or "data", whole=data.name == "folder")
-    return _of_files(data, found.train, found.test, found.class_names, channels)
+    root = data.root or "data"
+    found = read_folder(root, whole=data.name == "folder")
+    if found.left_out:
+        notice(f"data.root = {root!r}: {found.left_out}")
+    return _of_files(data, found.root, found.train, found.test, found.class_names, channels, val=found.val)
 
 
 SOURCES: dict[DataName, Callable[[DataConfig, ModelConfig], Source]] = {

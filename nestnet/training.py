@@ -31,10 +31,11 @@ from nestnet.build import (
 )
 from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
-from nestnet.data import ImageData, load_data, mixed
+from nestnet.data import ImageData, check_present, load_data, mixed
 from nestnet.evaluation import recalibrated, top1
 from nestnet.export import export
 from nestnet.faults import Stopped, reason
+from nestnet.image_record import ImageRecord
 from nestnet.interrupts import Interrupted, Interrupts, Watched
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.mode import Mode
@@ -47,7 +48,7 @@ from nestnet.precision import autocast
 from nestnet.processes import join, synchronise_batch_norm
 from nestnet.progress import Progress
 from nestnet.random_state import random_state, restore_random_state, seed_all
-from nestnet.restore import check_same_run, fingerprint, load_optimizer
+from nestnet.restore import check_same_run, load_optimizer
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import Elsewhere, RunDirectory, network
 from nestnet.step import Outcome, TrainStep
@@ -95,6 +96,7 @@ class Trainer:
     Args:
         config: of the run.
         images: in place of those that the configuration names, such as a fold of them.
+        record: of the run's images, if it is resumed: the configuration's images are taken by their names in it.
         condition: in place of the one that the configuration names.
         initial_weights: whether to start from the weights that the configuration names, which a run that goes on does not need.
 
@@ -107,13 +109,17 @@ class Trainer:
         config: Config,
         *,
         images: ImageData | None = None,
+        record: ImageRecord | None = None,
         condition: Condition | None = None,
         initial_weights: bool = True,
     ) -> None:
         self.device = torch_device(config.device)
         if config.tensorboard:
             check_installed()
-        self.images = images or load_data(config.data, config.model)
+        self.images = images or load_data(config.data, config.model, record)
+        self.record = self.images.record()
+        if record is not None:
+            check_present(self.images, config.data)
         self.config = config = resolved(config, self.images)
         self.joint = config.motivation.name == JOINT and condition is None
         self.condition = condition or motivation(config, len(self.images.train) // config.data.batch_size)
@@ -128,6 +134,9 @@ class Trainer:
         self.place = Place(self.device, memory_format, self.processes)
         self.train_batches = train_batches(self.images, config.data, config.seed, self.place)
         self.test_batches = eval_batches(self.images, config.data, self.place)
+        self.val_batches = None
+        if self.images.val is not None:
+            self.val_batches = eval_batches(self.images, config.data, self.place, part=self.images.val)
         seed_all(config.seed)
         net = network(config)
         self.net = (started(net, config) if initial_weights else net).to(self.device).to(memory_format=memory_format)
@@ -158,7 +167,6 @@ class Trainer:
             processes=self.processes,
         )
         self.cost = RunCost(self.net, self.images.input_size, self.condition, joint=self.joint)
-        self.fingerprint = fingerprint(self.images)
         self.epochs_done = self.steps_done = 0
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
@@ -189,7 +197,7 @@ class Trainer:
         with run, self.interrupts, bar as self.progress:
             self.run = run
             self.config = replace(self.config, run_dir=self.processes.from_first(str(run.path)))
-            run.begin(self.config, self.steps_done, self.epochs_done)
+            run.begin(self.config, self.record, self.steps_done, self.epochs_done)
             self.progress.started(self.net, run.path, self.epochs_done, self.totals.batches)
             self.saved_at, self.saved_step = time.monotonic(), self.steps_done
             try:
@@ -252,17 +260,21 @@ class Trainer:
         return outcome.loss()
 
     def evaluate(self) -> dict[str, float]:
-        """Both subnets' top-1 on the test images, in percent."""
+        """Both subnets' top-1 on the test images in percent, and on the validation images where there are some."""
         self.progress.evaluating()
         for net in dict.fromkeys((self.net, self.step.averaged)):  # one and the same without a moving average
             self.processes.average_statistics(net)
-        accuracies: dict[Mode, float] = {}
-        # several processes could not end here together
-        batches = Watched(self.test_batches, self.interrupts) if self.processes.size == 1 else self.test_batches
+        accuracies: dict[str, float] = {}
         for modes in [[mode] for mode in Mode] if self.config.recalibration_batches else [list(Mode)]:
             net = self.ready(modes[0]).eval()
-            accuracies |= top1(net, batches, modes, precision=self.config.precision, processes=self.processes)
-        return {f"{mode}_top1": accuracy for mode, accuracy in accuracies.items()}
+            for name, batches in (("top1", self.test_batches), ("val_top1", self.val_batches)):
+                if batches is None:
+                    continue
+                # several processes could not end here together
+                watched = Watched(batches, self.interrupts) if self.processes.size == 1 else batches
+                found = top1(net, watched, modes, precision=self.config.precision, processes=self.processes)
+                accuracies |= {f"{mode}_{name}": accuracy for mode, accuracy in found.items()}
+        return accuracies
 
     def ready(self, mode: Mode) -> NestedModel:
         """The network as `mode` is evaluated and exported: averaged, and with new statistics, where that is wanted."""
@@ -313,7 +325,7 @@ class Trainer:
             "best": self.best,
             "config": asdict(self.config),
             "condition_name": type(self.condition).__name__,
-            "images": self.fingerprint,
+            "images": self.record.fingerprint,
             "class_names": list(self.images.class_names),
             "input_size": [self.images.input_size[0], *self.images.eval_size],
         }
@@ -390,10 +402,12 @@ class Trainer:
         metrics = {"epoch": self.epochs_done} | metrics
         if self.config.schedule.interval == "epoch" and self.schedule is not None:
             self.schedule.step(self.epochs_done)
+        selecting = "top1" if self.val_batches is None else "val_top1"
         for mode, best in self.best.items():
-            if best is None or metrics[f"{mode}_top1"] > best["top1"]:
+            accuracy = metrics[f"{mode}_{selecting}"]
+            if best is None or accuracy > best["top1"]:
                 name = file_name(self.steps_done, self.epochs_done)
-                self.best[mode] = {"file": name, "epoch": self.epochs_done, "top1": metrics[f"{mode}_top1"]}
+                self.best[mode] = {"file": name, "epoch": self.epochs_done, "top1": accuracy}
         self.run.add_epoch(metrics, self.steps_done)
         self.run.save_cost(self.cost.summary())
         self._save(end_of_epoch=True)

@@ -294,7 +294,7 @@ def test_wrong_folders(folder, spoil, message):
 def test_a_damaged_image_is_named(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
     config = DataConfig(name="folder", root=str(folder), img_size=16)
-    with pytest.raises(ValueError, match=r"0.png cannot be read as an image .*; replace or remove it"):
+    with pytest.raises(ValueError, match=r"0.png cannot be read as an image .*; replace it, or give"):
         load_data(config, ModelConfig()).train[0, 1]
 
 

@@ -135,7 +135,7 @@ def test_mistakes_give_one_line(model, folder, tmp_path, capsys):
         ([image], "absent.onnx", "absent.onnx cannot be read: No such file or directory"),
         ([image], "text.safetensors", "text.safetensors is damaged"),
         ([image], "program.pt2", "torch.export's files can execute what they hold as they are loaded"),
-        ([str(tmp_path / "empty")], model, "this folder has no images (.jpg"),
+        ([str(tmp_path / "empty")], model, "this folder has no images (such as .jpg"),
         ([image, "--top", "0"], model, "top = 0: it must be at least 1"),
         ([image, "--batch_size", "0"], model, "batch_size = 0: it must be at least 1"),
         ([image, "--top", "x"], model, "argument --top: invalid int value: 'x'"),

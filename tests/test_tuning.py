@@ -120,16 +120,15 @@ def test_each_run_is_a_run_directory(whole, tmp_path):
 
 def test_folds_are_parts_of_the_training_images_alone(run):
     images = load_data(run.data, run.model)
-    stored = images.train.dataset
+    stored = images.train.dataset.samples
     folds = [images.fold(number, 5) for number in range(5)]
     for fold in folds:
-        assert fold.test.dataset.dataset is fold.train.dataset.dataset is stored, "the test images are not used"
-        kept, held_out = fold.train.dataset.indices, fold.test.dataset.indices
-        assert sorted([*kept, *held_out]) == list(range(len(stored)))
-        shares = Counter(images.train_labels[index] for index in held_out)
+        kept, held_out = fold.train.dataset.samples, fold.test.dataset.samples
+        assert sorted([*kept, *held_out]) == sorted(stored), "the test images are not used"
+        shares = Counter(label for _, label in held_out)
         for label, count in Counter(images.train_labels).items():
             assert abs(shares[label] - count / 5) < 1
-    assert sorted(index for fold in folds for index in fold.test.dataset.indices) == list(range(len(stored)))
+    assert sorted(sample for fold in folds for sample in fold.test.dataset.samples) == sorted(stored)
 
 
 @pytest.mark.parametrize(("of", "method"), [(TrainStep, "__call__"), (Trainer, "evaluate"), (Trainer, "export")])

@@ -130,15 +130,8 @@ def predict(
 
     Args:
         track: gets the batches and passes them on; it may show how far they are.
-
-    Raises:
-        ValueError: if the images are not of the classes that the run was trained on.
     """
     data = run.config.data
-    if list(images.class_names) != list(run.checkpoint["class_names"]):
-        raise ValueError(
-            f"data.root = {data.root!r}: its classes are not those that the run was trained on; name that run's folder"
-        )
     nets = PerMode(*(ready(run, mode, images, device, run.config.recalibration_batches).eval() for mode in Mode))
     probable = torch.sigmoid if run.config.loss.name == "bce" else lambda logits: logits.softmax(dim=1)
     labels: list[Tensor] = []

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 
 from nestnet.build import torch_device
-from nestnet.data import ImageData, load_data
+from nestnet.data import ImageData
 from nestnet.files import write_atomically
 from nestnet.loaders import Batch
 from nestnet.mode import Mode
@@ -120,9 +119,8 @@ def judged(run: RunSummary) -> Judged | str:
     try:
         read = read_run(run.path)
         # a report fetches nothing: what is not there is said to be absent
-        data = replace(read.config.data, download=False)
-        images = load_data(data, read.config.model)
-        batches = -(-len(images.test) // data.eval_batch_size)
+        images = read.images(download=False)
+        batches = -(-len(images.test) // read.config.data.eval_batch_size)
         predictions = predict(read, images, torch_device("auto"), partial(_tracked, run.name, batches))
         return Judged(predictions, read.checkpoint["steps_done"], _pictures(predictions, images))
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, of a device without memory left

@@ -1,0 +1,236 @@
+"""The record of what a run was trained and tested on: its classes, and which part of the run each image file belonged to.
+
+Folders change: images are added, damaged ones removed, classes renamed. A run keeps its own images all the same: they are read
+again by the names in its record, and not by what the folder would give a new run. So no image that was trained on can come
+among the test images, and what has changed in the meantime is said.
+"""
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nestnet.files import open_regular
+from nestnet.image_files import ImageFiles, Sample
+from nestnet.notices import notice
+from nestnet.sources import Source
+
+PARTS = ("train", "val", "test")
+
+LOOKED_AT = 1000
+"""Files of each part whose contents are recorded, spread evenly over the part."""
+
+BEGINNING = 1 << 16
+"""Bytes of a file that are hashed, with its size: enough to tell two images apart, and quick for large photographs."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What a run was trained and tested on.
+
+    Attributes:
+        class_names: names of the classes, in the order of the labels.
+        labels: SHA-256 of the labels of the training images, in their order.
+        files: for each part, the name and the label of each image file, in their order; empty for data sets that are not stored
+            as a file for each image.
+        contents: SHA-256 of size and beginning of some of these files.
+    """
+
+    class_names: list[str]
+    labels: str
+    files: dict[str, list[Sample]] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, class_names: Sequence[str], train_labels: Sequence[int], parts: Mapping[str, Any]) -> "ImageRecord":
+        """Record what a data set has now.
+
+        Args:
+            class_names: names of the classes, in the order of the labels.
+            train_labels: labels of all training images, in their order.
+            parts: stored images by the name of their part, one of `PARTS`.
+        """
+        files: dict[str, list[Sample]] = {}
+        contents: dict[str, str] = {}
+        for part, images in parts.items():
+            if not isinstance(images, ImageFiles):
+                continue
+            names = images.names()
+            files[part] = list(zip(names, images.labels, strict=True))
+            step = max(1, len(images) // LOOKED_AT)
+            for index in range(0, len(images), step):
+                digest = _content(images.samples[index][0])
+                if digest is not None:
+                    contents[names[index]] = digest
+        return cls(list(class_names), _labels(train_labels), files, contents)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a checkpoint keeps of it: a hash of the classes and the training images, by name and label.
+
+        Test images do not matter to what is trained.
+        """
+        training = self.files.get("train", [])
+        facts = json.dumps([self.class_names, self.labels, training])
+        count = f"{len(training):,} training image files, " if training else ""
+        return count + hashlib.sha256(facts.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "class_names": self.class_names,
+            "labels": self.labels,
+            "files": self.files,
+            "contents": self.contents,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Any) -> "ImageRecord":
+        """The record that `to_json` gave.
+
+        Raises:
+            ValueError: saying what is wrong with it.
+        """
+        if not isinstance(stored, dict) or set(stored) != set(cls.__dataclass_fields__):
+            raise ValueError(f"it must have the fields {', '.join(cls.__dataclass_fields__)}")
+        names, files, contents = stored["class_names"], stored["files"], stored["contents"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names must be a list of texts")
+        if not isinstance(files, dict) or not set(files) <= set(PARTS):
+            raise ValueError(f"files must have no other parts than {', '.join(PARTS)}")
+        taken: set[str] = set()
+        for part, samples in files.items():
+            if not isinstance(samples, list) or not all(_is_sample(sample, len(names)) for sample in samples):
+                raise ValueError(f"files.{part} must be a list of names and labels from 0 to {len(names) - 1}")
+            files[part] = [(name, label) for name, label in samples]
+            before = len(taken)
+            taken |= {name for name, _ in samples}
+            if len(taken) != before + len(samples):
+                raise ValueError(f"files.{part} has a file that comes twice")
+        if not isinstance(contents, dict) or not all(isinstance(digest, str) for digest in contents.values()):
+            raise ValueError("contents must be texts by file name")
+        if not isinstance(stored["labels"], str):
+            raise ValueError("labels must be a text")
+        return cls(names, stored["labels"], files, contents)
+
+    def applied(self, source: Source, where: str) -> Source:
+        """Return the images of the run from what its folder has now.
+
+        Training images that are absent keep their place, and cannot be read then; absent test images are left out. Images that
+        were not in the run are left out too. Both is said, as is what has other contents.
+
+        Args:
+            source: what the folder has now.
+            where: name and value of the field that names the folder, for messages.
+
+        Raises:
+            ValueError: if the classes are others, most images of a class are others, or all images of a part are absent.
+        """
+        self._check_classes(source.class_names, where)
+        if not self.files:
+            if _labels(source.train_labels) != self.labels:
+                raise ValueError(
+                    f"{where}: the training images are not those of the run; name the data that it was trained on"
+                )
+            return source
+        present = _present(source)
+        parts: dict[str, Any] = {"val": None}
+        for part, samples in self.files.items():
+            parts[part] = self._part(source.train, samples, present, part, where)
+        recorded = {_key(name) for samples in self.files.values() for name, _ in samples}
+        added = [path for key, path in present.items() if key not in recorded]
+        if added:
+            notice(f"{where}: {len(added):,} images that the run does not know are left out, such as {added[0]}")
+        self._check_contents(present, where)
+        return replace(source, train_labels=parts["train"].labels, **parts)
+
+    def _part(
+        self, files: ImageFiles, samples: list[Sample], present: Mapping[str, str], part: str, where: str
+    ) -> ImageFiles:
+        absent = [name for name, _ in samples if _key(name) not in present]
+        if samples and len(absent) == len(samples):
+            raise ValueError(
+                f"{where}: none of the {len(samples):,} {part} images of the run is there, such as {absent[0]}; name the "
+                "folder that it was trained on"
+            )
+        if absent and part != "train":
+            notice(f"{where}: {len(absent):,} {part} images of the run are absent and left out, such as {absent[0]}")
+            samples = [sample for sample in samples if _key(sample[0]) in present]
+        return files.with_samples(
+            [(present.get(_key(name)) or os.path.join(files.root, name), label) for name, label in samples]
+        )
+
+    def _check_classes(self, found: Sequence[str], where: str) -> None:
+        if list(found) == self.class_names:
+            return
+        new = [name for name in found if name not in self.class_names]
+        gone = [name for name in self.class_names if name not in found]
+        changes = [f"{', '.join(new[:5])} new"] * bool(new) + [f"{', '.join(gone[:5])} gone"] * bool(gone)
+        raise ValueError(
+            f"{where}: its classes are not those that the run was trained on ({'; '.join(changes) or 'another order'}); give "
+            "the class folders their names again, or name the folder that the run was trained on"
+        )
+
+    def _check_contents(self, present: Mapping[str, str], where: str) -> None:
+        """See that the files are still the images that they were, as far as they were looked at."""
+        labels = {name: label for samples in self.files.values() for name, label in samples}
+        looked_at = dict.fromkeys(range(len(self.class_names)), 0)
+        changed: dict[int, list[str]] = {label: [] for label in looked_at}
+        for name, digest in self.contents.items():
+            path = present.get(_key(name))
+            if path is not None and name in labels:
+                looked_at[labels[name]] += 1
+                if _content(path) != digest:
+                    changed[labels[name]].append(path)
+        paths = [path for of_class in changed.values() for path in of_class]
+        others = [label for label, of_class in changed.items() if len(of_class) > looked_at[label] / 2]
+        # one alone was repaired
+        if others and len(paths) > 1:
+            name = self.class_names[others[0]]
+            raise ValueError(
+                f"{where}: most images of the class {name} are others than the run was trained on, such as "
+                f"{changed[others[0]][0]}; name the folder that it was trained on"
+            )
+        if paths:
+            notice(f"{where}: {len(paths):,} images have changed since the run began, such as {paths[0]}")
+
+
+def _present(source: Source) -> dict[str, str]:
+    """The path of each image file that a data set has, by the key of its name."""
+    present: dict[str, str] = {}
+    for part in PARTS:
+        images = getattr(source, part)
+        if images is not None:
+            present |= {_key(name): path for name, (path, _) in zip(images.names(), images.samples, strict=True)}
+    return present
+
+
+def _key(name: str) -> str:
+    """A name as it is compared: macOS decomposes accents when files are copied there."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _labels(labels: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps([int(label) for label in labels]).encode()).hexdigest()
+
+
+def _content(path: str) -> str | None:
+    """A hash of size and beginning of a file; `None` if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return hashlib.sha256(size.to_bytes(8, "little") + file.read(BEGINNING)).hexdigest()
+    except OSError:
+        return None
+
+
+def _is_sample(sample: Any, classes: int) -> bool:
+    return (
+        isinstance(sample, list | tuple)
+        and len(sample) == 2
+        and isinstance(sample[0], str)
+        and type(sample[1]) is int
+        and 0 <= sample[1] < classes
+    )
