@@ -21,7 +21,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from nestnet.export import read_export, write
+from nestnet.exporting import read_export, write
 from nestnet.files import write_atomically
 from nestnet.metadata import Metadata
 from nestnet.models import cifar_resnet

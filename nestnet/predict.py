@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nestnet.build import torch_device
-from nestnet.export import read_export
+from nestnet.exporting import read_export
 from nestnet.formats import Classify, Onnx, TorchExport
 from nestnet.image_files import read_image
 from nestnet.metadata import Metadata

@@ -14,7 +14,7 @@ import timm
 from timm.models import load_state_dict
 from torch import Tensor
 
-from nestnet.export import read_if_export
+from nestnet.exporting import read_if_export
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 

@@ -33,7 +33,7 @@ from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data, mixed
 from nestnet.evaluation import recalibrated, top1
-from nestnet.export import export
+from nestnet.exporting import export
 from nestnet.faults import Stopped, reason
 from nestnet.interrupts import Interrupted, Interrupts, Watched
 from nestnet.loaders import eval_batches, train_batches

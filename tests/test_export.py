@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import nestnet
 from nestnet import Mode
-from nestnet.export import read_export, read_metadata
+from nestnet.exporting import read_export, read_metadata
 from nestnet.files import write_atomically
 from nestnet.metadata import Metadata
 from nestnet.sealed import sealed
