@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from torch.optim import Optimizer
 from nestnet.config import Config, ScheduleConfig
 from nestnet.data import ImageData, mixed
 from nestnet.mode import Mode
+from nestnet.models.registry import takes_img_size
 from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
-from nestnet.pretrained import load_weights
+from nestnet.notices import notice
+from nestnet.pretrained import load_subnet
 from nestnet.processes import Processes, launched_here
 from nestnet.run_directory import read_table
+from nestnet.sources import KNOWN
 
 
 def motivation(config: Config, batches: int) -> Condition:
@@ -72,18 +76,28 @@ def held_out_batch(images: ImageData, config: Config) -> tuple[ImageData, tuple[
     return replace(rest, test=images.test), batch
 
 
-def started(net: NestedModel, config: Config) -> NestedModel:
+def started(net: NestedModel, config: Config, class_names: Sequence[str]) -> NestedModel:
     """The network with the trained weights that the configuration names: the motivated's first, the base's over them.
+
+    Where a head is left out, or taken without knowing its classes, a notice says so.
+
+    Args:
+        class_names: names of the classes of the data, in order.
 
     Raises:
         ValueError: if a file cannot be read or is of another network.
     """
+    known = KNOWN.get(config.data.name)
+    usual_classes = config.data.name == "digits" or (known is not None and known[0] == len(class_names))
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
-        if source is not None:
-            try:
-                load_weights(net, mode, source)
-            except ValueError as error:
-                raise ValueError(f"model.{mode}_weights: {error}") from error
+        if source is None:
+            continue
+        try:
+            remark = load_subnet(net, mode, source, class_names=class_names, usual_classes=usual_classes)
+        except ValueError as error:
+            raise ValueError(f"model.{mode}_weights: {error}") from error
+        if remark is not None:
+            notice(f"model.{mode}_weights: {source}: {remark}")
     return net
 
 
@@ -125,16 +139,18 @@ def resolved(config: Config, images: ImageData) -> Config:
     """The configuration with what the data decides filled in.
 
     Raises:
-        ValueError: if `model.num_classes` is not what the data has, or a ViT is to be tested at another size.
+        ValueError: if `model.num_classes` is not what the data has, or a network made for one size is to be tested at another.
     """
     classes = len(images.class_names)
     if config.model.num_classes not in (None, classes):
         raise ValueError(
             f"model.num_classes = {config.model.num_classes}: the data has {classes} classes; leave it out"
         )
-    if config.model.motivated.startswith("vit") and images.eval_size != images.input_size[1:]:
+    name = config.model.motivated
+    if takes_img_size(name) and images.eval_size != images.input_size[1:]:
         raise ValueError(
-            f"data.eval_img_size = {config.data.eval_img_size}: a ViT is made for one size; leave it out, or give data.img_size"
+            f"data.eval_img_size = {config.data.eval_img_size}: {name} is made for one size; leave it out, or give "
+            "data.img_size"
         )
     model = replace(config.model, num_classes=classes, in_chans=images.input_size[0])
     data = replace(config.data, img_size=images.input_size[1], mean=images.mean, std=images.std, augment=images.augment)

@@ -301,9 +301,12 @@ def parse(
     parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
         given = parser.parse_args(arguments, defaults=False).as_dict()
+        chosen = _of_exports(given)
         seen = _own_data(given)
         if seen is not None:
-            arguments = [f"--config={json.dumps(seen.recipe(given))}", *arguments]
+            chosen = seen.recipe(_over(given, chosen))
+        if chosen:
+            arguments = [f"--config={json.dumps(chosen)}", *arguments]
         namespace = parser.parse_args(arguments)
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
@@ -322,6 +325,22 @@ def _own_data(given: dict[str, Any]) -> Any:
     from nestnet.own_data import look  # it takes torchvision
 
     return look(data["root"])
+
+
+def _of_exports(given: dict[str, Any]) -> dict[str, Any]:
+    """The networks and the image size of the exports that a run starts from, where it does not name them itself."""
+    model = given.get("model", {})
+    if not model.get("base_weights") and not model.get("motivated_weights"):
+        return {}
+    from nestnet.pretrained import fields_of_exports  # it takes timm
+
+    return fields_of_exports(model, given.get("data", {}))
+
+
+def _over(given: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Nested fields with those that are given over those that were chosen."""
+    sections = {name: {**fields, **given.get(name, {})} for name, fields in chosen.items()}
+    return {**given, **sections}
 
 
 def load(path: Path) -> Config:

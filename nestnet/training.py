@@ -130,7 +130,9 @@ class Trainer:
         self.test_batches = eval_batches(self.images, config.data, self.place)
         seed_all(config.seed)
         net = network(config)
-        self.net = (started(net, config) if initial_weights else net).to(self.device).to(memory_format=memory_format)
+        if initial_weights:
+            started(net, config, self.images.class_names)
+        self.net = net.to(self.device).to(memory_format=memory_format)
         if not self.processes.first:  # another dropout for other images
             seed_all(mixed(config.seed, self.processes.rank))
         if config.sync_batch_norm and self.processes.size > 1:

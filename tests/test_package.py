@@ -19,7 +19,6 @@ ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
 
 
-
 def test_no_name_hides_a_module():
     """`import nestnet.x` must give the module x, whatever the package offers under its own name."""
     for found in pkgutil.walk_packages(nestnet.__path__, "nestnet."):
