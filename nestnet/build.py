@@ -1,6 +1,5 @@
 """From a configuration to what it names: condition, optimizer, schedule, initial weights, device."""
 
-import itertools
 import math
 import os
 import shutil
@@ -40,8 +39,12 @@ def motivation(config: Config, batches: int) -> Condition:
     for name in ("decay", "min_drop", "period", "distillation"):
         if getattr(m, name) is not None:
             settings[name] = getattr(m, name)
-    if m.runs is not None:
-        settings |= {"counts": average_counts(m.runs, config.epochs)} if m.name == "random_like" else {"runs": m.runs}
+    if m.name == "random_like":
+        settings["counts"] = earlier_counts(config)
+    else:
+        for name in ("runs", "counts"):
+            if getattr(m, name) is not None:
+                settings[name] = getattr(m, name)
     if m.name == JOINT:
         settings.pop("distillation", None)
         if settings:
@@ -51,19 +54,51 @@ def motivation(config: Config, batches: int) -> Condition:
     return make_condition(m.name, settings, k=m.k, batches=batches, seed=config.seed, period=math.factorial(m.k + 1))
 
 
+def earlier_counts(config: Config) -> list[int]:
+    """How many motivated batches each epoch of a `random_like` run is to have: as it records them, or those of earlier runs.
+
+    Raises:
+        ValueError: as `average_counts`.
+    """
+    if config.motivation.counts is not None:
+        return config.motivation.counts
+    return average_counts(config.motivation.runs or [], config.epochs)
+
+
 def average_counts(runs: list[str], epochs: int) -> list[int]:
     """How many motivated batches earlier runs had in each of the first `epochs` epochs, on average.
 
     Raises:
-        ValueError: if a folder is no run directory, or its run is shorter.
+        ValueError: if a folder is no run directory or its tables are damaged, or if the run was joint or did not finish so
+            many epochs.
     """
-    counts = []
-    for run in runs:
-        rows = read_table(Path(run) / "steps.csv")
-        counts.append(motivated_counts([(int(row["epoch"]), row["mode"]) for row in rows]))
-        if len(counts[-1]) < epochs:
-            raise ValueError(f"motivation.runs: {run} has {len(counts[-1])} epochs, and this run is to have {epochs}")
-    return [round(sum(each) / len(each)) for each in itertools.islice(zip(*counts, strict=False), epochs)]
+    counts = [_motivated_counts(run, epochs) for run in runs]
+    return [round(sum(epoch) / len(epoch)) for epoch in zip(*counts, strict=True)]
+
+
+def _motivated_counts(run: str, epochs: int) -> list[int]:
+    """The motivated batches of each of the first `epochs` epochs of a run."""
+    try:
+        finished = len(read_table(Path(run) / "metrics.csv"))
+        batches = [(int(row["epoch"]), row["mode"]) for row in read_table(Path(run) / "steps.csv")]
+    except ValueError as error:
+        raise ValueError(f"motivation.runs: {error}") from error
+    if any(mode == JOINT for _, mode in batches):
+        raise ValueError(
+            f"motivation.runs: {run} trained both networks at every batch (joint), so that none was motivated; name runs of "
+            "another condition"
+        )
+    if finished < epochs:
+        raise ValueError(
+            f"motivation.runs: {run} has finished {finished} epochs, and this run is to have {epochs}; name a run of as many, or "
+            "give fewer --epochs"
+        )
+    numbers = [epoch for epoch, _ in batches]
+    if numbers != sorted(numbers) or numbers[-1] < finished:
+        raise ValueError(
+            f"motivation.runs: {run} is damaged: its steps.csv does not have the batches of epochs 1 to {finished} in order"
+        )
+    return motivated_counts(batches)[:epochs]
 
 
 def held_out_batch(images: ImageData, config: Config) -> tuple[ImageData, tuple[Tensor, Tensor]]:
@@ -154,7 +189,10 @@ def resolved(config: Config, images: ImageData) -> Config:
         )
     model = replace(config.model, num_classes=classes, in_chans=images.input_size[0])
     data = replace(config.data, img_size=images.input_size[1], mean=images.mean, std=images.std, augment=images.augment)
-    return replace(config, model=model, data=data)
+    motivation = config.motivation
+    if motivation.name == "random_like":
+        motivation = replace(motivation, counts=earlier_counts(config))
+    return replace(config, model=model, data=data, motivation=motivation)
 
 
 def check_share(config: Config, processes: Processes) -> None:

@@ -208,6 +208,9 @@ class MotivationConfig:
     """periodic: every how many batches; null: (k+1)!, as often as k falling losses are expected."""
     runs: list[str] | None = None
     """random_like: the run directories whose motivated batches are counted."""
+    counts: list[int] | None = None
+    """random_like: the motivated batches of each epoch; null: those that `runs` had on average, which the run then records
+    here, so that it does not need them any more."""
     distillation: float | None = None
     """joint: the share of the motivated network's output, against that of the labels, in the base's targets, from 0 to 1;
     null: 0. At 1 the base learns from the motivated network alone (in-place distillation)."""
