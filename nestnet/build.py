@@ -90,8 +90,8 @@ def _motivated_counts(run: str, epochs: int) -> list[int]:
         )
     if finished < epochs:
         raise ValueError(
-            f"motivation.runs: {run} has finished {finished} epochs, and this run is to have {epochs}; name a run of as many, or "
-            "give fewer --epochs"
+            f"motivation.runs: {run} has finished {finished} epochs, and this run is to have {epochs}; name a run of as many, "
+            "or give fewer --epochs"
         )
     numbers = [epoch for epoch, _ in batches]
     if numbers != sorted(numbers) or numbers[-1] < finished:

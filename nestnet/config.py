@@ -60,7 +60,8 @@ class ModelConfig:
     """ResNet: whether each block's last BatchNorm starts at 0."""
     base_weights: str | None = None
     """Start the base from an export or another checkpoint file of that network, or, with `timm`, from the weights that timm
-    downloads for it. A head for other classes is made anew."""
+    downloads for it. A head is taken by the names of the classes; one for other classes, or for classes without names, is left
+    out with a notice. Where no networks are named, they and the image size are those of the export."""
     motivated_weights: str | None = None
     """Likewise the motivated network, of which the base is a part; `base_weights` are then written over that part."""
 

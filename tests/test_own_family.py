@@ -112,7 +112,10 @@ def test_a_folder_is_trained_at_its_size_exported_and_predicted(folder, tmp_path
     assert re.search(r"adamw at lr \S+ \(usual values, SizedNet has no recipe of its own\)", printed)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["optimizer"]["name"], stored["channels_last"]) == ("adamw", True)
-    for verb in (["evaluate", "run", "--mode", "base"], ["export", "run", "--mode", "base", "--output", "b.safetensors"]):
+    for verb in (
+        ["evaluate", "run", "--mode", "base"],
+        ["export", "run", "--mode", "base", "--output", "b.safetensors"],
+    ):
         assert main(verb) == 0
     assert "img_size=16" in capsys.readouterr().out
     assert main(["report", "run", "--output", "report"]) == 0

@@ -10,7 +10,7 @@ from nestnet.build import average_counts
 from nestnet.cli import main
 from nestnet.run_directory import read_table
 
-HEADER = "epoch,train_loss,base_top1,motivated_top1,motivated_fraction,average_cost,skipped_steps,images_per_second,data_wait,seconds"
+METRICS = "epoch,train_loss,base_top1,motivated_top1,motivated_fraction,seconds"
 
 
 def write_run(path, *epochs, finished=None):
@@ -21,8 +21,8 @@ def write_run(path, *epochs, finished=None):
     steps = [f"{step},{epoch},{mode},1.0,0.1" for step, (epoch, mode) in enumerate(rows, start=1)]
     (path / "steps.csv").write_text("\n".join(["step,epoch,mode,loss,lr", *steps, ""]))
     done = len(epochs) if finished is None else finished
-    metrics = [f"{epoch},1.0,50.0,50.0,0.5,1000,0,100.0,0.1,1.0" for epoch in range(1, done + 1)]
-    (path / "metrics.csv").write_text("\n".join([HEADER, *metrics, ""]))
+    metrics = [f"{epoch},1.0,50.0,50.0,0.5,1.0" for epoch in range(1, done + 1)]
+    (path / "metrics.csv").write_text("\n".join([METRICS, *metrics, ""]))
     return str(path)
 
 
@@ -32,13 +32,19 @@ def test_the_average_of_earlier_runs(tmp_path):
     third = write_run(tmp_path / "third", "bmbb", "bbmb", "bm", finished=2)
     assert average_counts([first], 3) == [3, 0, 2]
     assert average_counts([first, second], 2) == [2, 1]
-    assert average_counts([first, second, third], 2) == [2, 1], "5 and 3 motivated batches of 3 runs; unfinished epochs are not counted"
+    assert average_counts([first, second, third], 2) == [2, 1], (
+        "5 and 3 motivated batches of 3 runs; unfinished epochs are not counted"
+    )
 
 
 @pytest.mark.parametrize(
     ("epochs", "finished", "message"),
     [
-        (["bmb", "bmb"], 1, r"has finished 1 epochs, and this run is to have 2; name a run of as many, or give fewer --epochs"),
+        (
+            ["bmb", "bmb"],
+            1,
+            r"has finished 1 epochs, and this run is to have 2; name a run of as many, or give fewer --epochs",
+        ),
         (["jjj", "jjj"], 2, r"trained both networks at every batch \(joint\), so that none was motivated"),
         (["bmb"], 2, r"is damaged: its steps\.csv does not have the batches of epochs 1 to 2 in order"),
     ],
