@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from nestnet.config import Config, ScheduleConfig
 from nestnet.data import ImageData, mixed
 from nestnet.mode import Mode
-from nestnet.models.registry import takes_img_size
+from nestnet.models.registry import ARCHITECTURES, takes_img_size
 from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
 from nestnet.notices import notice
@@ -78,11 +78,8 @@ def average_counts(runs: list[str], epochs: int) -> list[int]:
 
 def _motivated_counts(run: str, epochs: int) -> list[int]:
     """The motivated batches of each of the first `epochs` epochs of a run."""
-    try:
-        finished = len(read_table(Path(run) / "metrics.csv"))
-        batches = [(int(row["epoch"]), row["mode"]) for row in read_table(Path(run) / "steps.csv")]
-    except ValueError as error:
-        raise ValueError(f"motivation.runs: {error}") from error
+    batches = [(int(row["epoch"]), row["mode"]) for row in read_table(Path(run) / "steps.csv")]
+    finished = len(read_table(Path(run) / "metrics.csv"))
     if any(mode == JOINT for _, mode in batches):
         raise ValueError(
             f"motivation.runs: {run} trained both networks at every batch (joint), so that none was motivated; name runs of "
@@ -184,8 +181,8 @@ def resolved(config: Config, images: ImageData) -> Config:
     name = config.model.motivated
     if takes_img_size(name) and images.eval_size != images.input_size[1:]:
         raise ValueError(
-            f"data.eval_img_size = {config.data.eval_img_size}: {name} is made for one size; leave it out, or give "
-            "data.img_size"
+            f"data.eval_img_size = {config.data.eval_img_size}: a {ARCHITECTURES[name].family} is made for one size; leave it "
+            "out, or give data.img_size"
         )
     model = replace(config.model, num_classes=classes, in_chans=images.input_size[0])
     data = replace(config.data, img_size=images.input_size[1], mean=images.mean, std=images.std, augment=images.augment)

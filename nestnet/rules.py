@@ -184,7 +184,7 @@ def _networks(c: Config) -> Iterator[Rule]:
     size = d.img_size or IMG_SIZES.get(d.name, 224)
     if takes_img_size(m.motivated):
         yield ("data.eval_img_size", d.eval_img_size, d.eval_img_size in (None, size),
-               f": {m.motivated} is made for one size; leave it out, or give data.img_size")  # fmt: skip
+               f": a {family} is made for one size; leave it out, or give data.img_size")  # fmt: skip
     if family == "ViT":
         yield ("data.img_size", d.img_size, size % PATCH == 0,
                f": a ViT needs a multiple of its patch, {PATCH} pixels; take {max(size // PATCH, 1) * PATCH}")  # fmt: skip

@@ -131,7 +131,7 @@ class Trainer:
         seed_all(config.seed)
         net = network(config)
         if initial_weights:
-            started(net, config, self.images.class_names)
+            net = started(net, config, self.images.class_names)
         self.net = net.to(self.device).to(memory_format=memory_format)
         if not self.processes.first:  # another dropout for other images
             seed_all(mixed(config.seed, self.processes.rank))

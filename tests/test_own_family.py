@@ -132,11 +132,11 @@ def test_every_part_builds_it_at_the_size_of_the_images(folder):
     net = nestnet.create_model("sized4", "sized8", num_classes=2, img_size=16)
     assert Metadata.of(net, nestnet.Mode.BASE).input_size == (3, 16, 16)
     given = [*NETWORKS, "--data.name", "folder", "--data.root", str(folder), "--data.img_size", "16"]
-    with pytest.raises(ValueError, match=r"data\.eval_img_size = 24: sized8 is made for one size; leave it out"):
+    with pytest.raises(ValueError, match=r"data\.eval_img_size = 24: a SizedNet is made for one size; leave it out"):
         config.parse([*given, "--data.eval_img_size", "24"])
     run = config.parse(given)
     run.data.eval_img_size = 24
-    with pytest.raises(ValueError, match=r"data\.eval_img_size = 24: sized8 is made for one size; leave it out"):
+    with pytest.raises(ValueError, match=r"data\.eval_img_size = 24: a SizedNet is made for one size; leave it out"):
         resolved(run, load_data(run.data, run.model))
 
 

@@ -56,11 +56,11 @@ def test_runs_that_cannot_be_gone_by(epochs, finished, message, tmp_path):
 
 
 def test_folders_that_are_no_runs(tmp_path):
-    with pytest.raises(ValueError, match=r"^motivation\.runs: .*absent is no run directory"):
+    with pytest.raises(ValueError, match=r"absent is no run directory"):
         average_counts([str(tmp_path / "absent")], 1)
     write_run(tmp_path / "run", "bmb")
     (tmp_path / "run" / "steps.csv").unlink()
-    with pytest.raises(ValueError, match=r"^motivation\.runs: .*run is no run directory: it has no steps\.csv"):
+    with pytest.raises(ValueError, match=r"run is no run directory: it has no steps\.csv"):
         average_counts([str(tmp_path / "run")], 1)
 
 
