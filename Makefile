@@ -26,7 +26,7 @@ format: .venv/installed  ## what `lint` can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-REFERENCE := nestnet !nestnet.export nestnet.config nestnet.cost nestnet.reference nestnet.processes nestnet.layers \
+REFERENCE := nestnet nestnet.config nestnet.cost nestnet.reference nestnet.processes nestnet.layers \
 	nestnet.blocks nestnet.mode nestnet.models.registry
 
 docs: .venv/installed  ## the reference of the API from its docstrings, build/docs/index.html; the guide is docs/README.md

@@ -8,7 +8,7 @@ Besides this module: `nestnet.config` has every field of a run, `nestnet.cost` c
 of your own is made of `nestnet.layers`, `nestnet.blocks` and `nestnet.mode`, and `nestnet.models.registry` makes it known.
 """
 
-from nestnet.export import export
+from nestnet.exporting import export
 from nestnet.mode import Mode
 from nestnet.models import create_model, list_models
 from nestnet.motivation import (

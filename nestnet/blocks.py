@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nestnet.mode import Mode
 from nestnet.weights_map import Placement
+from nestnet.whole_tensor import WholeTensor
 
 BLOCK_NAMES = ("base", "right", "below")
 
@@ -85,6 +86,10 @@ class NestedParameter(nn.Module):
             blocks["right"] = upper.narrow(dim, columns, upper.shape[dim] - columns)
         return blocks if groups == 1 else {name: block.flatten(0, 1) for name, block in blocks.items()}
 
+    def blocks(self) -> tuple[nn.Parameter, ...]:
+        """The blocks that there are: base, right, below."""
+        return tuple(block for block in (self.base, self.right, self.below) if block is not None)
+
     def _rows(self, tensor: Tensor) -> Tensor:
         """`[g*R, C, ...]` seen as `[g, R, C, ...]` where there are groups."""
         return tensor if self.placement.groups == 1 else tensor.unflatten(0, (self.placement.groups, -1))
@@ -133,7 +138,10 @@ def in_mode(weight: Weight | None, mode: Mode) -> Tensor | None:
 
 
 class NestedModule(nn.Module):
-    """A module whose state dict shows its nested parameters as whole tensors under their own names."""
+    """A module whose state dict shows its nested parameters as whole tensors under their own names.
+
+    What is written to such a tensor, or to a view of it, reaches the blocks: see `nestnet.whole_tensor`.
+    """
 
     def nested_parameters(self) -> Iterator[tuple[str, NestedParameter]]:
         """The nested parameters that this very module owns."""
@@ -180,44 +188,3 @@ def plain_placements(module: nn.Module) -> Iterator[tuple[str, Placement]]:
     for name, tensor in (*module._parameters.items(), *module._buffers.items()):
         if tensor is not None and name not in module._non_persistent_buffers_set:
             yield name, Placement(name, tuple(tensor.shape), tuple(tensor.shape))
-
-
-class WholeTensor(Tensor):
-    """A divided weight as `state_dict()` hands it out: a copy, whose in-place changes reach the blocks.
-
-    A state dict of an ordinary module holds the module's own memory, and code such as timm's `ModelEmaV3` updates
-    models through it. Blocks have no memory in common, so here the copy forwards what is written to it. Results of
-    operations on it, pickles and `torch.save` are plain tensors.
-    """
-
-    _owner: NestedParameter
-    _written: int
-
-    @classmethod
-    def of(cls, nested: NestedParameter) -> "WholeTensor":
-        whole = nested(Mode.MOTIVATED).detach().as_subclass(cls)
-        whole._owner = nested
-        with torch._C.DisableTorchFunctionSubclass():
-            whole._written = _version(whole)
-        return whole
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
-                if isinstance(tensor, cls) and _version(tensor) != tensor._written:
-                    tensor._owner.load(tensor.as_subclass(Tensor))
-                    tensor._written = _version(tensor)
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.detach().clone()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.detach().__reduce_ex__(protocol)
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was written to; inference tensors do not count it."""
-    return 0 if tensor.is_inference() else tensor._version

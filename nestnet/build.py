@@ -1,10 +1,10 @@
 """From a configuration to what it names: condition, optimizer, schedule, initial weights, device."""
 
-import itertools
 import math
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from torch.optim import Optimizer
 from nestnet.config import Config, ScheduleConfig
 from nestnet.data import ImageData, mixed
 from nestnet.mode import Mode
+from nestnet.models.registry import ARCHITECTURES, takes_img_size
 from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
-from nestnet.pretrained import load_weights
+from nestnet.notices import notice
+from nestnet.pretrained import load_subnet
 from nestnet.processes import Processes, launched_here
 from nestnet.run_directory import read_table
+from nestnet.sources import KNOWN
 
 
 def motivation(config: Config, batches: int) -> Condition:
@@ -36,8 +39,12 @@ def motivation(config: Config, batches: int) -> Condition:
     for name in ("decay", "min_drop", "period", "distillation"):
         if getattr(m, name) is not None:
             settings[name] = getattr(m, name)
-    if m.runs is not None:
-        settings |= {"counts": average_counts(m.runs, config.epochs)} if m.name == "random_like" else {"runs": m.runs}
+    if m.name == "random_like":
+        settings["counts"] = earlier_counts(config)
+    else:
+        for name in ("runs", "counts"):
+            if getattr(m, name) is not None:
+                settings[name] = getattr(m, name)
     if m.name == JOINT:
         settings.pop("distillation", None)
         if settings:
@@ -47,19 +54,48 @@ def motivation(config: Config, batches: int) -> Condition:
     return make_condition(m.name, settings, k=m.k, batches=batches, seed=config.seed, period=math.factorial(m.k + 1))
 
 
+def earlier_counts(config: Config) -> list[int]:
+    """How many motivated batches each epoch of a `random_like` run is to have: as it records them, or those of earlier runs.
+
+    Raises:
+        ValueError: as `average_counts`.
+    """
+    if config.motivation.counts is not None:
+        return config.motivation.counts
+    return average_counts(config.motivation.runs or [], config.epochs)
+
+
 def average_counts(runs: list[str], epochs: int) -> list[int]:
     """How many motivated batches earlier runs had in each of the first `epochs` epochs, on average.
 
     Raises:
-        ValueError: if a folder is no run directory, or its run is shorter.
+        ValueError: if a folder is no run directory or its tables are damaged, or if the run was joint or did not finish so
+            many epochs.
     """
-    counts = []
-    for run in runs:
-        rows = read_table(Path(run) / "steps.csv")
-        counts.append(motivated_counts([(int(row["epoch"]), row["mode"]) for row in rows]))
-        if len(counts[-1]) < epochs:
-            raise ValueError(f"motivation.runs: {run} has {len(counts[-1])} epochs, and this run is to have {epochs}")
-    return [round(sum(each) / len(each)) for each in itertools.islice(zip(*counts, strict=False), epochs)]
+    counts = [_motivated_counts(run, epochs) for run in runs]
+    return [round(sum(epoch) / len(epoch)) for epoch in zip(*counts, strict=True)]
+
+
+def _motivated_counts(run: str, epochs: int) -> list[int]:
+    """The motivated batches of each of the first `epochs` epochs of a run."""
+    batches = [(int(row["epoch"]), row["mode"]) for row in read_table(Path(run) / "steps.csv")]
+    finished = len(read_table(Path(run) / "metrics.csv"))
+    if any(mode == JOINT for _, mode in batches):
+        raise ValueError(
+            f"motivation.runs: {run} trained both networks at every batch (joint), so that none was motivated; name runs of "
+            "another condition"
+        )
+    if finished < epochs:
+        raise ValueError(
+            f"motivation.runs: {run} has finished {finished} epochs, and this run is to have {epochs}; name a run of as many, "
+            "or give fewer --epochs"
+        )
+    numbers = [epoch for epoch, _ in batches]
+    if numbers != sorted(numbers) or numbers[-1] < finished:
+        raise ValueError(
+            f"motivation.runs: {run} is damaged: its steps.csv does not have the batches of epochs 1 to {finished} in order"
+        )
+    return motivated_counts(batches)[:epochs]
 
 
 def held_out_batch(images: ImageData, config: Config) -> tuple[ImageData, tuple[Tensor, Tensor]]:
@@ -72,18 +108,28 @@ def held_out_batch(images: ImageData, config: Config) -> tuple[ImageData, tuple[
     return replace(rest, test=images.test), batch
 
 
-def started(net: NestedModel, config: Config) -> NestedModel:
+def started(net: NestedModel, config: Config, class_names: Sequence[str]) -> NestedModel:
     """The network with the trained weights that the configuration names: the motivated's first, the base's over them.
+
+    Where a head is left out, or taken without knowing its classes, a notice says so.
+
+    Args:
+        class_names: names of the classes of the data, in order.
 
     Raises:
         ValueError: if a file cannot be read or is of another network.
     """
+    known = KNOWN.get(config.data.name)
+    usual_classes = config.data.name == "digits" or (known is not None and known[0] == len(class_names))
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
-        if source is not None:
-            try:
-                load_weights(net, mode, source)
-            except ValueError as error:
-                raise ValueError(f"model.{mode}_weights: {error}") from error
+        if source is None:
+            continue
+        try:
+            remark = load_subnet(net, mode, source, class_names=class_names, usual_classes=usual_classes)
+        except ValueError as error:
+            raise ValueError(f"model.{mode}_weights: {error}") from error
+        if remark is not None:
+            notice(f"model.{mode}_weights: {source}: {remark}")
     return net
 
 
@@ -125,20 +171,25 @@ def resolved(config: Config, images: ImageData) -> Config:
     """The configuration with what the data decides filled in.
 
     Raises:
-        ValueError: if `model.num_classes` is not what the data has, or a ViT is to be tested at another size.
+        ValueError: if `model.num_classes` is not what the data has, or a network made for one size is to be tested at another.
     """
     classes = len(images.class_names)
     if config.model.num_classes not in (None, classes):
         raise ValueError(
             f"model.num_classes = {config.model.num_classes}: the data has {classes} classes; leave it out"
         )
-    if config.model.motivated.startswith("vit") and images.eval_size != images.input_size[1:]:
+    name = config.model.motivated
+    if takes_img_size(name) and images.eval_size != images.input_size[1:]:
         raise ValueError(
-            f"data.eval_img_size = {config.data.eval_img_size}: a ViT is made for one size; leave it out, or give data.img_size"
+            f"data.eval_img_size = {config.data.eval_img_size}: a {ARCHITECTURES[name].family} is made for one size; leave it "
+            "out, or give data.img_size"
         )
     model = replace(config.model, num_classes=classes, in_chans=images.input_size[0])
     data = replace(config.data, img_size=images.input_size[1], mean=images.mean, std=images.std, augment=images.augment)
-    return replace(config, model=model, data=data)
+    motivation = config.motivation
+    if motivation.name == "random_like":
+        motivation = replace(motivation, counts=earlier_counts(config))
+    return replace(config, model=model, data=data, motivation=motivation)
 
 
 def check_share(config: Config, processes: Processes) -> None:

@@ -60,7 +60,8 @@ class ModelConfig:
     """ResNet: whether each block's last BatchNorm starts at 0."""
     base_weights: str | None = None
     """Start the base from an export or another checkpoint file of that network, or, with `timm`, from the weights that timm
-    downloads for it. A head for other classes is made anew."""
+    downloads for it. A head is taken by the names of the classes; one for other classes, or for classes without names, is left
+    out with a notice. Where no networks are named, they and the image size are those of the export."""
     motivated_weights: str | None = None
     """Likewise the motivated network, of which the base is a part; `base_weights` are then written over that part."""
 
@@ -209,6 +210,9 @@ class MotivationConfig:
     """periodic: every how many batches; null: (k+1)!, as often as k falling losses are expected."""
     runs: list[str] | None = None
     """random_like: the run directories whose motivated batches are counted."""
+    counts: list[int] | None = None
+    """random_like: the motivated batches of each epoch; null: those that `runs` had on average, which the run then records
+    here, so that it does not need them any more."""
     distillation: float | None = None
     """joint: the share of the motivated network's output, against that of the labels, in the base's targets, from 0 to 1;
     null: 0. At 1 the base learns from the motivated network alone (in-place distillation)."""
@@ -302,9 +306,12 @@ def parse(
     parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
         given = parser.parse_args(arguments, defaults=False).as_dict()
+        chosen = _of_exports(given)
         seen = _own_data(given)
         if seen is not None:
-            arguments = [f"--config={json.dumps(seen.recipe(given))}", *arguments]
+            chosen = seen.recipe(_over(given, chosen))
+        if chosen:
+            arguments = [f"--config={json.dumps(chosen)}", *arguments]
         namespace = parser.parse_args(arguments)
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
@@ -323,6 +330,22 @@ def _own_data(given: dict[str, Any]) -> Any:
     from nestnet.own_data import look  # it takes torchvision
 
     return look(data["root"])
+
+
+def _of_exports(given: dict[str, Any]) -> dict[str, Any]:
+    """The networks and the image size of the exports that a run starts from, where it does not name them itself."""
+    model = given.get("model", {})
+    if not model.get("base_weights") and not model.get("motivated_weights"):
+        return {}
+    from nestnet.pretrained import fields_of_exports  # it takes timm
+
+    return fields_of_exports(model, given.get("data", {}))
+
+
+def _over(given: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Nested fields with those that are given over those that were chosen."""
+    sections = {name: {**fields, **given.get(name, {})} for name, fields in chosen.items()}
+    return {**given, **sections}
 
 
 def load(path: Path) -> Config:

@@ -18,7 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nestnet.models import cifar_resnet
-from nestnet.models.registry import ARCHITECTURES, choice
+from nestnet.models.registry import ARCHITECTURES, choice, takes_img_size
 from nestnet.models.vit import PATCH, ViTArchitecture
 from nestnet.motivation import is_whole, motivated_rate
 
@@ -167,7 +167,7 @@ def _check(name: str, img_size: int, num_classes: int, in_chans: int) -> None:
 
 def _network(name: str, img_size: int, num_classes: int, in_chans: int) -> nn.Module:
     """timm's model without values: none are needed to count, and drawing them would disturb a run's random numbers."""
-    options: dict[str, Any] = {"img_size": img_size} if isinstance(ARCHITECTURES[name], ViTArchitecture) else {}
+    options: dict[str, Any] = {"img_size": img_size} if takes_img_size(name) else {}
     with torch.device("meta"):
         network = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
     return network.to_empty(device="cpu")

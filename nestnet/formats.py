@@ -21,8 +21,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from nestnet.export import read_export, write
-from nestnet.files import write_atomically
+from nestnet.exporting import read_export, write
+from nestnet.files import open_regular, write_atomically
 from nestnet.metadata import Metadata
 from nestnet.models import cifar_resnet
 from nestnet.nested import NestedModel
@@ -161,7 +161,8 @@ class Onnx(Format):
         """
         self.check_packages()
         try:
-            file = path.read_bytes()
+            with open_regular(path) as opened:
+                file = opened.read()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         # the entry as protobuf writes it: nothing else is looked at before the hash is right

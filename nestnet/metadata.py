@@ -2,18 +2,19 @@
 
 import json
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers import to_2tuple
 from torch import nn
 
+from nestnet.class_names import checked_class_names
 from nestnet.mode import Mode
-from nestnet.models.registry import ARCHITECTURES
-from nestnet.models.vit import ViTArchitecture
+from nestnet.models.registry import ARCHITECTURES, takes_img_size
 from nestnet.motivation import is_whole
 from nestnet.nested import NestedModel
 from nestnet.preprocessing import eval_crop
@@ -64,7 +65,7 @@ class Metadata:
         arguments: dict[str, Any] = {"num_classes": self.num_classes}
         if channels != 3:
             arguments["in_chans"] = channels
-        if isinstance(ARCHITECTURES[self.architecture], ViTArchitecture):
+        if takes_img_size(self.architecture):
             arguments["img_size"] = height if height == width else (height, width)
         return arguments
 
@@ -108,28 +109,36 @@ class Metadata:
         crop_pct: float | None = None,
     ) -> "Metadata":
         """Of the subnet of `mode`; arguments and errors as `nestnet.export`."""
-        names, architecture = list(class_names or ()), net.architectures.of(mode)
-        if names and len(names) != net.num_classes:
-            raise ValueError(f"class_names has {len(names)} names for a network of num_classes = {net.num_classes}")
-        defaults, own = net.skeleton(mode).pretrained_cfg, net.timm_options.of(mode).get("img_size")
-        size = tuple(input_size or (net.in_chans, *(own or defaults["input_size"][1:])))
-        if size[0] != net.in_chans or (own and size[1:] != tuple(own)):
-            wanted = f"({net.in_chans}, {', '.join(map(str, own or ('height', 'width')))})"
+        names = checked_class_names(class_names, net.num_classes)
+        architecture = net.architectures.of(mode)
+        defaults = net.skeleton(mode).pretrained_cfg
+        own = net.timm_options.of(mode).get("img_size")
+        sides = defaults["input_size"][1:] if own is None else to_2tuple(own)
+        size = tuple(input_size or (net.in_chans, *sides))
+        if size[0] != net.in_chans or (own is not None and size[1:] != tuple(sides)):
+            wanted = f"({net.in_chans}, {', '.join(map(str, ('height', 'width') if own is None else sides))})"
             raise ValueError(f"input_size = {size}: {architecture} was made for {wanted}")
         for name, values in {"mean": mean, "std": std}.items():
             if values is not None and len(values) != net.in_chans:
                 raise ValueError(f"{name} = {list(values)}: it must have a number for each of {net.in_chans} channels")
-        grey = net.in_chans != 3
-        return cls(
+        if net.in_chans == 3:
+            usual_mean, usual_std = defaults["mean"], defaults["std"]
+        else:
+            usual_mean = usual_std = [0.5] * net.in_chans
+        metadata = cls(
             architecture=architecture,
             mode=mode,
             num_classes=net.num_classes,
             class_names=names,
             input_size=(size[0], size[1], size[2]),
-            mean=list(mean or ([0.5] * net.in_chans if grey else defaults["mean"])),
-            std=list(std or ([0.5] * net.in_chans if grey else defaults["std"])),
+            mean=[float(value) for value in (usual_mean if mean is None else mean)],
+            std=[float(value) for value in (usual_std if std is None else std)],
             crop_pct=eval_crop(net.architectures.motivated, (size[1], size[2]), crop_pct),
         )
+        # what is written must be what a reader accepts
+        for name, value, rule in _broken_rules(vars(metadata) | {"input_size": list(size)}):
+            raise ValueError(f"{name} = {reprlib.repr(value)}: it must be {rule}")
+        return metadata
 
     @classmethod
     def read(cls, entries: Mapping[str, str], path: Path) -> "Metadata":
@@ -139,27 +148,33 @@ class Metadata:
             ValueError: naming the file, the entry, and what it must be.
         """
         texts = ("architecture", "mode", "nestnet_version")
-        found = {name: _value(entries, name, path, text=name in texts) for name in (*cls.__dataclass_fields__,)}
-        classes, names, size, crop = (found[name] for name in ("num_classes", "class_names", "input_size", "crop_pct"))
-        sizes = isinstance(size, list) and len(size) == 3 and all(is_whole(side, 1) and side <= MOST for side in size)
-        channels = size[0] if sizes else 0
-        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        mean, std = (_numbers(found[name], channels) for name in ("mean", "std"))
-        rules = {
-            "architecture": (found["architecture"] in ARCHITECTURES, "one of nestnet.list_models()"),
-            "mode": (found["mode"] in list(Mode), "base or motivated"),
-            "num_classes": (is_whole(classes, 1) and classes <= MOST, f"a whole number from 1 to {MOST:,}"),
-            "class_names": (named and len(names) in (0, classes), f"a list of {reprlib.repr(classes)} texts, or empty"),
-            "input_size": (sizes, f"three whole numbers from 1 to {MOST:,}: channels, height and width"),
-            "mean": (mean, f"a list of {channels} numbers, one a channel"),
-            "std": (std and all(value > 0 for value in found["std"]), f"a list of {channels} numbers above 0"),
-            "nestnet_version": (found["nestnet_version"] is not None, "a version"),
-            "crop_pct": (crop is None or (_numbers([crop], 1) and 0 < crop <= 1), "empty, or above 0 and at most 1"),
-        }
-        for name, (fine, rule) in rules.items():
-            if not fine:
-                raise ValueError(f"{path}: {name} = {reprlib.repr(found[name])} in its metadata: it must be {rule}")
-        return cls(**found | {"mode": Mode(found["mode"]), "input_size": tuple(size)})
+        found = {name: _value(entries, name, path, text=name in texts) for name in cls.__dataclass_fields__}
+        for name, value, rule in _broken_rules(found):
+            raise ValueError(f"{path}: {name} = {reprlib.repr(value)} in its metadata: it must be {rule}")
+        return cls(**found | {"mode": Mode(found["mode"]), "input_size": tuple(found["input_size"])})
+
+
+def _broken_rules(found: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """The fields, as JSON has them, that are not what they must be: name, value, and what it must be."""
+    classes, names, size, crop = (found[name] for name in ("num_classes", "class_names", "input_size", "crop_pct"))
+    sizes = isinstance(size, list) and len(size) == 3 and all(is_whole(side, 1) and side <= MOST for side in size)
+    channels = size[0] if sizes else 0
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    mean, std = (_numbers(found[name], channels) for name in ("mean", "std"))
+    rules = {
+        "architecture": (found["architecture"] in ARCHITECTURES, "one of nestnet.list_models()"),
+        "mode": (found["mode"] in list(Mode), "base or motivated"),
+        "num_classes": (is_whole(classes, 1) and classes <= MOST, f"a whole number from 1 to {MOST:,}"),
+        "class_names": (named and len(names) in (0, classes), f"a list of {reprlib.repr(classes)} texts, or empty"),
+        "input_size": (sizes, f"three whole numbers from 1 to {MOST:,}: channels, height and width"),
+        "mean": (mean, f"a list of {channels} numbers, one a channel"),
+        "std": (std and all(value > 0 for value in found["std"]), f"a list of {channels} numbers above 0"),
+        "nestnet_version": (found["nestnet_version"] is not None, "a version"),
+        "crop_pct": (crop is None or (_numbers([crop], 1) and 0 < crop <= 1), "empty, or above 0 and at most 1"),
+    }
+    for name, (fine, rule) in rules.items():
+        if not fine:
+            yield name, found[name], rule
 
 
 def _value(entries: Mapping[str, str], name: str, path: Path, *, text: bool) -> Any:

@@ -183,8 +183,9 @@ class Subnet(nn.Module):
     ) -> dict[str, Any]:
         """The keys and shapes of timm's model of this mode.
 
-        In base mode, and for all that lies in one piece, the entries share memory with the network. Divided weights of the
-        motivated network are copies, whose in-place changes reach the network.
+        In base mode, and for all that lies in one piece, the entries share memory with the network. A divided weight of the
+        motivated network is joined from its blocks: what is written to it or to a view of it reaches them, and what would
+        not is refused (`nestnet.whole_tensor` says exactly what).
         """
         destination = OrderedDict() if destination is None else destination
         if self.mode is Mode.MOTIVATED:

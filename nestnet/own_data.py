@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nestnet.config import Config
 from nestnet.image_files import Unreadable, open_image, upright_size
 from nestnet.image_folder import read_folder
-from nestnet.models.registry import ARCHITECTURES, list_models
+from nestnet.models.registry import ARCHITECTURES, completed_pair
 from nestnet.preprocessing import SMALL
 
 SAMPLE = 200
@@ -35,6 +35,7 @@ class Training(NamedTuple):
     weight_decay: float
     scaling: float = 1.0
     options: dict[str, Any] | None = None
+    channels_last: bool = True
 
 
 CIFAR_RESNET = Training("momentum", 0.1, 128, 5e-4)  # He; the weight decay is that of arXiv 2602.21064, section 4.1
@@ -44,8 +45,10 @@ FAMILIES = {
     "EfficientNet": Training(
         "rmsproptf", 0.048, 768, 1e-5, options={"eps": 1e-3}
     ),  # timm's command for EfficientNet-B0
-    "ViT": Training("adamw", 5e-4, 512, 0.05, scaling=0.5),  # DeiT
+    "ViT": Training("adamw", 5e-4, 512, 0.05, scaling=0.5, channels_last=False),  # DeiT
 }
+OWN_FAMILY = Training("adamw", 5e-4, 512, 0.05, scaling=0.5)
+"""For a family of your own: AdamW as DeiT has it, which suits most networks, with BatchNorm or without."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Seen:
         """
         model, data, optimizer = (given.get(name, {}) for name in ("model", "data", "optimizer"))
         trained = bool(model.get("base_weights") or model.get("motivated_weights"))
-        base, motivated = _pair(model.get("base"), model.get("motivated"))
+        base, motivated = completed_pair(model.get("base"), model.get("motivated"))
         size = data.get("img_size") or self._img_size(trained, motivated)
         if motivated is None:  # He's ResNets for 32 x 32 pixels, or those for 224, for which alone timm has weights
             base, motivated = ("resnet20", "resnet32") if size <= SMALL and not trained else ("resnet18", "resnet34")
@@ -123,7 +126,7 @@ class Seen:
             # cosine is timm's; Goyal's warm-up of 5 epochs, of which a short run has a tenth
             "schedule": {"name": "cosine", "warmup_epochs": min(5, epochs // 10), "warmup_lr": 0.0},
             "epochs": epochs,
-            "channels_last": not motivated.startswith("vit"),
+            "channels_last": way.channels_last,
         }
 
     def told(self, config: Config) -> str:
@@ -138,7 +141,7 @@ class Seen:
             f"{self.root}: {self.train:,} training and {self.test:,} test images{held_out}, {self.classes} classes, "
             f"typically of {self.width} x {self.height} pixels{', grey' if self.grey else ''}\n"
             f"trained as {c.model.base} in {c.model.motivated} at {d.img_size} x {d.img_size}, {steps}, "
-            f"{o.name} at lr {o.lr:g}{flips}; options go over it"
+            f"{o.name} at lr {o.lr:g}{_usual(config)}{flips}; options go over it"
         )
 
     def _img_size(self, trained: bool, motivated: str | None) -> int:
@@ -184,17 +187,6 @@ def look(root: str) -> Seen:
     return Seen(root, train, test, classes, found.divided, width, height, side, modes <= GREY)
 
 
-def _pair(base: str | None, motivated: str | None) -> tuple[str | None, str | None]:
-    """Both networks where at least one is named: with the next bigger or smaller one of its family. An unknown name is
-    left alone; it is refused later, with those that there are."""
-    if base and not motivated:
-        return base, next((name for name in list_models() if name != base and base in list_models(name)), base)
-    if motivated and not base:
-        inner = list_models(motivated) if motivated in ARCHITECTURES else []
-        return next((name for name in reversed(inner) if name != motivated), motivated), motivated
-    return base, motivated
-
-
 def _is_for_small(name: str | None) -> bool:
     return getattr(ARCHITECTURES.get(name or ""), "cifar", False)
 
@@ -202,7 +194,15 @@ def _is_for_small(name: str | None) -> bool:
 def _training(motivated: str) -> Training:
     if _is_for_small(motivated) or motivated not in ARCHITECTURES:
         return CIFAR_RESNET
-    return FAMILIES[ARCHITECTURES[motivated].family]
+    return FAMILIES.get(ARCHITECTURES[motivated].family, OWN_FAMILY)
+
+
+def _usual(config: Config) -> str:
+    """A remark where the optimizer was chosen without knowing the family."""
+    family = ARCHITECTURES[config.model.motivated].family
+    if family in FAMILIES or config.optimizer.name != OWN_FAMILY.optimizer:
+        return ""
+    return f" (usual values, {family} has no recipe of its own)"
 
 
 def _epochs(steps: int, trained: bool) -> int:

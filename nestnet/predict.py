@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nestnet.build import torch_device
-from nestnet.export import read_export
+from nestnet.exporting import read_export
 from nestnet.formats import Classify, Onnx, TorchExport
 from nestnet.image_files import USUAL, read_image
 from nestnet.image_folder import images_below

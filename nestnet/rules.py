@@ -18,7 +18,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_i
 from torch import nn
 
 from nestnet.config import IMG_SIZES, Config, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
-from nestnet.models.registry import check_pair, per_mode
+from nestnet.models.registry import check_pair, per_mode, takes_img_size
 from nestnet.models.vit import PATCH
 from nestnet.motivation import CONDITIONS, JOINT, make_condition
 
@@ -110,7 +110,11 @@ def _ranges(c: Config) -> list[Rule]:
         ("motivation.min_drop", m.min_drop, m.min_drop is None or 0 <= m.min_drop < 1, "from 0 to below 1"),
         ("motivation.period", m.period, m.period is None or m.period >= 1, "at least 1"),
         ("motivation.runs", m.runs, m.runs is None or len(m.runs) > 0, "a list of run directories"),
-        ("motivation.runs", m.runs, m.name != "random_like" or m.runs is not None, "a list of run directories"),
+        ("motivation.runs", m.runs, m.name != "random_like" or m.runs is not None or m.counts is not None,
+         "a list of run directories"),
+        ("motivation.counts", m.counts, m.counts is None or min(m.counts, default=0) >= 0, "numbers of at least 0"),
+        ("motivation.counts", m.counts, m.counts is None or m.name != "random_like" or len(m.counts) >= c.epochs,
+         f"a number for each of the {c.epochs} epochs, or null to count the motivated batches of motivation.runs"),
         ("motivation.options", m.options, not set(m.options) & {f.name for f in dataclasses.fields(m)},
          "arguments of a condition of your own; the others are fields of motivation"),
         ("motivation.distillation", m.distillation, 0 <= (m.distillation or 0) <= 1, "from 0 to 1"),
@@ -177,12 +181,13 @@ def _networks(c: Config) -> Iterator[Rule]:
         yield "model.in_chans", m.in_chans, m.in_chans in (None, 3), wrong
     else:
         yield "model.in_chans", m.in_chans, m.in_chans in (None, 1, 3), "1 or 3, as image files are read"
+    size = d.img_size or IMG_SIZES.get(d.name, 224)
+    if takes_img_size(m.motivated):
+        yield ("data.eval_img_size", d.eval_img_size, d.eval_img_size in (None, size),
+               f": a {family} is made for one size; leave it out, or give data.img_size")  # fmt: skip
     if family == "ViT":
-        size = d.img_size or IMG_SIZES.get(d.name, 224)
         yield ("data.img_size", d.img_size, size % PATCH == 0,
                f": a ViT needs a multiple of its patch, {PATCH} pixels; take {max(size // PATCH, 1) * PATCH}")  # fmt: skip
-        yield ("data.eval_img_size", d.eval_img_size, d.eval_img_size in (None, size),
-               ": a ViT is made for one size; leave it out, or give data.img_size")  # fmt: skip
         yield ("recalibration_batches", c.recalibration_batches, c.recalibration_batches == 0,
                ": a ViT has no BatchNorm statistics; leave it out")  # fmt: skip
 

@@ -32,6 +32,7 @@ from nestnet.image_record import ImageRecord
 from nestnet.lock import Lock
 from nestnet.mode import Mode
 from nestnet.models import create_model
+from nestnet.models.registry import takes_img_size
 from nestnet.nested import NestedModel
 from nestnet.sealed import sealed
 from nestnet.tensorboard import Board
@@ -296,7 +297,7 @@ def network(config: Config) -> NestedModel:
         name: value for name, value in vars(model).items() if value is not None and not name.endswith("_weights")
     }
     base, motivated = options.pop("base"), options.pop("motivated")
-    if motivated.startswith("vit"):
+    if takes_img_size(motivated):
         options["img_size"] = config.data.img_size
     return create_model(base, motivated, **options)
 

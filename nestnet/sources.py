@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import timm.data
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from nestnet.class_names import imagenet_class_names
 from nestnet.config import IMG_SIZES, Augmentation, DataConfig, DataName, ModelConfig
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.image_folder import read_folder
@@ -160,15 +160,14 @@ def _torchvision(data: DataConfig, model: ModelConfig, kind: Any, **which: Any) 
 
 def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
     """ImageNet-1k, or some of its classes, as folders named by WordNet id; the class names are their descriptions."""
-    source, info = _folder(data, model), timm.data.ImageNetInfo()
-    known = set(info.label_names())
+    source, known = _folder(data, model), imagenet_class_names()
     unknown = [name for name in source.class_names if name not in known]
     if unknown:
         raise ValueError(
             f"data.root = {data.root or 'data'!r}: {unknown[0]!r} is no class of ImageNet-1k; its folders are named by WordNet "
             "id, such as n01440764; for images of your own take --data.name folder"
         )
-    return replace(source, class_names=[info.label_name_to_description(name) for name in source.class_names])
+    return replace(source, class_names=[known[name] for name in source.class_names])
 
 
 def _folder(data: DataConfig, model: ModelConfig) -> Source:

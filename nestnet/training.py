@@ -33,7 +33,7 @@ from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
 from nestnet.data import ImageData, check_present, load_data, mixed
 from nestnet.evaluation import recalibrated, top1
-from nestnet.export import export
+from nestnet.exporting import export
 from nestnet.faults import Stopped, reason
 from nestnet.image_record import ImageRecord
 from nestnet.interrupts import Interrupted, Interrupts, Watched
@@ -139,7 +139,9 @@ class Trainer:
             self.val_batches = eval_batches(self.images, config.data, self.place, part=self.images.val)
         seed_all(config.seed)
         net = network(config)
-        self.net = (started(net, config) if initial_weights else net).to(self.device).to(memory_format=memory_format)
+        if initial_weights:
+            net = started(net, config, self.images.class_names)
+        self.net = net.to(self.device).to(memory_format=memory_format)
         if not self.processes.first:  # another dropout for other images
             seed_all(mixed(config.seed, self.processes.rank))
         if config.sync_batch_norm and self.processes.size > 1:

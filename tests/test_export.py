@@ -2,6 +2,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 import nestnet
 from nestnet import Mode
-from nestnet.export import read_export, read_metadata
+from nestnet.exporting import read_export, read_metadata
 from nestnet.files import write_atomically
 from nestnet.metadata import Metadata
 from nestnet.sealed import sealed
+
+NAMES_OF_ANY_KIND = ["猫", "\u200dx", "<b>", 'a, "b"', " "]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -270,6 +273,39 @@ def test_what_is_wrong_is_said_and_leaves_no_file(tmp_path):
     (tmp_path / "no.safetensors").write_bytes(b"\x00" * 64)
     with pytest.raises(ValueError, match=r"no\.safetensors is no safetensors file"):
         read_metadata(tmp_path / "no.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"class_names": [0, 1, 2, 3, 4]}, "class_names[0] = 0: a name must be a text; take [str(name) for"),
+        ({"class_names": ["a", "b", None, "d", "e"]}, "class_names[2] = None: a name must be a text"),
+        ({"class_names": [b"a", "b", "c", "d", "e"]}, "class_names[0] = b'a': a name must be a text"),
+        ({"class_names": "abcde"}, "class_names = 'abcde': it must be a list of texts, one for each class"),
+        ({"class_names": ["a", "b", "", "d", "e"]}, "class_names[2] = '': a name must not be empty"),
+        ({"class_names": ["a", "b", "c", "a", "e"]}, "class_names[3] = 'a': class 0 has this name too"),
+        (
+            {"class_names": ["a", "b\udcff", "c", "d", "e"]},
+            r"class_names[1] = 'b\udcff': it cannot be written as UTF-8",
+        ),
+        ({"class_names": range(5)}, "class_names[0] = 0: a name must be a text"),
+        ({"class_names": list("abcdef")}, "class_names has 6 names for a network of num_classes = 5"),
+        ({"std": [1, 0, 1]}, "std = [1.0, 0.0, 1.0]: it must be a list of 3 numbers above 0"),
+        ({"mean": [float("nan"), 0, 0]}, "mean = [nan, 0.0, 0.0]: it must be a list of 3 numbers, one a channel"),
+        ({"input_size": (3, 0, 32)}, "input_size = [3, 0, 32]: it must be three whole numbers from 1"),
+    ],
+)
+def test_nothing_is_exported_that_could_not_be_read(given, message, tmp_path):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        nestnet.export(make("resnet"), "base", tmp_path / "x.safetensors", **given)
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_and_numbers_of_arrays_are_written_as_plain_ones(tmp_path):
+    names, numbers = np.array(NAMES_OF_ANY_KIND), np.array([0.5, 0.25, 0.75], dtype=np.float32)
+    nestnet.export(make("resnet"), "base", tmp_path / "x.safetensors", class_names=names, mean=numbers, std=numbers)
+    found = read_export(tmp_path / "x.safetensors")
+    assert (found.class_names, found.mean) == (NAMES_OF_ANY_KIND, [0.5, 0.25, 0.75])
 
 
 def test_an_export_replaces_the_file_and_leaves_the_network_alone(tmp_path):

@@ -15,7 +15,7 @@ from nestnet.cli import main
 from nestnet.config import parse
 from nestnet.data import load_data
 from nestnet.deploy import TOLERANCE, compare
-from nestnet.export import read_export
+from nestnet.exporting import read_export
 from nestnet.formats import FORMATS, Onnx, format_of
 from nestnet.metadata import Metadata
 from nestnet.run_directory import read_run

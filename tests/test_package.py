@@ -1,7 +1,9 @@
 """The package as a user gets it: built, installed into a folder of its own, and at work where the repository is not."""
 
 import email
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,14 @@ import nestnet
 ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
 
-pytestmark = pytest.mark.slow
+
+def test_no_name_hides_a_module():
+    """`import nestnet.x` must give the module x, whatever the package offers under its own name."""
+    for found in pkgutil.walk_packages(nestnet.__path__, "nestnet."):
+        if found.name != "nestnet.__main__":
+            module = importlib.import_module(found.name)
+            package, _, name = found.name.rpartition(".")
+            assert getattr(importlib.import_module(package), name) is module, found.name
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,7 @@ def wheel(built):
     return built / f"nestnet-{nestnet.__version__}-py3-none-any.whl"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
@@ -51,6 +61,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel):
     } <= names
 
 
+@pytest.mark.slow
 def test_what_an_index_shows_needs_no_repository(wheel):
     with zipfile.ZipFile(wheel) as file:
         about = email.message_from_bytes(file.read(f"nestnet-{nestnet.__version__}.dist-info/METADATA"))
@@ -62,6 +73,7 @@ def test_what_an_index_shows_needs_no_repository(wheel):
     assert text.count("](") == text.count("](https://"), "a link into the repository leads nowhere"
 
 
+@pytest.mark.slow
 def test_the_source_distribution_has_all_that_make_needs(built):
     with tarfile.open(built / f"nestnet-{nestnet.__version__}.tar.gz") as file:
         names = {name.partition("/")[2] for name in file.getnames()}
@@ -71,6 +83,7 @@ def test_the_source_distribution_has_all_that_make_needs(built):
     assert {name for name in wanted if "__pycache__" not in name} <= names
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_trains(wheel, tmp_path):
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()

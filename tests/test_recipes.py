@@ -268,6 +268,7 @@ def earlier_run(tmp_path):
     rows = [(epoch, mode) for epoch, row in enumerate(modes, start=1) for mode in row]
     lines = [f"{step},{epoch},{mode},1.0" for step, (epoch, mode) in enumerate(rows, start=1)]
     (tmp_path / "steps.csv").write_text("\n".join(["step,epoch,mode,loss", *lines, ""]))
+    (tmp_path / "metrics.csv").write_text("epoch,base_top1,motivated_top1\n1,50,50\n2,50,50\n")
     return tmp_path
 
 

@@ -23,7 +23,7 @@ from nestnet.checkpoints import read, write
 from nestnet.cli import main
 from nestnet.data import load_data, mixed, seeded
 from nestnet.evaluation import top1
-from nestnet.export import read_metadata
+from nestnet.exporting import read_metadata
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.motivation import CONDITIONS
 from nestnet.run_directory import read_run, read_table

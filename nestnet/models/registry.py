@@ -85,7 +85,7 @@ def create_model(
     for field, value in {"num_classes": num_classes, "in_chans": in_chans}.items():
         if not is_whole(value, 1):
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
-    known = _options(outer)
+    known = options_of(outer)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
@@ -114,6 +114,36 @@ def check_pair(base: str, motivated: str) -> PerMode[Architecture]:
             f"{motivated} fit {', '.join(list_models(motivated))}; {base} fits inside {', '.join(outers)}"
         )
     return PerMode(inner, outer)
+
+
+def completed_pair(base: str | None, motivated: str | None) -> tuple[str | None, str | None]:
+    """Return both networks where at least one is named: the other is the next bigger or smaller one of its family.
+
+    A network that has no such neighbour goes with itself. An unknown name is left alone, to be refused later with those that
+    there are.
+
+    >>> completed_pair("resnet20", None)
+    ('resnet20', 'resnet32')
+    >>> completed_pair(None, "resnet44")
+    ('resnet32', 'resnet44')
+    """
+    if base and not motivated:
+        bigger = (name for name in list_models() if name != base and base in list_models(name))
+        return base, next(bigger, base)
+    if motivated and not base:
+        inside = list_models(motivated) if motivated in ARCHITECTURES else []
+        smaller = (name for name in reversed(inside) if name != motivated)
+        return next(smaller, motivated), motivated
+    return base, motivated
+
+
+def takes_img_size(name: str) -> bool:
+    """Return whether a network is built for one size of images, which its family has as the option `img_size`.
+
+    >>> takes_img_size("vit_tiny_patch16_224"), takes_img_size("resnet20")
+    (True, False)
+    """
+    return "img_size" in options_of(ARCHITECTURES[name])
 
 
 def per_mode(field: str, value: Any, *, below: float = 1.0) -> PerMode[float]:
@@ -153,7 +183,7 @@ def _fits(inner: Architecture, outer: Architecture) -> bool:
     return inner.family == outer.family and outer.contains(inner)
 
 
-def _options(architecture: Architecture) -> list[str]:
+def options_of(architecture: Architecture) -> list[str]:
     """The names of a family's options: the keyword arguments of its `nest`, less those of every family."""
     parameters = inspect.signature(architecture.nest).parameters.values()
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

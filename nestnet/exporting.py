@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from nestnet.files import write_atomically
+from nestnet.files import open_regular, write_atomically
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
@@ -32,7 +32,7 @@ def export(
     renamed, so that `path` never holds half a file.
 
     Args:
-        class_names: of the outputs, in order.
+        class_names: names of the outputs, in order: texts, each another one.
         input_size: of the images, `(channels, height, width)`; by default timm's for this architecture.
         mean: by which each channel of an image with values from 0 to 1 is normalised; by default timm's, or 0.5 where the
             images are not of 3 channels.
@@ -41,7 +41,7 @@ def export(
             are used whole, and of larger ones what timm has for the motivated network is kept, as a run evaluates.
 
     Raises:
-        ValueError: if there are not as many names as classes, or the sizes or the normalisation are not of this network.
+        ValueError: if the names are not of so many classes, or the sizes or the normalisation are not of this network.
         OSError: if the file cannot be written.
     """
     mode = Mode(mode)
@@ -61,13 +61,16 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata of an exported file, without reading its tensors.
 
     Raises:
-        ValueError: if it is no safetensors file.
+        ValueError: if it is no safetensors file, or cannot be read.
     """
+    path = Path(path)
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path} is no safetensors file: {reason}") from error
 
 
 def read_export(path: str | os.PathLike[str]) -> Metadata:
