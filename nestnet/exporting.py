@@ -28,8 +28,8 @@ def export(
 
     The file has timm's keys and holds the subnet's own tensors only. Its metadata (all strings; lists as JSON) are
     `architecture`, `mode`, `num_classes`, `class_names`, `input_size` (channels, height, width), `mean`, `std`, `crop_pct`,
-    `nestnet_version`, and `sha256`, by which damage to the file is noticed. It is written beside `path` first and then
-    renamed, so that `path` never holds half a file.
+    `image_reading` (in words), `nestnet_version`, and `sha256`, by which damage to the file is noticed. It is written beside
+    `path` first and then renamed, so that `path` never holds half a file.
 
     Args:
         class_names: names of the outputs, in order: texts, each another one.

@@ -13,6 +13,7 @@ from timm.layers import to_2tuple
 from torch import nn
 
 from nestnet.class_names import checked_class_names
+from nestnet.image_files import READ_AS
 from nestnet.mode import Mode
 from nestnet.models.registry import ARCHITECTURES, takes_img_size
 from nestnet.motivation import is_whole
@@ -40,6 +41,7 @@ class Metadata:
         mean: by which each channel of an image with values from 0 to 1 is normalised.
         std: likewise.
         crop_pct: the part of an image's shorter side that is kept; `None` where images are used whole.
+        image_reading: how `nestnet predict` and a run's own evaluation make an image of a file, in words.
         nestnet_version: that wrote the file.
     """
 
@@ -51,6 +53,7 @@ class Metadata:
     mean: list[float]
     std: list[float]
     crop_pct: float | None
+    image_reading: str = READ_AS
     nestnet_version: str = __version__
 
     @property
@@ -93,6 +96,7 @@ class Metadata:
             "mean": json.dumps(self.mean),
             "std": json.dumps(self.std),
             "crop_pct": "" if self.crop_pct is None else json.dumps(self.crop_pct),
+            "image_reading": self.image_reading,
             "nestnet_version": self.nestnet_version,
         }
 
@@ -147,7 +151,7 @@ class Metadata:
         Raises:
             ValueError: naming the file, the entry, and what it must be.
         """
-        texts = ("architecture", "mode", "nestnet_version")
+        texts = ("architecture", "mode", "image_reading", "nestnet_version")
         found = {name: _value(entries, name, path, text=name in texts) for name in cls.__dataclass_fields__}
         for name, value, rule in _broken_rules(found):
             raise ValueError(f"{path}: {name} = {reprlib.repr(value)} in its metadata: it must be {rule}")
@@ -169,6 +173,7 @@ def _broken_rules(found: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         "input_size": (sizes, f"three whole numbers from 1 to {MOST:,}: channels, height and width"),
         "mean": (mean, f"a list of {channels} numbers, one a channel"),
         "std": (std and all(value > 0 for value in found["std"]), f"a list of {channels} numbers above 0"),
+        "image_reading": (found["image_reading"] is not None, "how image files are read, in words"),
         "nestnet_version": (found["nestnet_version"] is not None, "a version"),
         "crop_pct": (crop is None or (_numbers([crop], 1) and 0 < crop <= 1), "empty, or above 0 and at most 1"),
     }

@@ -51,6 +51,7 @@ def test_metadata(tmp_path):
     assert json.loads(found["input_size"]) == [3, 48, 48]
     assert json.loads(found["mean"]) == [0.1, 0.2, 0.3]
     assert json.loads(found["std"]) == [1, 2, 3]
+    assert found["image_reading"] == "EXIF orientation applied, transparent pixels on white, 16 bits scaled to 8"
     assert found["nestnet_version"] == nestnet.__version__
 
 

@@ -159,10 +159,10 @@ def test_a_file_that_computes_something_else_is_refused_and_leaves_nothing(off, 
 
 
 def test_random_images_stand_in_for_those_that_are_not_there(run_dir, tmp_path, monkeypatch, capsys):
-    def load_nothing(data, model):
+    def load_nothing(data, model, record):
         raise ValueError("data.root = 'gone': there is no such folder")
 
-    monkeypatch.setattr("nestnet.deploy.load_data", load_nothing)
+    monkeypatch.setattr("nestnet.run_directory.load_data", load_nothing)
     command = ["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / "base.safetensors")]
     assert main(command) == 0
     error = capsys.readouterr().err
