@@ -6,6 +6,7 @@ The header is canonical (entries sorted, no spaces), so that equal contents give
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from nestnet.files import open_regular
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -61,8 +64,8 @@ def verified(path: Path) -> dict[str, str]:
         ValueError: if it is absent or damaged.
     """
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
                 raise ValueError(
@@ -88,8 +91,8 @@ def verified(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error
     except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is damaged, or no safetensors file: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is damaged: it is no safetensors file, or not a whole one ({reason})") from error
 
 
 def _canonical(header: dict[str, Any]) -> bytes:

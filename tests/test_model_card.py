@@ -16,7 +16,7 @@ from nestnet import Mode
 from nestnet.cli import main
 from nestnet.config import parse
 from nestnet.cost import network_cost
-from nestnet.model_card import is_card
+from nestnet.model_card import described_file
 from nestnet.run_directory import read_run, read_table
 from nestnet.training import Trainer
 
@@ -68,9 +68,9 @@ def test_it_is_a_card_as_hugging_face_reads_them(run_dir, tmp_path):
     assert head["library_name"] == "timm"
     assert head["tags"] == ["image-classification", "timm", "nestnet"]
     assert "license" not in head
-    assert is_card(tmp_path / "net.md")
-    assert not is_card(tmp_path / "net.safetensors")
-    assert not is_card(tmp_path / "absent.md")
+    assert described_file(tmp_path / "net.md") == "net.safetensors"
+    assert described_file(tmp_path / "net.safetensors") is None
+    assert described_file(tmp_path / "absent.md") is None
 
 
 def test_it_holds_the_configuration_and_no_place_of_this_machine(run_dir, tmp_path):

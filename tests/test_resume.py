@@ -231,7 +231,7 @@ REFUSED = [
     (edit("config.yaml", "lr: 0.1", "lr: 0.3"), [], "the checkpoint is of another configuration: optimizer.lr = 0.1 (now 0.3)"),
     (edit("config.yaml", "lr: 0.1", "rl: 0.1"), [], "optimizer.rl"),
     (lambda path: (path / "config.yaml").unlink(), [], "is no run directory: it has no config.yaml"),
-    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: it does not have the rows 1 to 6"),
+    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: step is 4 in row 3: rows are missing, or come twice"),
     (lambda path: (path / "metrics.csv").unlink(), [], "metrics.csv cannot be read: No such file or directory"),
     (lambda path: None, ["--optimizer.lr", "0.3"], "optimizer.lr = 0.1 (now 0.3)"),
     (lambda path: None, ["--epochs", "9"], "epochs = 3 (now 9)"),

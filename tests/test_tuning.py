@@ -246,7 +246,7 @@ def test_folders_that_cannot_be_used(run, tmp_path):
     (tmp_path / "letter.txt").write_text("not a study")
     with pytest.raises(ValueError, match="it holds something else; name another folder, or remove this one"):
         tune_k(run, KS, tmp_path, folds=FOLDS)
-    with pytest.raises(ValueError, match="it cannot be made: Not a directory"):
+    with pytest.raises(ValueError, match="this folder cannot be made: Not a directory"):
         tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
 
 
@@ -308,7 +308,8 @@ def test_the_files(tmp_path):
         ("1", "0"),
         ("0", "0"),
     ]
-    assert [row["seconds"] for row in read_table(tmp_path / "tune-k-folds.csv")] == ["1.5"] * 9
+    with (tmp_path / "tune-k-folds.csv").open(newline="") as file:
+        assert [row["seconds"] for row in csv.DictReader(file)] == ["1.5"] * 9
     assert (tmp_path / "tune-k.png").stat().st_size > 10_000
 
 
