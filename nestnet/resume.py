@@ -55,6 +55,8 @@ def resume(
                 where = run.checkpoints.last if isinstance(run, RunDirectory) else path
                 raise ValueError(f"{where}: {error}") from error
             _notice_other_bits(state, trainer)
+        elif (path / "steps.csv").exists():
+            notice(f"{path} has no checkpoint: it is trained from its first batch again")
         return trainer.fit(run)
 
 

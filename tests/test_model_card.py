@@ -1,6 +1,7 @@
 """The model card, against the run and the file that it is of."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -120,6 +121,38 @@ def test_a_run_without_figures_says_so(run_dir, tmp_path):
     card = written(run, tmp_path / "net.safetensors")
     assert "Not measured: the run had not finished its first epoch." in card
     assert "trained alone" not in card
+
+
+def test_files_with_the_same_stem_have_a_card_each(run_dir, tmp_path):
+    first = written(run_dir, tmp_path / "net.safetensors")
+    for mode in ("motivated", "base", "motivated"):
+        command = [
+            "export",
+            str(run_dir),
+            "--mode",
+            mode,
+            "--output",
+            str(tmp_path / "net.bin"),
+            "--format",
+            "safetensors",
+        ]
+        assert main(command) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "net.md", "net.bin", "net.bin.md"}
+    assert (tmp_path / "net.md").read_text() == first
+    assert described_file(tmp_path / "net.bin.md") == "net.bin"
+    assert "`net.bin`" in (tmp_path / "net.bin.md").read_text()
+    assert written(run_dir, tmp_path / "net.safetensors") == first
+
+
+def test_what_is_no_card_of_the_file_is_not_written_over(run_dir, tmp_path, capsys):
+    for name in ("net.md", "other.md"):
+        (tmp_path / name).write_text("---\ntags: [nestnet]\n---\nmine")
+    (tmp_path / "b.md").mkdir()
+    os.mkfifo(tmp_path / "c.md")
+    for name in ("net", "b", "c"):
+        assert main(["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / f"{name}.safetensors")]) == 2
+        assert f"{name}.md is there and no model card of nestnet's; move it" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"net.md", "other.md", "b.md", "c.md"}
 
 
 def test_a_card_is_written_anew(run_dir, tmp_path):

@@ -5,12 +5,14 @@ import json
 import re
 import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from nestnet import config
 from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig
 from nestnet.cost import flops_efficiency, flops_ratio, forward_cost
+from nestnet.report.summary import grouped
 from nestnet.results import rows
 from nestnet.table import table
 
@@ -82,6 +84,33 @@ def test_seeds_make_a_row_with_their_mean_and_deviation(write):
         assert (row["network"], row["data"], row["setting"], row["runs"]) == (f"Res-20-32-{role}", "cifar10", "", "3")
         assert float(row["top1"]) == pytest.approx(statistics.mean(values))
         assert float(row["std"]) == pytest.approx(statistics.stdev(values))
+
+
+@pytest.mark.parametrize(
+    ("fields", "others", "together"),
+    [
+        ({}, {}, True),
+        ({}, {"checkpoint_minutes": 3.0, "snapshot_steps": 5, "non_finite": "skip", "tensorboard": True}, True),
+        ({"data": {"workers": 3, "eval_batch_size": 7}}, {}, True),
+        ({"data": {"root": "/there"}}, {"data": {"root": "/here"}}, True),
+        ({"data": {"name": "folder", "root": "/there"}}, {"data": {"name": "folder", "root": "/here"}}, False),
+        ({"ema_decay": 0.9}, {}, False),
+        ({"data": {"batch_size": 64}}, {}, False),
+        ({"epochs": 3}, {}, False),
+    ],
+)
+def test_runs_that_differ_in_their_seed_alone_are_one_for_table_and_report(fields, others, together, write):
+    runs = []
+    for seed, own in enumerate((fields, others)):
+        path = write(seed=seed, fractions=(0.1, 0.1, 0.1)[: own.get("epochs", 2)])
+        written = config.load(path / "config.yaml")
+        data = replace(written.data, **own.get("data", {}))
+        written = replace(written, **{name: value for name, value in own.items() if name != "data"}, data=data)
+        config.dump(written, path / "config.yaml")
+        runs.append((path, SimpleNamespace(config=written)))
+    found = [row.top1 for row in rows([path for path, _ in runs]) if row.role == "B"]
+    assert [len(top1) for top1 in found] == ([2] if together else [1, 1])
+    assert [len(group) for group in grouped([run for _, run in runs])] == ([2] if together else [1, 1])
 
 
 def test_one_run_has_no_deviation(write):
