@@ -140,7 +140,7 @@ def destination(path: Path) -> Path:
     except FileNotFoundError:
         mode = None
     if mode is not None and not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, not a file", str(path))
+        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}", str(path))
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 

@@ -247,8 +247,13 @@ class RunDirectory:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with self.closing:
-            if kind is None and self.tables:
+            if not self.tables:
+                return
+            if kind is None:
                 self._sync()
+            elif issubclass(kind, Exception):
+                # what failed may have failed because the folder is not there any more
+                self._check_in_place()
 
 
 class Elsewhere:

@@ -125,7 +125,7 @@ def test_a_run_without_figures_says_so(run_dir, tmp_path):
 
 def test_files_with_the_same_stem_have_a_card_each(run_dir, tmp_path):
     first = written(run_dir, tmp_path / "net.safetensors")
-    for mode in ("motivated", "base", "motivated"):
+    for mode in ("motivated", "base"):
         command = [
             "export",
             str(run_dir),

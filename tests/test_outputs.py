@@ -24,7 +24,6 @@ COMMANDS = {
     "report": (["report", "run", "--no_images", "--output", "out"], ["out/report.html"]),
     "dynamics": (["dynamics", "run", "--output", "out"], DYNAMICS[:3]),
     "export": (["export", "run", "--mode", "base", "--output", "out/b.safetensors"], ["out/b.safetensors", "out/b.md"]),
-    "export as": (["export", "run", "--mode", "base", "--output", "out/b.x"], ["out/b.x", "out/b.md"]),
 }
 CASES = [(command, output) for command, (_, outputs) in COMMANDS.items() for output in outputs]
 
@@ -87,13 +86,13 @@ def test_only_files_are_replaced(command, output, put, kind, world, capsys):
     arguments, _ = COMMANDS[command]
     put(Path(output))
     assert main(arguments) == 2
-    refused = rf"it is {kind}, not a file; name a file\n|out/b.md is there and no model card of nestnet's; move it"
+    refused = rf"it is {kind}; name a file\n|out/b.md is there and no model card of nestnet's; move it"
     one_error(capsys, rf"nestnet {arguments[0]}: error: --output \S+: ({refused})")
     assert [str(path) for path in Path("out").iterdir()] == [output]
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["table", "plot", "export"])
 def test_links_stay(command, world):
     arguments, outputs = COMMANDS[command]
     for output in outputs:

@@ -256,6 +256,7 @@ ACTS = {
     "snapshot": lambda run: run.save_snapshot(5, {}),
     "cost": lambda run: run.save_cost({}),
     "the end": lambda run: run.__exit__(None),
+    "another error": lambda run: run.__exit__(OSError),
 }
 
 
