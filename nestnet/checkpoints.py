@@ -5,20 +5,26 @@ under their path, such as `net.conv1.weight`; the rest is JSON in its metadata. 
 """
 
 import json
-import sys
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from nestnet.files import write_atomically
+from nestnet.files import make_folder, remove, remove_unfinished, write_atomically
 from nestnet.mode import Mode
+from nestnet.notices import notice
+from nestnet.read_back import Rule, check_present, of_type, whole
 from nestnet.sealed import read_sealed, sealed
 
 State = dict[str, Any]
 
 FORMAT = "nestnet checkpoint 1"
+NAME = re.compile(r"step-(\d{8,})(?:-epoch-(\d{4,}))?\.safetensors", re.ASCII)
+"""What `file_name` gives."""
+REMEDY = "another version of nestnet may have written it"
 
 
 class Checkpoints:
@@ -32,9 +38,12 @@ class Checkpoints:
         self.folder = folder
         self.last: Path | None = None
         self.needed: set[str] = set()
+        self.lost: set[str] = set()
 
     def save(self, state: State) -> Path:
         """Write a checkpoint, and then remove those that are not kept any more.
+
+        Only files are removed whose names are of checkpoints: whatever else lies in the folder is somebody's own.
 
         Args:
             state: has `steps_done`, `epochs_done`, whether this is the `end_of_epoch`, and `best`, per mode the `file` of its
@@ -44,31 +53,41 @@ class Checkpoints:
             OSError: with one line, if it cannot be written; the others are as they were then.
         """
         path = self.folder / file_name(state["steps_done"], state["epochs_done"] if state["end_of_epoch"] else None)
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
+        self._notice_lost()
         write(path, state)
         needed_before = self.needed
         self._is_last(path, state)
-        for other in self.folder.iterdir():
+        for other in self.paths():
             if other.name not in self.needed | needed_before:
-                other.unlink()
+                remove(other)
+        remove_unfinished(self.folder)
         return path
 
+    def paths(self) -> list[Path]:
+        """The files of all checkpoints, the newest first. Copies under other names, folders and links are none."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        files = [path for path in found if stat.S_ISREG(path.lstat().st_mode)]
+        return sorted(files, key=position, reverse=True)
+
     def newest(self) -> State | None:
-        """The last whole checkpoint; `None` if there has been none yet. A damaged one is passed over, with a line on stderr.
+        """The last whole checkpoint; `None` if there has been none yet. A damaged one is passed over, with a notice.
 
         Raises:
             ValueError: if there are some, and all of them are damaged.
         """
-        paths = sorted(self.folder.glob("step-*.safetensors"), key=lambda path: path.stem, reverse=True)
+        paths = self.paths()
         damaged: list[str] = []
         for path in paths:
             try:
-                state = read(path)
+                state = self._read(path)
             except ValueError as error:
                 damaged.append(str(error))
                 continue
             for reason in damaged:
-                print(f"{reason}; the checkpoint before it is taken", file=sys.stderr)
+                notice(f"{reason}; the checkpoint before it is taken")
             self._is_last(path, state)
             return state
         if paths:
@@ -88,7 +107,19 @@ class Checkpoints:
         if self.last == best:
             return last
         self.last = best
-        return read(best)
+        return self._read(best)
+
+    def _notice_lost(self) -> None:
+        """Say once which checkpoints that were to be kept are not there any more."""
+        lost = [name for name in sorted(self.needed - self.lost) if not (self.folder / name).exists()]
+        if lost:
+            notice(f"{self.folder} has lost {', '.join(lost)} while the run trained; it goes on without")
+            self.lost.update(lost)
+
+    def _read(self, path: Path) -> State:
+        state = read(path)
+        check_present(path, state, FIELDS, REMEDY)
+        return state
 
     def _is_last(self, path: Path, state: State) -> None:
         self.last, self.needed = path, {path.name, *(best["file"] for best in state["best"].values() if best)}
@@ -97,6 +128,30 @@ class Checkpoints:
 def file_name(steps: int, epochs: int | None = None) -> str:
     """Of a checkpoint after so many batches, and so many whole epochs where one has just ended. The names sort by age."""
     return f"step-{steps:08}{'' if epochs is None else f'-epoch-{epochs:04}'}.safetensors"
+
+
+def position(path: Path) -> tuple[int, int]:
+    """How many batches, and how many whole epochs, were trained at a checkpoint; -1 epochs where none had just ended."""
+    found = NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[1]), -1 if found[2] is None else int(found[2])
+
+
+def _is_best(value: Any) -> bool:
+    """Whether this names a checkpoint per mode, or none yet."""
+    if not isinstance(value, dict) or set(value) != {str(mode) for mode in Mode}:
+        return False
+    named = [best for best in value.values() if best is not None]
+    return all(isinstance(best, dict) and NAME.fullmatch(str(best.get("file"))) for best in named)
+
+
+FIELDS = {
+    "steps_done": whole(),
+    "epochs_done": whole(),
+    "end_of_epoch": of_type(bool, "true or false"),
+    "best": Rule("the file of each mode's best checkpoint, or null", _is_best),
+}
+"""What a checkpoint tells of its place among the others."""
 
 
 def write(path: Path, state: State) -> None:

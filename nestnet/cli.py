@@ -244,13 +244,16 @@ def table(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of printing it")
     options = parser.parse_args(arguments)
 
+    from nestnet.files import check_output, write_atomically
     from nestnet.table import table as make
 
+    if options.output is not None:
+        check_output(options.output)
     text = make(options.run_dirs, options.format)
     if options.output is None:
         print(text.rstrip("\n"))
     else:
-        options.output.write_text(text)
+        write_atomically(options.output, text)
         print(options.output)
 
 

@@ -1,8 +1,6 @@
 """From a trained run to a file for a device: written, loaded again in the file's own runtime, held against the network, and
 only then given its name."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ from torch import Tensor, nn
 from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.evaluation import ready
-from nestnet.files import sync_folder, write_atomically
+from nestnet.files import check_output, place, workplace, write_atomically
 from nestnet.formats import Classify, Usage, format_of
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
-from nestnet.model_card import Export, is_card, model_card
+from nestnet.model_card import Export, card_path, described_file, model_card
 from nestnet.run_directory import Run
 
 BATCHES = (1, 8, 16)
@@ -71,7 +69,7 @@ def deploy(
     """Write the subnet of `mode` of a run, and a model card beside it.
 
     Args:
-        path: of the file; the card has the same name with the ending `.md`.
+        path: of the file; the card has the same name with the ending `.md`, or after it where that is the card of another file.
         format_name: one of `FORMATS`; by default by the ending of `path`.
         recalibrate: training batches on which the BatchNorm statistics are computed anew; by default as many as the run did.
 
@@ -81,7 +79,7 @@ def deploy(
     """
     kind = format_of(path, format_name)
     kind.check_packages()
-    card = path.with_suffix(".md")
+    card = card_path(path)
     _check_place(path, card)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
     images, absent = _images(run, needed=batches > 0)
@@ -97,9 +95,8 @@ def deploy(
         std=data.std,
         crop_pct=data.crop_pct,
     )
-    # everything is made in a folder of its own beside its place, which leaves nothing behind
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
+    with workplace(path) as folder:
+        unfinished = folder / path.name
         kind.write(net, metadata, unfinished)
         samples, what = _samples(images, absent, metadata)
         check = Check(kind.runtime, what, *compare(kind.load(unfinished, metadata), net.subnet(mode), samples))
@@ -107,10 +104,8 @@ def deploy(
             raise ValueError(f"--output {path}: it was not written, its logits are not those of the network: {check}")
         size, usage = unfinished.stat().st_size, kind.usage(path.name, metadata)
         export = Export(run, metadata, path.name, size, kind, usage, images, batches, str(check))
-        write_atomically(Path(folder) / card.name, model_card(export))
-        os.replace(Path(folder) / card.name, card)
-        os.replace(unfinished, path)
-        sync_folder(path.parent)
+        write_atomically(card, model_card(export))
+        place(unfinished, path)
     return Deployed(path, card, check, kind.usage(str(path), metadata))
 
 
@@ -124,13 +119,10 @@ def compare(classify: Classify, network: nn.Module, batches: Sequence[Tensor]) -
 
 def _check_place(path: Path, card: Path) -> None:
     """See that nothing is in the way, before any work is done."""
-    if path.is_dir():
-        raise ValueError(f"--output {path}: it is a folder; name a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"--output {path}: there is no folder {path.parent}; make it first")
+    check_output(path)
     if path == card:
         raise ValueError(f"--output {path}: the model card takes this name; name a file with another ending")
-    if card.exists() and not is_card(card):
+    if card.exists() and described_file(card) != path.name:
         raise ValueError(
             f"--output {path}: {card} is there and no model card of nestnet's; move it, or name another file"
         )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.figures import COLOURS, number_decades, tidy
+from nestnet.figures import COLOURS, number_decades, save_figure, tidy
+from nestnet.files import check_output, make_output_folder
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
 from nestnet.motivation import motivated_rate
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FIGURES = ("losses", "variance", "motivated_fraction", "trajectory")
+"""Names of the files, in the order in which they are written."""
 LETTER = 0.075
 """Mean width of a letter of 10 points, in inches."""
 RUN_COLOURS = ("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#aa4499", "#999933", "#882255", "#44aa99")
@@ -48,9 +51,13 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
         The files that were written.
 
     Raises:
-        ValueError: if a folder is no run with at least one finished epoch, an epoch is not one of every run's, a
-            snapshot is damaged, or the folder cannot be made.
+        ValueError: if a folder is no run with at least one finished epoch, an epoch is not one of every run's, a file of a
+            run is damaged, or the folder cannot be made.
+        OSError: if a figure cannot be written; one that was there before is as it was.
     """
+    if output.is_dir():
+        for name in FIGURES:
+            check_output(output / f"{name}.png")
     histories = read_histories(run_dirs)
     figures = {
         "losses": losses_figure(histories, chosen_epochs(histories, epochs)),
@@ -59,13 +66,13 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
     }
     if trajectories := read_trajectories(histories):
         figures["trajectory"] = trajectory_figure(trajectories)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output = {str(output)!r}: this folder cannot be made: {error.strerror}") from error
-    paths = [output / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path, dpi=200, bbox_inches="tight")
+    make_output_folder(output, "output")
+    paths = []
+    for name in FIGURES:
+        if name in figures:
+            path = output / f"{name}.png"
+            save_figure(figures[name], path, dpi=200, bbox_inches="tight")
+            paths.append(path)
     return paths
 
 

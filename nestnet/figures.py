@@ -2,17 +2,18 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nestnet.files import write_atomically
+from nestnet.files import check_output, write_atomically
+from nestnet.history import Steps, read_course
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT
-from nestnet.report.summary import Steps, read_epochs, read_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {"base": "#4477aa", "motivated": "#ee6677", JOINT: "#228833"}
 """Of batches by what they train, a mode or both subnets; from Paul Tol's bright scheme, distinct to the colour-blind."""
@@ -27,9 +28,11 @@ def draw_run(run_dir: Path, output: Path) -> Path:
         output: its ending decides the format (PNG, SVG, PDF).
 
     Raises:
-        ValueError: if the folder is no run with at least one finished epoch, or the format is unknown.
+        ValueError: if the folder is no run with at least one finished epoch, the format is unknown, or no file can be written
+            under this name.
     """
-    steps, epochs = read_steps(run_dir), read_epochs(run_dir)
+    _, steps, epochs = read_course(run_dir)
+    check_output(output)
     if not len(epochs["epoch"]):
         raise ValueError(f"{run_dir} has no finished epoch to draw")
     from matplotlib.figure import Figure
@@ -42,10 +45,23 @@ def draw_run(run_dir: Path, output: Path) -> Path:
     for axes in (left, right):
         axes.legend(frameon=False)
     figure.suptitle(f"{run_dir.name}", fontsize=11, parse_math=False)
-    content = BytesIO()
-    figure.savefig(content, dpi=120, format=output.suffix.removeprefix(".") or "png")
-    write_atomically(output, content.getvalue())
+    save_figure(figure, output, dpi=120)
     return output
+
+
+def save_figure(figure: "Figure", path: Path, **options: Any) -> None:
+    """Write a figure in the format of the file's ending, PNG without one.
+
+    Args:
+        options: as for matplotlib's `savefig`.
+
+    Raises:
+        ValueError: if the format is unknown.
+        OSError: with one line, if the file cannot be written.
+    """
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix(".") or "png", **options)
+    write_atomically(path, content.getvalue())
 
 
 def draw_losses(axes: "Axes", steps: Steps) -> None:

@@ -1,11 +1,25 @@
-"""Files as the product opens them: regular files alone are read, and what is written is either whole or not there."""
+"""The one place where files are opened, written, put in their places, and left-over ones removed.
+
+Only regular files are read or replaced. A file that is written here is either whole or not there: it is made under another
+name in its own folder, `.NAME.PROCESS.tmp`, and then renamed.
+"""
 
 import errno
 import os
+import re
+import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+LONGEST_NAME = 255
+"""Bytes that a name within a folder may have, on all common file systems."""
+CHUNK = 1 << 24
+"""Bytes that are written at a time."""
+UNFINISHED = re.compile(r"\..+\.(\d+)\.tmp")
+"""The name of what is still being written, with the number of the process that writes it."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -29,6 +43,8 @@ def kind_of_file(mode: int) -> str:
     """Name what a mode of `os.stat` stands for, with its article."""
     if stat.S_ISDIR(mode):
         return "a folder"
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
     if stat.S_ISFIFO(mode):
         return "a FIFO"
     if stat.S_ISSOCK(mode):
@@ -36,33 +52,139 @@ def kind_of_file(mode: int) -> str:
     return "a file" if stat.S_ISREG(mode) else "a device"
 
 
+# Writing
+
+
 def write_atomically(path: Path, content: str | bytes | Sequence[bytes | memoryview]) -> None:
     """Write a file so that, whenever it is interrupted, `path` has all of it or what it had before.
 
+    A symbolic link stays, and the file at its end is replaced. A file that is replaced leaves its permissions to the new one.
+
     Args:
+        path: of a file, or of nothing.
         content: all of it, or its parts.
 
     Raises:
-        OSError: with one line that names the file, on a full disk and wherever else it cannot be written.
+        OSError: with one line that names the file: on a full disk, where `path` is a folder, a device, a FIFO or a socket, and
+            wherever else it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     whole = content.encode() if isinstance(content, str) else content
     parts = [whole] if isinstance(whole, bytes) else whole
+    unfinished = None
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        target = destination(path)
+        unfinished = unfinished_name(target)
+        descriptor = _create(unfinished)
         try:
             for part in parts:
-                rest = memoryview(part)
-                while rest:
-                    rest = rest[os.write(descriptor, rest[: 1 << 24]) :]
+                write_all(descriptor, part)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(unfinished, path)
-        sync_folder(path.parent)
+        _put_in_place(unfinished, target)
+    except (Exception, KeyboardInterrupt) as error:
+        if unfinished is not None:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all bytes to an open file; the system may take fewer of them at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest[:CHUNK]) :]
+
+
+@contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """Make a folder beside the file that `path` stands for; it is gone in the end, with whatever is left in it.
+
+    What is made there can be looked at before `place` gives it its name.
+    """
+    try:
+        folder = unfinished_name(destination(path))
+        if folder.exists():
+            shutil.rmtree(folder)  # of a process that had the same number, and was killed
+        folder.mkdir(mode=0o700)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def place(finished: Path, path: Path) -> None:
+    """Give a file that was made in the `workplace` of `path` this name, as `write_atomically` does.
+
+    Raises:
+        OSError: with one line.
+    """
+    try:
+        _put_in_place(finished, destination(path))
+    except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def destination(path: Path) -> Path:
+    """Return the file that writing to `path` replaces or makes: its own, or the one at the end of a symbolic link.
+
+    Raises:
+        OSError: if something else than a file has this name.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}", str(path))
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_output(path: Path) -> None:
+    """See that a file can be written under the name that `--output` gives, before any work is done for it.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    try:
+        folder = destination(path).parent
+    except OSError as error:
+        raise ValueError(f"--output {path}: {error.strerror}; name a file") from error
+    if not folder.is_dir():
+        raise ValueError(f"--output {path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {path}: nothing can be written in {folder}; name a file in another folder")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder within one that is there, unless it is there itself.
+
+    Raises:
+        OSError: with one line, if it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{path}: this folder cannot be made: {error.strerror}") from error
+
+
+def make_output_folder(path: Path, field: str) -> None:
+    """Make a folder that a person named, and those above it, unless it is there.
+
+    Args:
+        field: names what `path` was given as, such as `"output"`.
+
+    Raises:
+        ValueError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{field} = {str(path)!r}: this folder cannot be made: {error.strerror}") from error
 
 
 def sync_folder(path: Path) -> None:
@@ -72,3 +194,90 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _create(unfinished: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # never through a link, and never into a file that is there
+    try:
+        return os.open(unfinished, flags, 0o666)
+    except FileExistsError:
+        unfinished.unlink()  # of a process that had the same number, and was killed
+        return os.open(unfinished, flags, 0o666)
+
+
+def _put_in_place(unfinished: Path, target: Path) -> None:
+    """Rename a file that is on the disk, with the permissions and the owner of the one that it replaces."""
+    with suppress(FileNotFoundError):
+        replaced = os.stat(target)
+        with suppress(OSError):  # only root can give a file away, and not every file system has owners
+            os.chown(unfinished, replaced.st_uid, replaced.st_gid)
+        with suppress(OSError):
+            os.chmod(unfinished, stat.S_IMODE(replaced.st_mode) & 0o777)
+    os.replace(unfinished, target)
+    sync_folder(target.parent)
+
+
+# What a killed process leaves
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return the name under which this process makes what `path` is to hold; at most as long as names can be."""
+    end = f".{os.getpid()}.tmp"
+    name = os.fsencode(path.name)[: LONGEST_NAME - len(end) - 1]
+    return path.with_name(f".{os.fsdecode(name)}{end}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a process has been writing this, or was when it ended."""
+    return UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that are no more were writing in a folder. This process must not be writing there itself."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        found = UNFINISHED.fullmatch(path.name)
+        if found is None or _runs(int(found[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a link, that nestnet wrote.
+
+    Raises:
+        OSError: with one line, if it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"{path} cannot be removed: {error.strerror}") from error
+
+
+def remove_folder(path: Path) -> None:
+    """Remove an empty folder.
+
+    Raises:
+        OSError: with one line, if it cannot be removed.
+    """
+    try:
+        path.rmdir()
+    except OSError as error:
+        raise OSError(f"{path} cannot be removed: {error.strerror}") from error
+
+
+def _runs(process: int) -> bool:
+    """Whether there is another process of this number, on this machine."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

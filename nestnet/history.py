@@ -1,15 +1,36 @@
-"""The course of a run, batch by batch, as its tables tell it."""
+"""The course of a run, batch by batch and epoch by epoch, as its tables tell it. It need not be finished."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nestnet import config as configuration
+from nestnet.checkpoints import Checkpoints, position
+from nestnet.config import Config
 from nestnet.mode import Mode
-from nestnet.run_directory import read_table
+from nestnet.read_back import damaged
+from nestnet.run_directory import TABLE_REMEDY, read_config, read_table
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The S batches of a run, in order."""
+
+    number: np.ndarray
+    """[S], from 1."""
+    epoch: np.ndarray
+    """[S], from 1."""
+    mode: np.ndarray
+    """[S], what each trained: `base`, `motivated`, or `joint` for both subnets."""
+    loss: np.ndarray
+    """[S]; NaN or infinite where the batch was skipped."""
+    lr: np.ndarray
+    """[S], the learning rate; NaN where the run did not record it."""
+
+    def __len__(self) -> int:
+        return len(self.number)
 
 
 @dataclass(frozen=True)
@@ -25,6 +46,53 @@ class History:
     """Likewise, what each batch trained: `base`, `motivated`, or `joint` for both subnets."""
     k: int | None
     """Of the condition, if it is the loss decrease."""
+
+
+def read_course(run_dir: Path, needed: Sequence[str] = ()) -> tuple[Config, Steps, dict[str, np.ndarray]]:
+    """Read the configuration of a run, its batches, and the columns of its `metrics.csv`, each a value per finished epoch [E].
+
+    The run may be training at the same time.
+
+    Args:
+        needed: columns of `metrics.csv` that must be there, besides the accuracies.
+
+    Raises:
+        ValueError: if the folder is no run, or a file is damaged.
+    """
+    # In this order: a run that is training writes an epoch's batches before its row, and both before its checkpoint.
+    checkpoints = Checkpoints(run_dir / "checkpoints").paths()
+    config, epochs = read_epochs(run_dir, needed)
+    path = run_dir / "steps.csv"
+    rows = read_table(path, at_least=position(checkpoints[0])[0] if checkpoints else 0)
+    steps = Steps(
+        number=np.array([row["step"] for row in rows], dtype=int),
+        epoch=np.array([row["epoch"] for row in rows], dtype=int),
+        mode=np.array([row["mode"] for row in rows], dtype=str),
+        loss=np.array([row["loss"] for row in rows], dtype=float),
+        lr=np.array([row.get("lr", "nan") for row in rows], dtype=float),
+    )
+    changes = np.diff(steps.epoch, prepend=0)
+    wrong = np.flatnonzero((changes < 0) | (changes > 1))
+    if len(wrong):
+        row = wrong[0] + 1
+        raise damaged(path, f"epoch is {steps.epoch[wrong[0]]} in row {row}, which cannot be there", TABLE_REMEDY)
+    finished = len(epochs["epoch"])
+    if finished > len(set(steps.epoch)):
+        raise damaged(path, f"it has no batches of epoch {finished}, which is finished", TABLE_REMEDY)
+    return config, steps, epochs
+
+
+def read_epochs(run_dir: Path, needed: Sequence[str] = ()) -> tuple[Config, dict[str, np.ndarray]]:
+    """Read the configuration of a run, and the columns of its `metrics.csv`. Arguments and errors are as in `read_course`."""
+    checkpoints = Checkpoints(run_dir / "checkpoints").paths()
+    config = read_config(run_dir)
+    path = run_dir / "metrics.csv"
+    finished = max((position(checkpoint)[1] for checkpoint in checkpoints), default=0)
+    rows = read_table(path, needed, at_least=finished)
+    if len(rows) > config.epochs:
+        raise damaged(path, f"it has {len(rows)} rows, and the run is of {config.epochs} epochs", TABLE_REMEDY)
+    names = rows[0] if rows else ["epoch", "base_top1", "motivated_top1", *needed]
+    return config, {name: np.array([row[name] for row in rows], dtype=float) for name in names}
 
 
 def read_histories(run_dirs: Sequence[Path]) -> list[History]:
@@ -46,18 +114,16 @@ def read_history(run_dir: Path, name: str) -> History:
     """The batches of a run's finished epochs: those that have a row in `metrics.csv`.
 
     Raises:
-        ValueError: if the folder is no run, or its first epoch is not finished.
+        ValueError: if the folder is no run, its first epoch is not finished, or a file is damaged.
     """
-    steps, finished = read_table(run_dir / "steps.csv"), read_table(run_dir / "metrics.csv")
+    config, steps, epochs = read_course(run_dir)
+    finished = len(epochs["epoch"])
     if not finished:
         raise ValueError(f"{run_dir} has no finished epoch to draw: let it train to the end of its first")
-    motivation = configuration.load(run_dir / "config.yaml").motivation
-    rows = defaultdict(list)
-    for row in steps:
-        rows[row["epoch"]].append(row)
-    epochs = [rows[row["epoch"]] for row in finished]
-    losses = [np.array([float(row["loss"]) for row in epoch]) for epoch in epochs]
-    modes = [np.array([row["mode"] for row in epoch]) for epoch in epochs]
+    ends = np.searchsorted(steps.epoch, range(1, finished + 1), side="right")
+    losses = np.split(steps.loss, ends)[:finished]
+    modes = np.split(steps.mode, ends)[:finished]
+    motivation = config.motivation
     return History(run_dir, name, losses, modes, motivation.k if motivation.name == "loss_decrease" else None)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from nestnet.files import open_regular
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.notices import notice
+from nestnet.read_back import Rule, of_type
 from nestnet.sources import Source
 
 PARTS = ("train", "val", "test")
@@ -87,33 +88,24 @@ class ImageRecord:
         }
 
     @classmethod
-    def from_json(cls, stored: Any) -> "ImageRecord":
-        """The record that `to_json` gave.
+    def from_json(cls, stored: Mapping[str, Any]) -> "ImageRecord":
+        """The record that `to_json` gave, from fields that keep to `RECORD_FIELDS`.
 
         Raises:
-            ValueError: saying what is wrong with it.
+            ValueError: if a label is of no class, or a file belongs to two parts.
         """
-        if not isinstance(stored, dict) or set(stored) != set(cls.__dataclass_fields__):
-            raise ValueError(f"it must have the fields {', '.join(cls.__dataclass_fields__)}")
-        names, files, contents = stored["class_names"], stored["files"], stored["contents"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("class_names must be a list of texts")
-        if not isinstance(files, dict) or not set(files) <= set(PARTS):
-            raise ValueError(f"files must have no other parts than {', '.join(PARTS)}")
+        classes = len(stored["class_names"])
+        files: dict[str, list[Sample]] = {}
         taken: set[str] = set()
-        for part, samples in files.items():
-            if not isinstance(samples, list) or not all(_is_sample(sample, len(names)) for sample in samples):
-                raise ValueError(f"files.{part} must be a list of names and labels from 0 to {len(names) - 1}")
+        for part, samples in stored["files"].items():
+            for name, label in samples:
+                if not 0 <= label < classes:
+                    raise ValueError(f"files.{part} has a label {label}, and there are {classes} classes")
+                if name in taken:
+                    raise ValueError(f"files.{part} has {name!r}, which comes twice")
+                taken.add(name)
             files[part] = [(name, label) for name, label in samples]
-            before = len(taken)
-            taken |= {name for name, _ in samples}
-            if len(taken) != before + len(samples):
-                raise ValueError(f"files.{part} has a file that comes twice")
-        if not isinstance(contents, dict) or not all(isinstance(digest, str) for digest in contents.values()):
-            raise ValueError("contents must be texts by file name")
-        if not isinstance(stored["labels"], str):
-            raise ValueError("labels must be a text")
-        return cls(names, stored["labels"], files, contents)
+        return cls(stored["class_names"], stored["labels"], files, stored["contents"])
 
     def applied(self, source: Source, where: str) -> Source:
         """Return the images of the run from what its folder has now.
@@ -226,11 +218,34 @@ def _content(path: str) -> str | None:
         return None
 
 
-def _is_sample(sample: Any, classes: int) -> bool:
-    return (
-        isinstance(sample, list | tuple)
-        and len(sample) == 2
-        and isinstance(sample[0], str)
-        and type(sample[1]) is int
-        and 0 <= sample[1] < classes
-    )
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _are_digests(values: Any) -> bool:
+    return isinstance(values, dict) and _are_texts(list(values.values()))
+
+
+def _are_parts(values: Any) -> bool:
+    if not isinstance(values, dict) or not set(values) <= set(PARTS):
+        return False
+    return all(isinstance(samples, list) and all(map(_is_sample, samples)) for samples in values.values())
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, list) or len(sample) != 2:
+        return False
+    name, label = sample
+    return isinstance(name, str) and type(label) is int
+
+
+RECORD_FIELDS = {
+    "class_names": Rule("a list of texts", _are_texts),
+    "labels": of_type(str, "a text"),
+    "files": Rule(f"lists of file names with labels, of the parts {', '.join(PARTS)}", _are_parts),
+    "contents": Rule("texts by file name", _are_digests),
+}
+"""What a stored record must be."""
+
+LARGEST_RECORD = 1 << 30
+"""Bytes of a stored record: of some 20 million images."""

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 
 
@@ -15,11 +16,15 @@ class Lock:
         what: is done there, for the message, such as `"train"`.
 
     Raises:
-        ValueError: if another process holds it.
+        ValueError: if another process holds it, or `.lock` is something else than a file.
+        OSError: if nothing can be written there.
     """
 
     def __init__(self, folder: Path, what: str) -> None:
-        self.descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        path = folder / ".lock"
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError(f"{path} is something else than a file, and a file is needed there to {what}; move it")
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             # by lockf, which the processes that read images do not inherit: they may outlive a killed run by seconds
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,6 @@ In the form of Hugging Face's model cards: YAML, then Markdown. The licence is f
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ import yaml
 
 from nestnet.cost import forward_cost
 from nestnet.data import ImageData
+from nestnet.files import open_regular
 from nestnet.formats import Format, Usage
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.preprocessing import in_words
-from nestnet.run_directory import Run, read_table
+from nestnet.run_directory import Run, read_cost, read_table
 from nestnet.version import __version__
 
+LONGEST_HEAD = 4096
+"""Bytes within which the YAML of a card ends."""
 NAMES = 20
 """Class names that are shown; where there are more, a few of them."""
 
@@ -61,6 +63,7 @@ def model_card(export: Export) -> str:
             "nestnet",
             *([export.kind.name] if export.kind.name == "onnx" else []),
         ],
+        "model_file": export.file,
     }
     base, motivated = (export.run.net.architectures.of(mode) for mode in Mode)
     name, mode = export.metadata.architecture, export.metadata.mode
@@ -79,14 +82,31 @@ def model_card(export: Export) -> str:
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body}"
 
 
-def is_card(path: Path) -> bool:
-    """Whether a file is a card that was written here, and may be written anew."""
+def described_file(card: Path) -> str | None:
+    """The name of the file that a card is of, if it was written here and so may be written anew; else `None`."""
     try:
-        with path.open(encoding="utf-8") as file:
-            head = file.read(1000)
-    except (OSError, UnicodeDecodeError):
-        return False
-    return head.startswith("---\n") and "\n- nestnet\n" in head
+        with open_regular(card) as file:
+            begin = file.read(LONGEST_HEAD).decode(errors="replace")
+    except OSError:
+        return None
+    parts = begin.split("---\n", 2)
+    if len(parts) < 3 or parts[0]:
+        return None
+    try:
+        head = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return None
+    if not isinstance(head, dict) or "nestnet" not in (head.get("tags") or ()):
+        return None
+    return head.get("model_file")
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of an exported file belongs: `b.md` for `b.onnx`, or `b.onnx.md` where `b.md` is of another file."""
+    card = path.with_suffix(".md")
+    if described_file(card) in (None, path.name):
+        return card
+    return path.with_name(f"{path.name}.md")
 
 
 LIMITS = """\
@@ -158,7 +178,7 @@ def _statistics(run: Run, batches: int) -> str:
 
 
 def _cost(export: Export) -> str:
-    metadata, path = export.metadata, export.run.path / "cost.json"
+    metadata, path = export.metadata, export.run.path
     channels, size, _ = metadata.input_size
     name, classes = metadata.architecture, metadata.num_classes
     macs = forward_cost(name, img_size=size, num_classes=classes, in_chans=channels)
@@ -166,7 +186,7 @@ def _cost(export: Export) -> str:
         "parameters": f"{sum(p.numel() for p in metadata.skeleton().parameters()):,}",
         "multiply-accumulates": f"{_millions(macs)} for an image",
     }
-    cost = json.loads(path.read_text()) if path.is_file() else {}
+    cost = read_cost(path) if (path / "cost.json").exists() else {}
     if actual := cost.get("actual"):
         alone = cost[metadata.mode]
         rows["training"] = (

@@ -6,20 +6,24 @@ ACC/FLOPs and F_Ratio against the networks trained alone (section 4).
 
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nestnet.config import Config, dotted
+import numpy as np
+
+from nestnet.config import Config
 from nestnet.cost import Convention, Point, average_cost, flops_efficiency, flops_ratio, forward_cost
-from nestnet.mode import Mode
+from nestnet.history import read_epochs
 from nestnet.models import cifar_resnet, list_models
 from nestnet.motivation import JOINT
+from nestnet.notices import notice
 from nestnet.published import Published, Role, classical, nested, row_name
-from nestnet.run_directory import read_config, read_table
+from nestnet.read_back import damaged
+from nestnet.run_directory import TABLE_REMEDY, read_cost
+from nestnet.same_training import apart, what_is_trained
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ def rows(run_dirs: Sequence[Path]) -> list[Row]:
     """The rows of these runs, sorted by data, pair of networks, and role: C, B, M.
 
     Args:
-        run_dirs: folders of runs. An unfinished one, or a second one of the same configuration and seed, is left out with a
-            line on standard error.
+        run_dirs: folders of runs. An unfinished one, or a second one that trains the same with the same seed, is left out with
+            a notice.
 
     Raises:
         ValueError: for a folder that is no run directory, or if no run is finished.
@@ -102,9 +106,10 @@ def rows(run_dirs: Sequence[Path]) -> list[Row]:
         run = _read(path)
         if run is None:
             continue
-        seeds = groups.setdefault(json.dumps(_fields(run.config)), {})
-        if (seed := run.config.seed) in seeds:
-            _warn(f"{path} is left out: {seeds[seed].path} has the same configuration and seed")
+        seeds = groups.setdefault(json.dumps(what_is_trained(run.config)), {})
+        seed = run.config.seed
+        if seed in seeds:
+            notice(f"{path} is left out: {seeds[seed].path} has the same configuration and seed")
         else:
             seeds[seed] = run
     if not groups:
@@ -123,12 +128,14 @@ class _Run:
 
 
 def _read(path: Path) -> _Run | None:
-    """A run; `None`, with a warning, if it is not finished."""
-    config, epochs = read_config(path), read_table(path / "metrics.csv")
-    if len(epochs) < config.epochs:
-        _warn(f"{path} is left out: {len(epochs)} of its {config.epochs} epochs are finished")
+    """A run; `None`, with a notice, if it is not finished."""
+    config, epochs = read_epochs(path, ("motivated_fraction",))
+    finished = len(epochs["epoch"])
+    if finished < config.epochs:
+        notice(f"{path} is left out: {finished} of its {config.epochs} epochs are finished")
         return None
-    base, motivated = (float(epochs[-1][f"{mode}_top1"]) for mode in Mode)
+    base = float(epochs["base_top1"][-1])
+    motivated = float(epochs["motivated_top1"][-1])
     return _Run(path, config, base, motivated, _average_cost(path, config, epochs))
 
 
@@ -138,26 +145,20 @@ def _convention(config: Config) -> Convention:
     return "paper" if cifar else "macs"
 
 
-def _average_cost(path: Path, config: Config, epochs: list[dict[str, str]]) -> float:
+def _average_cost(path: Path, config: Config, epochs: dict[str, np.ndarray]) -> float:
     """Operations of an average forward pass of a run."""
     if _convention(config) == "macs":
-        try:
-            return float(json.loads((path / "cost.json").read_text())["actual"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path / 'cost.json'} cannot be read: it must hold the run's `actual` cost") from error
+        actual = read_cost(path)["actual"]
+        if actual is None:
+            raise damaged(path / "cost.json", "it has no `actual` cost, and the run is finished", TABLE_REMEDY)
+        return float(actual)
     model = config.model
     sizes: Any = {"img_size": config.data.img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
     base, motivated = (forward_cost(name, **sizes, convention="paper") for name in (model.base, model.motivated))
     if config.motivation.name == JOINT:
         return base + motivated
-    fraction = statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs)
+    fraction = statistics.fmean(epochs["motivated_fraction"])
     return average_cost(base, motivated, motivated_fraction=fraction)
-
-
-def _fields(config: Config) -> dict[str, Any]:
-    """What the runs of a row have in common: all other fields, by their dotted names."""
-    own = ("seed", "run_dir", "device")
-    return {name: value for name, value in dotted(asdict(config)).items() if name not in own}
 
 
 def _rows(runs: list[_Run]) -> list[Row]:
@@ -187,27 +188,22 @@ def _compared(row: Row, others: list[Row]) -> Row:
 
 def _alone(network: str, row: Row, others: list[Row]) -> Row | None:
     """The row of this network trained alone, on the same data for as many epochs, that is configured most like `row`."""
-    wanted, fields = ("C", network, row.dataset, row.config.epochs), _fields(row.config)
+    wanted = ("C", network, row.dataset, row.config.epochs)
     found = [other for other in others if (other.role, other.network, other.dataset, other.config.epochs) == wanted]
-    return min(found, key=lambda other: len(_differing(fields, _fields(other.config))), default=None)
+    return min(found, key=lambda other: len(apart(row.config, other.config)), default=None)
 
 
 def _setting(row: Row, others: list[Row]) -> str:
     """`motivation.k=3`: what sets a row apart from others of its name on the same data."""
-    fields, namesakes = _fields(row.config), [o for o in others if (o.name, o.dataset) == (row.name, row.dataset)]
-    differing = {name for other in namesakes for name in _differing(fields, _fields(other.config))}
-    shown = {name: "null" if value is None else value for name, value in fields.items() if name in differing}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
-
-
-def _differing(fields: dict[str, Any], others: dict[str, Any]) -> list[str]:
-    return [name for name, value in fields.items() if others[name] != value]
+    namesakes = [other for other in others if (other.name, other.dataset) == (row.name, row.dataset)]
+    differing = {name for other in namesakes for name in apart(row.config, other.config)}
+    shown = []
+    for name, value in what_is_trained(row.config).items():
+        if name in differing:
+            shown.append(f"{name}={'null' if value is None else value}")
+    return ", ".join(shown)
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     base, motivated, own = (list_models().index(network) for network in (*row.pair, row.network))
     return row.dataset, base, motivated, "CBM".index(row.role), own, row.name, row.setting
-
-
-def _warn(message: str) -> None:
-    print(f"nestnet table: {message}", file=sys.stderr)

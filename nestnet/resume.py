@@ -1,15 +1,18 @@
 """Going on with a run that was killed, interrupted, or stopped by a fault."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from nestnet import config as configuration
+from nestnet.checkpoints import Checkpoints, State
 from nestnet.config import Config
 from nestnet.data import ImageData
 from nestnet.motivation import Condition
+from nestnet.notices import notice
 from nestnet.restore import check_config
 from nestnet.run_directory import Elsewhere, RunDirectory, read_config, read_record
 from nestnet.training import Trainer
@@ -42,7 +45,7 @@ def resume(
     config, first = _changed(path, changes), os.environ.get("RANK", "0") == "0"
     with RunDirectory(path) if first else Elsewhere() as run:
         state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
-        begun = any((path / "checkpoints").glob("step-*"))
+        begun = bool(Checkpoints(path / "checkpoints").paths())
         record = read_record(path) if begun else None
         trainer = Trainer(config, images=images, record=record, condition=condition, initial_weights=not begun)
         state = trainer.processes.from_first(state)
@@ -52,13 +55,26 @@ def resume(
             except ValueError as error:
                 where = run.checkpoints.last if isinstance(run, RunDirectory) else path
                 raise ValueError(f"{where}: {error}") from error
-            before, now = len(state["processes"]), trainer.processes.size
-            if before != now and first:
-                print(
-                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits",
-                    file=sys.stderr,
-                )
+            _notice_other_bits(state, trainer)
+        elif (path / "steps.csv").exists():
+            notice(f"{path} has no checkpoint: it is trained from its first batch again")
         return trainer.fit(run)
+
+
+def _notice_other_bits(state: State, trainer: Trainer) -> None:
+    """Say so where the run will not end with the bits that it would have had without the interruption."""
+    before = len(state["processes"])
+    now = trainer.processes.size
+    if before != now:
+        notice(f"{before} processes trained this run before, and {now} do now: it will not end with the same bits")
+        return
+    # the order in which a CPU's sums are taken depends on the number of threads
+    threads = state["processes"][trainer.processes.rank].get("threads")
+    if trainer.device.type == "cpu" and threads is not None and threads != torch.get_num_threads():
+        notice(
+            f"{threads} threads trained this run before, and {torch.get_num_threads()} do now: it will not end with the same "
+            f"bits; with OMP_NUM_THREADS={threads} it does"
+        )
 
 
 def _changed(path: Path, changes: Sequence[str]) -> Config:

@@ -12,48 +12,104 @@ base.safetensors          the two subnets, as timm loads them, at the end
 motivated.safetensors
 """
 
-import csv
 import json
 import os
-from collections.abc import Mapping
+import re
+import shlex
+import stat
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import Tensor
 
 from nestnet import config as configuration
-from nestnet.checkpoints import Checkpoints, State, check_tensors
+from nestnet.checkpoints import NAME, Checkpoints, State, check_tensors
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data
-from nestnet.files import write_atomically
-from nestnet.image_record import ImageRecord
+from nestnet.faults import Stopped
+from nestnet.files import (
+    is_unfinished,
+    kind_of_file,
+    make_folder,
+    remove,
+    remove_folder,
+    remove_unfinished,
+    write_atomically,
+)
+from nestnet.growing_table import GrowingTable
+from nestnet.image_record import LARGEST_RECORD, RECORD_FIELDS, ImageRecord
 from nestnet.lock import Lock
 from nestnet.mode import Mode
 from nestnet.models import create_model
 from nestnet.models.registry import takes_img_size
+from nestnet.motivation import JOINT
 from nestnet.nested import NestedModel
+from nestnet.notices import notice
+from nestnet.read_back import (
+    Rule,
+    any_number,
+    check_present,
+    check_readable,
+    damaged,
+    number,
+    of_type,
+    optional,
+    or_null,
+    read_json,
+    read_rows,
+    whole,
+    word,
+)
 from nestnet.sealed import sealed
 from nestnet.tensorboard import Board
 
-RECORD = "images.json"
+STEP_COLUMNS = {
+    "step": whole(1),
+    "epoch": whole(1),
+    "mode": word(*Mode, JOINT),
+    "loss": any_number(),
+    "lr": optional(number(0)),
+}
+METRIC_COLUMNS = {
+    "epoch": whole(1),
+    "train_loss": optional(number()),
+    "base_top1": number(0, 100),
+    "motivated_top1": number(0, 100),
+    "motivated_fraction": optional(number(0, 1)),
+    "average_cost": optional(number(0)),
+    "skipped_steps": optional(whole()),
+    "images_per_second": optional(number(0)),
+    "data_wait": optional(number(0)),
+    "seconds": optional(number(0)),
+}
+"""What each value in the tables must be. Columns that a run need not have are those that not every reader needs."""
+VAL_COLUMNS = {f"{mode}_val_top1": optional(number(0, 100)) for mode in Mode}
+"""Of `metrics.csv` besides, where the data has images on which the best epoch is chosen."""
+COLUMNS = {"steps.csv": STEP_COLUMNS, "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS}
+COST_FIELDS = {
+    "convention": word("macs"),
+    "base": whole(1),
+    "motivated": whole(1),
+    "expected": or_null(number(0)),
+    "actual": or_null(number(0)),
+}
+CHECKPOINT_FIELDS = {
+    "net": of_type(dict, "tensors by name"),
+    "average": or_null(of_type(dict, "tensors by name")),
+    "class_names": of_type(list, "a list of names"),
+    "input_size": of_type(list, "a list of sizes"),
+}
+"""What is read of a checkpoint besides what a run goes on from."""
 
-STEP_COLUMNS = ("step", "epoch", "mode", "loss", "lr")
-METRIC_COLUMNS = (
-    "epoch",
-    "train_loss",
-    "base_top1",
-    "motivated_top1",
-    "motivated_fraction",
-    "average_cost",
-    "skipped_steps",
-    "images_per_second",
-    "data_wait",
-    "seconds",
-)
-VAL_COLUMNS = ("base_val_top1", "motivated_val_top1")
-"""Besides, where the data has images on which the best epoch is chosen."""
+TABLE_REMEDY = "put back a copy of it, or train the run anew"
+RECORD = "images.json"
+FILES = ("config.yaml", RECORD, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
+FOLDERS = ("checkpoints", "snapshots", "tensorboard")
+SNAPSHOT = re.compile(r"step-(\d{6,})\.safetensors", re.ASCII)
+EVENTS = re.compile(r"events\.out\.tfevents\..+")
 
 
 class RunDirectory:
@@ -69,9 +125,13 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path, self.checkpoints = path, Checkpoints(path / "checkpoints")
         self.board: Board | None = None
+        self.tables: list[GrowingTable] = []
         self.closing = ExitStack()
         try:
             self.closing.callback(Lock(path, "train").close)
+            # of the folder itself, wherever it is moved to
+            self.descriptor = os.open(path, os.O_RDONLY)
+            self.closing.callback(os.close, self.descriptor)
         except OSError as error:
             raise ValueError(f"run_dir = {str(path)!r}: it cannot be written to: {error.strerror}") from error
 
@@ -90,7 +150,7 @@ class RunDirectory:
                 raise ValueError(
                     f"run_dir = {str(path)!r}: a run is there, and `nestnet resume {path}` goes on with it; name another folder"
                 )
-            if any(other.name != ".lock" and not _is_unfinished(other) for other in path.iterdir()):
+            if any(other.name != ".lock" and not is_unfinished(other) for other in path.iterdir()):
                 raise ValueError(f"run_dir = {str(path)!r}: it is not empty; name another folder, or remove this one")
         except OSError as error:
             raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
@@ -100,20 +160,24 @@ class RunDirectory:
         """Go on after so many batches and whole epochs: what was written after them is taken away.
 
         Raises:
-            ValueError: if what was written before them is not there.
+            ValueError: if what was written before them is not there, or something else than a file of the run has the name of
+                one.
         """
-        metrics = METRIC_COLUMNS + VAL_COLUMNS if "val" in record.files else METRIC_COLUMNS
-        tables = [(STEP_COLUMNS, "steps.csv", steps), (metrics, "metrics.csv", epochs)]
-        ends = [_end_of_row(self.path / name, columns, rows) for columns, name, rows in tables]
-        for other in self.path.iterdir():
-            if _is_unfinished(other):
-                other.unlink()
+        self._check_names()
+        metric_columns = METRIC_COLUMNS | VAL_COLUMNS if "val" in record.files else METRIC_COLUMNS
+        end_of_steps = _end_of_row(self.path / "steps.csv", STEP_COLUMNS, steps)
+        end_of_epochs = _end_of_row(self.path / "metrics.csv", metric_columns, epochs)
+        for folder in (self.path, self.path / "checkpoints", self.path / "snapshots"):
+            remove_unfinished(folder)
+        self.record = record
         if steps == 0:
-            write_atomically(self.path / RECORD, json.dumps(record.to_json()) + "\n")
-        configuration.dump(config, self.path / "config.yaml")
-        self.steps, self.metrics = (
-            Table(self.path / name, columns, end) for (columns, name, _), end in zip(tables, ends, strict=True)
-        )
+            self._write_record()
+        self.config = config
+        self._write_config()
+        self.steps = GrowingTable(self.path / "steps.csv", STEP_COLUMNS, end_of_steps)
+        self.metrics = GrowingTable(self.path / "metrics.csv", metric_columns, end_of_epochs)
+        self.tables += [self.steps, self.metrics]
+        self.closing.callback(self.tables.clear)
         if config.tensorboard:
             self.board = Board(self.path / "tensorboard", after=steps)
             self.closing.callback(self.board.close)
@@ -132,24 +196,82 @@ class RunDirectory:
 
     def save_checkpoint(self, state: State) -> None:
         """The rows of the tables that belong to it are on the disk before it is."""
-        self.steps.sync()
-        self.metrics.sync()
+        self._sync()
         self.checkpoints.save(state)
 
     def save_cost(self, summary: dict[str, Any]) -> None:
+        self._check_in_place()
         write_atomically(self.path / "cost.json", json.dumps(summary, indent=1) + "\n")
 
     def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """`snapshots/step-000390.safetensors`: named tensors as they are after a step."""
+        self._check_in_place()
         folder = self.path / "snapshots"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / f"step-{step:06}.safetensors", sealed(tensors, {}))
+
+    def _sync(self) -> None:
+        """See that what the run has written is on the disk under its names, and write again what was removed meanwhile."""
+        self._check_in_place()
+        for table in self.tables:
+            table.sync()
+        for name, write in {"config.yaml": self._write_config, RECORD: self._write_record}.items():
+            if not (self.path / name).exists():
+                write()
+                notice(f"{self.path / name} was removed while the run trained; it is written again")
+
+    def _write_config(self) -> None:
+        configuration.dump(self.config, self.path / "config.yaml")
+
+    def _write_record(self) -> None:
+        write_atomically(self.path / RECORD, json.dumps(self.record.to_json()) + "\n")
+
+    def _check_names(self) -> None:
+        """See that nothing else has a name that a run needs; a link would lead it to write outside of its folder."""
+        for name in FILES:
+            path = self.path / name
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                kind = kind_of_file(os.lstat(path).st_mode)
+                raise ValueError(f"{path} is {kind}, and a run needs this name for a file of its own; move it")
+        for name in FOLDERS:
+            path = self.path / name
+            if os.path.lexists(path) and not path.is_dir():
+                kind = kind_of_file(os.lstat(path).st_mode)
+                raise ValueError(f"{path} is {kind}, and a run needs this name for a folder of its own; move it")
+
+    def _check_in_place(self) -> None:
+        """See that the folder still has the name by which it is written to.
+
+        Raises:
+            Stopped: if it was moved or removed.
+        """
+        held = os.fstat(self.descriptor)
+        try:
+            in_place = os.path.samestat(held, os.stat(self.path))
+        except OSError:
+            in_place = False
+        if in_place:
+            return
+        place = _present_path(self.descriptor)
+        if place is None:
+            raise Stopped(f"{self.path} was moved or removed while the run trained, which can write no more")
+        raise Stopped(
+            f"{self.path} was moved to {place} while the run trained; `nestnet resume {shlex.quote(place)}` goes on from the "
+            "last checkpoint"
+        )
 
     def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.closing.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        with self.closing:
+            if not self.tables:
+                return
+            if kind is None:
+                self._sync()
+            elif issubclass(kind, Exception):
+                # what failed may have failed because the folder is not there any more
+                self._check_in_place()
 
 
 class Elsewhere:
@@ -170,49 +292,61 @@ class Elsewhere:
     def __exit__(self, *error: object) -> None: ...
 
 
-class Table:
-    """A CSV file that gains a row at a time; each row is on its way to the disk when the next is written.
+def _end_of_row(path: Path, columns: Mapping[str, Rule], rows: int) -> int:
+    """How many bytes a table has up to its row of this number, counted from 1.
 
-    Args:
-        end: bytes of it that are kept; 0 for a new one.
+    Raises:
+        ValueError: if the rows up to there are not all as they were written.
     """
-
-    def __init__(self, path: Path, columns: tuple[str, ...], end: int = 0) -> None:
-        self.file: IO[str] = path.open("a", newline="", buffering=1)
-        self.file.truncate(end)
-        self.writer = csv.DictWriter(self.file, columns, lineterminator="\n")
-        if end == 0:
-            self.writer.writeheader()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        self.writer.writerow(row)
-
-    def sync(self) -> None:
-        """See that all rows are on the disk."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def _end_of_row(path: Path, columns: tuple[str, ...], rows: int) -> int:
-    """How many bytes a table has up to its row of this number, counted from 1."""
     if rows == 0:
         return 0
+    remedy = "put back a copy of it: a run cannot go on without it"
+    found = read_rows(path, columns, remedy, at_least=rows)
+    names, end = next(found)
+    if list(names) != list(columns):
+        raise damaged(path, f"its columns are not {', '.join(columns)}", remedy)
+    for _ in range(rows):
+        _, end = next(found)
+    return end
+
+
+def _present_path(descriptor: int) -> str | None:
+    """Where an open folder is now; `None` where it is nowhere, or the system does not tell."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)[: rows + 1]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; a run cannot go on without it") from error
-    wanted = [columns[0], *map(str, range(1, rows + 1))]
-    if [line.partition(b",")[0] for line in lines] != [first.encode() for first in wanted] or lines[-1][-1:] != b"\n":
-        raise ValueError(f"{path} is damaged: it does not have the rows 1 to {rows}, after which the run would go on")
-    return sum(map(len, lines))
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+        in_place = os.path.samestat(os.fstat(descriptor), os.stat(place))
+    except OSError:
+        return None
+    return place if in_place else None
 
 
-def _is_unfinished(path: Path) -> bool:
-    """Whether this is what a write that was interrupted left."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+def discard(path: Path) -> None:
+    """Remove a run of which nothing is to be kept: the files that it wrote, and the folders that are empty then.
+
+    Raises:
+        ValueError: if its folder holds something else, which stays.
+        OSError: with one line, if a file cannot be removed.
+    """
+    own = [path / name for name in (*FILES, ".lock")]
+    own += [file for file in _inside(path / "checkpoints") if NAME.fullmatch(file.name)]
+    own += [file for file in _inside(path / "snapshots") if SNAPSHOT.fullmatch(file.name)]
+    own += [file for file in _inside(path / "tensorboard") if EVENTS.fullmatch(file.name)]
+    for file in own:
+        if os.path.lexists(file) and stat.S_ISREG(os.lstat(file).st_mode):
+            remove(file)
+    for folder in (*(path / name for name in FOLDERS), path):
+        remove_unfinished(folder)
+        others = _inside(folder)
+        if others:
+            raise ValueError(
+                f"{others[0]} is in the folder of a run that is to start again, and is not of the run; move it"
+            )
+        if os.path.lexists(folder):
+            remove_folder(folder)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 @dataclass
@@ -254,6 +388,8 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
         raise ValueError(
             f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {path}` goes on"
         )
+    assert checkpoints.last is not None
+    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, "another version of nestnet may have written it")
     net, tensors = network(config), checkpoint["average"] or checkpoint["net"]
     try:
         check_tensors("net", tensors, net.state_dict())
@@ -270,8 +406,9 @@ def read_config(run_dir: Path) -> Config:
         ValueError: if the folder is no run, or the file cannot be read.
     """
     path = run_dir / "config.yaml"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
+    check_readable(path, TABLE_REMEDY)
     return configuration.load(path)
 
 
@@ -282,12 +419,21 @@ def read_record(run_dir: Path) -> ImageRecord:
         ValueError: if its record is absent or damaged.
     """
     path = run_dir / RECORD
+    remedy = "put back a copy of it, or train anew: without it nobody knows which images were trained on"
+    fields = read_json(path, RECORD_FIELDS, remedy, largest=LARGEST_RECORD)
     try:
-        return ImageRecord.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is absent or damaged ({error}), and without it nobody knows which images were trained on; train anew"
-        ) from error
+        return ImageRecord.from_json(fields)
+    except ValueError as error:
+        raise damaged(path, str(error), remedy) from error
+
+
+def read_cost(run_dir: Path) -> dict[str, Any]:
+    """What `RunDirectory.save_cost` wrote.
+
+    Raises:
+        ValueError: if it is absent or damaged.
+    """
+    return read_json(run_dir / "cost.json", COST_FIELDS, TABLE_REMEDY)
 
 
 def network(config: Config) -> NestedModel:
@@ -302,12 +448,24 @@ def network(config: Config) -> NestedModel:
     return create_model(base, motivated, **options)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of one of a run's CSV files."""
-    if not path.is_file():
+def read_table(path: Path, needed: Sequence[str] = (), *, at_least: int = 0) -> list[dict[str, str]]:
+    """The rows of `steps.csv` or `metrics.csv` as they are written, each of which was checked.
+
+    Args:
+        path: of the table of a run, which may be training.
+        needed: columns that must be there besides those that every reader needs.
+        at_least: number of rows that must be there, because a checkpoint was written after them.
+
+    Raises:
+        ValueError: if it is absent or damaged.
+    """
+    if not os.path.lexists(path):
         raise ValueError(f"{path.parent} is no run directory: it has no {path.name}")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    columns = dict(COLUMNS[path.name])
+    for name in needed:
+        columns[name] = replace(columns[name], needed=True)
+    rows = [row for row, _ in read_rows(path, columns, TABLE_REMEDY, at_least=at_least)]
+    return rows[1:]  # without the names of the columns
 
 
 def _unused(stem: Path) -> Path:

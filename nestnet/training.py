@@ -307,7 +307,7 @@ class Trainer:
     def state(self, *, end_of_epoch: bool = False) -> State:
         """All that what follows depends on, and what an export says of the data; the same in all processes."""
         average = self.step.average
-        own: dict[str, Any] = {"random": random_state(self.device)}
+        own: dict[str, Any] = {"random": random_state(self.device), "threads": torch.get_num_threads()}
         if self.processes.size > 1:  # each has statistics of its own images, until they are averaged
             own |= {"buffers": dict(self.net.named_buffers())}
             own |= {"average_buffers": dict(average.module.named_buffers()) if average is not None else {}}

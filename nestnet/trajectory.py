@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
+
+from nestnet.run_directory import SNAPSHOT
+from nestnet.sealed import verified
 
 MIN_SNAPSHOTS = 3
 """Two points span no plane."""
+REMEDY = "remove it to draw the other snapshots"
 AVERAGED = 50
 """Batches whose losses are averaged: enough to even out the noise of a batch, few against an epoch of 390."""
 
@@ -48,9 +52,14 @@ def read_trajectory(name: str, snapshots: Mapping[int, Path], losses: np.ndarray
 
 
 def find_snapshots(run_dir: Path) -> dict[int, Path]:
-    """The files of a run's snapshots by step, in order; none if it kept none."""
-    files = (run_dir / "snapshots").glob("step-*.safetensors")
-    return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in files))
+    """The files of a run's snapshots by step, in order; none if it kept none. Copies under other names are none."""
+    folder = run_dir / "snapshots"
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        name = SNAPSHOT.fullmatch(path.name)
+        if name is not None and path.is_file():
+            found[int(name[1])] = path
+    return dict(sorted(found.items()))
 
 
 def read_parameters(paths: Sequence[Path]) -> Iterator[Tensor]:
@@ -59,10 +68,16 @@ def read_parameters(paths: Sequence[Path]) -> Iterator[Tensor]:
     Only one parameter is in memory at a time: 200 snapshots of ResNet-50 together take 20 GB.
 
     Raises:
-        ValueError: if a file is damaged.
+        ValueError: if a file is damaged, or of another network than the first.
     """
-    files = [_open(path) for path in paths]
-    for name in sorted(files[0].keys()):
+    for path in paths:
+        _check(path)
+    files = [safe_open(path, framework="pt") for path in paths]
+    shapes = [_shapes(file) for file in files]
+    for path, found in zip(paths, shapes, strict=True):
+        if found != shapes[0]:
+            raise ValueError(f"{path} is of another network than {paths[0]}; {REMEDY}")
+    for name in sorted(shapes[0]):
         yield torch.stack([file.get_tensor(name).flatten() for file in files])
 
 
@@ -115,8 +130,12 @@ def moving_average(losses: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return np.array([losses[max(0, step - AVERAGED) : max(1, step)].mean() for step in steps])
 
 
-def _open(path: Path) -> safe_open:
+def _check(path: Path) -> None:
     try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to draw the other snapshots") from error
+        verified(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {REMEDY}") from error
+
+
+def _shapes(file: safe_open) -> dict[str, list[int]]:
+    return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # it is no mapping

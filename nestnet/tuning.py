@@ -9,7 +9,7 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
+import re
 import signal
 import statistics
 import threading
@@ -28,14 +28,32 @@ import yaml
 from nestnet.build import torch_device
 from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
-from nestnet.files import write_atomically
+from nestnet.files import check_output, is_unfinished, make_output_folder, remove_unfinished, write_atomically
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
-from nestnet.run_directory import read_table
+from nestnet.read_back import Rule, damaged, number, or_null, read_json, read_yaml, whole
+from nestnet.run_directory import discard, read_table
 from nestnet.training import Trainer
 from nestnet.tuning_report import FoldResult, write_report
 
 RESULT = "result.json"
+RESULT_FIELDS = {
+    "k": whole(1),
+    "fold": whole(1),
+    "base_top1": number(0, 100),
+    "motivated_top1": number(0, 100),
+    "motivated_fraction": number(0, 1),
+    "expected_fraction": or_null(number(0, 1)),
+    "average_cost": number(0),
+    "base_cost": whole(1),
+    "motivated_cost": whole(1),
+    "seconds": number(0),
+}
+RESULT_REMEDY = "remove it, and the same command trains this run again"
+ANYTHING = Rule("a value of a field", lambda value: True)
+RECORD = "tune-k.yaml"
+RECORD_REMEDY = "put back a copy of it, or name another folder"
+REPORT = ("tune-k.md", "tune-k.csv", "tune-k-folds.csv", "tune-k.png")
 Outcomes = Generator[FoldResult, None, None]
 
 
@@ -49,7 +67,7 @@ def tune_k(
     be added later.
 
     Args:
-        config: of the runs. Its `motivation.k` and `run_dir` have no say.
+        config: of the runs. Its `motivation.k` and `run_dir` are not used.
         ks: the values of k to try.
         folder: gets the runs, as `k-2/fold-1`, and in the end `tune-k.md` and `tune-k.csv` with a row a k, `tune-k-folds.csv`
             with a row a run, and `tune-k.png`.
@@ -79,7 +97,7 @@ def tune_k(
 def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int | None) -> list[FoldResult]:
     config, folder = study.config, study.folder
     runs = [(k, fold) for fold in range(1, study.folds + 1) for k in ks]
-    pending = [run for run in runs if not (study.path(*run) / RESULT).exists()]
+    pending = [run for run in runs if not study.is_finished(*run)]
     print(f"{len(pending)} of {len(runs)} runs to train in {folder}")
     on_cpu = torch_device(config.device).type == "cpu"
     if jobs is None:
@@ -118,7 +136,7 @@ class Study:
         """Train one run from its start, and leave its result in its directory."""
         path, started = self.path(k, fold), time.perf_counter()
         if path.exists():
-            shutil.rmtree(path)  # it was interrupted
+            discard(path)  # it was interrupted
         trainer = self.trainer(images, k, fold)
         try:
             trainer.fit()
@@ -148,35 +166,68 @@ class Study:
             ValueError: if it cannot be made, or another process is at work there.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_output_folder(self.folder, "folder")
             return Lock(self.folder, "tune k")
         except OSError as error:
-            raise ValueError(f"folder = {str(self.folder)!r}: it cannot be made: {error.strerror}") from error
+            raise ValueError(f"folder = {str(self.folder)!r}: it cannot be written to: {error.strerror}") from error
 
     def begin(self) -> None:
         """Record the configuration in the folder, or go on with the folder of the same configuration.
 
         Raises:
-            ValueError: if the folder was begun with another configuration, or has other contents.
+            ValueError: if the folder was begun with another configuration, has other contents, or holds a damaged file.
         """
-        record, where = self.folder / "tune-k.yaml", f"folder = {str(self.folder)!r}"
+        record = self.folder / RECORD
+        where = f"folder = {str(self.folder)!r}"
         fields = {"folds": self.folds, **dotted(asdict(self.config))}
         del fields["motivation.k"], fields["run_dir"]
-        begun = yaml.safe_load(record.read_text()) if record.exists() else None
-        if begun is None:  # also where it was interrupted before the first word
-            if any(path.name not in (record.name, ".lock") for path in self.folder.iterdir()):
+        for name in REPORT:
+            check_output(self.folder / name)
+        if not os.path.lexists(record):
+            if any(path.name != ".lock" and not is_unfinished(path) for path in self.folder.iterdir()):
                 raise ValueError(f"{where}: it holds something else; name another folder, or remove this one")
+            remove_unfinished(self.folder)
             write_atomically(record, yaml.safe_dump(fields, sort_keys=False))
             return
-        others = [f"{name} = {begun.get(name)!r} (now {v!r})" for name, v in fields.items() if begun.get(name) != v]
+        begun = read_yaml(record, dict.fromkeys(fields, ANYTHING), RECORD_REMEDY)
+        others = []
+        for name, value in fields.items():
+            if begun[name] != value:
+                others.append(f"{name} = {begun[name]!r} (now {value!r})")
         if others:
             raise ValueError(f"{where}: it was begun with {', '.join(others)}; go back to that, or name another folder")
+        remove_unfinished(self.folder)
+        self.results()  # what is damaged is found before anything is trained
+
+    def is_finished(self, k: int, fold: int) -> bool:
+        """Whether a run has its result."""
+        return os.path.lexists(self.path(k, fold) / RESULT)
 
     def results(self) -> list[FoldResult]:
-        """All runs of every k of which all folds are finished, by k and fold."""
-        found = [FoldResult(**json.loads(path.read_text())) for path in self.folder.glob(f"k-*/fold-*/{RESULT}")]
+        """All runs of every k of which all folds are finished, by k and fold.
+
+        Raises:
+            ValueError: if a result is damaged.
+        """
+        found = []
+        for path in self.folder.glob("k-*/fold-*"):
+            place = re.fullmatch(r"k-([1-9]\d*)/fold-([1-9]\d*)", f"{path.parent.name}/{path.name}", re.ASCII)
+            if place is not None and self.is_finished(int(place[1]), int(place[2])):
+                found.append(self.result(int(place[1]), int(place[2])))
         ks = [result.k for result in found]
         return sorted(result for result in found if ks.count(result.k) == self.folds)
+
+    def result(self, k: int, fold: int) -> FoldResult:
+        """The result of a finished run.
+
+        Raises:
+            ValueError: if it is damaged, or of another run.
+        """
+        path = self.path(k, fold) / RESULT
+        found = FoldResult(**read_json(path, RESULT_FIELDS, RESULT_REMEDY))
+        if (found.k, found.fold) != (k, fold) or fold > self.folds:
+            raise damaged(path, f"it is of fold {found.fold} of {self.folds} with k = {found.k}", RESULT_REMEDY)
+        return found
 
 
 def _check(config: Config, ks: Sequence[int], folds: int, jobs: int | None) -> None:

@@ -1,6 +1,7 @@
 """What the runs of a cross-validation say of k: a table a k, the runs behind it, and a figure."""
 
 import csv
+import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nestnet.cost import average_cost
-from nestnet.figures import COLOURS, tidy
+from nestnet.figures import COLOURS, save_figure, tidy
+from nestnet.files import write_atomically
 from nestnet.mode import Mode, PerMode
 
 if TYPE_CHECKING:
@@ -115,11 +117,11 @@ def write_report(results: Sequence[FoldResult], folder: Path) -> str:
     summaries = summarised(results)
     choices = PerMode(*(best(summaries, mode).k for mode in Mode))
     rows = [asdict(s) | {f"best_{mode}": int(s.k == choices.of(mode)) for mode in Mode} for s in summaries]
-    _write_csv(folder / "tune-k.csv", rows)
-    _write_csv(folder / "tune-k-folds.csv", [asdict(result) for result in results])
+    write_atomically(folder / "tune-k.csv", _csv(rows))
+    write_atomically(folder / "tune-k-folds.csv", _csv([asdict(result) for result in results]))
     text = markdown(summaries)
-    (folder / "tune-k.md").write_text(text)
-    tuning_figure(summaries).savefig(folder / "tune-k.png", dpi=200)
+    write_atomically(folder / "tune-k.md", text)
+    save_figure(tuning_figure(summaries), folder / "tune-k.png", dpi=200)
     return text
 
 
@@ -175,9 +177,10 @@ def tuning_figure(summaries: Sequence[Summary]) -> "Figure":
     return figure
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: f"{v:.8g}" if isinstance(v, float) else v for name, v in row.items()})
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{v:.8g}" if isinstance(v, float) else v for name, v in row.items()})
+    return text.getvalue()

@@ -251,7 +251,7 @@ def test_a_plot_of_a_joint_run_shows_its_batches(tmp_path):
         (["run", "short"], "new", [3], "epochs = 3: it must be one that all the runs have finished, from 1 to 2"),
         (["run"], "new", [0], "epochs = 0: it must be one that all the runs have finished, from 1 to 3"),
         ([], "new", [], "run_dirs is empty: name the folder of at least one run"),
-        (["run", "absent"], "new", [], "absent is no run directory: it has no steps.csv"),
+        (["run", "absent"], "new", [], "absent is no run directory: it has no config.yaml"),
         (["run", "begun"], "new", [], "begun has no finished epoch to draw: let it train to the end of its first"),
         (["damaged"], "new", [], "damaged/snapshots/step-000004.safetensors is damaged: "),
         (["run"], "run/steps.csv", [], "output = 'run/steps.csv': this folder cannot be made: File exists"),

@@ -210,21 +210,24 @@ def test_images_that_were_trained_on_are_never_judged(copy, capsys):
 
 
 DAMAGED = [
-    (lambda path: path.unlink(), "absent or damaged"),
-    (lambda path: path.write_text("{"), "absent or damaged"),
-    (lambda path: path.write_text("[]"), "must have the fields class_names, labels, files, contents"),
-    (lambda path: forge(path, lambda stored: stored.pop("labels")), "must have the fields"),
-    (lambda path: forge(path, lambda stored: stored["files"]["train"].append(["cat/x.png", 2])), "labels from 0 to 1"),
+    (lambda path: path.unlink(), "cannot be read: No such file or directory; put back a copy of it, or train anew"),
+    (lambda path: path.write_text("{"), "it is no JSON"),
+    (lambda path: path.write_text("[]"), "it holds [] in place of fields"),
+    (lambda path: forge(path, lambda stored: stored.pop("labels")), "it has no labels"),
+    (
+        lambda path: forge(path, lambda stored: stored["files"]["train"].append(["cat/x.png", 2])),
+        "has a label 2, and there",
+    ),
     (
         lambda path: forge(path, lambda stored: stored["files"]["train"].append(["cat/x.png", True])),
-        "labels from 0 to 1",
+        "must be lists of file",
     ),
     (
         lambda path: forge(path, lambda stored: stored["files"]["test"].append(stored["files"]["train"][0])),
         "comes twice",
     ),
-    (lambda path: forge(path, lambda stored: stored.update(class_names=[1])), "class_names must be a list of texts"),
-    (lambda path: forge(path, lambda stored: stored["files"].update(more=[])), "no other parts than train, val, test"),
+    (lambda path: forge(path, lambda stored: stored.update(class_names=[1])), "and must be a list of texts"),
+    (lambda path: forge(path, lambda stored: stored["files"].update(more=[])), "of the parts train, val, test"),
 ]
 
 

@@ -1,6 +1,7 @@
 """The model card, against the run and the file that it is of."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from nestnet import Mode
 from nestnet.cli import main
 from nestnet.config import parse
 from nestnet.cost import network_cost
-from nestnet.model_card import is_card
+from nestnet.model_card import described_file
 from nestnet.run_directory import read_run, read_table
 from nestnet.training import Trainer
 
@@ -68,9 +69,9 @@ def test_it_is_a_card_as_hugging_face_reads_them(run_dir, tmp_path):
     assert head["library_name"] == "timm"
     assert head["tags"] == ["image-classification", "timm", "nestnet"]
     assert "license" not in head
-    assert is_card(tmp_path / "net.md")
-    assert not is_card(tmp_path / "net.safetensors")
-    assert not is_card(tmp_path / "absent.md")
+    assert described_file(tmp_path / "net.md") == "net.safetensors"
+    assert described_file(tmp_path / "net.safetensors") is None
+    assert described_file(tmp_path / "absent.md") is None
 
 
 def test_it_holds_the_configuration_and_no_place_of_this_machine(run_dir, tmp_path):
@@ -120,6 +121,38 @@ def test_a_run_without_figures_says_so(run_dir, tmp_path):
     card = written(run, tmp_path / "net.safetensors")
     assert "Not measured: the run had not finished its first epoch." in card
     assert "trained alone" not in card
+
+
+def test_files_with_the_same_stem_have_a_card_each(run_dir, tmp_path):
+    first = written(run_dir, tmp_path / "net.safetensors")
+    for mode in ("motivated", "base"):
+        command = [
+            "export",
+            str(run_dir),
+            "--mode",
+            mode,
+            "--output",
+            str(tmp_path / "net.bin"),
+            "--format",
+            "safetensors",
+        ]
+        assert main(command) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "net.md", "net.bin", "net.bin.md"}
+    assert (tmp_path / "net.md").read_text() == first
+    assert described_file(tmp_path / "net.bin.md") == "net.bin"
+    assert "`net.bin`" in (tmp_path / "net.bin.md").read_text()
+    assert written(run_dir, tmp_path / "net.safetensors") == first
+
+
+def test_what_is_no_card_of_the_file_is_not_written_over(run_dir, tmp_path, capsys):
+    for name in ("net.md", "other.md"):
+        (tmp_path / name).write_text("---\ntags: [nestnet]\n---\nmine")
+    (tmp_path / "b.md").mkdir()
+    os.mkfifo(tmp_path / "c.md")
+    for name in ("net", "b", "c"):
+        assert main(["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / f"{name}.safetensors")]) == 2
+        assert f"{name}.md is there and no model card of nestnet's; move it" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"net.md", "other.md", "b.md", "c.md"}
 
 
 def test_a_card_is_written_anew(run_dir, tmp_path):

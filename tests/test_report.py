@@ -474,7 +474,7 @@ def spoilt(path, name, text):
         (lambda run: spoilt(run, "metrics.csv", "x\n1\n"), r"metrics\.csv is damaged: it has no column epoch"),
         (
             lambda run: spoilt(run, "steps.csv", "step,epoch,mode,loss\n1,1,base,low\n"),
-            r"steps\.csv is damaged: column loss has something else than numbers: .*'low'",
+            r"steps\.csv is damaged: loss is 'low' in row 1, and must be a number; put back a copy of it",
         ),
         (lambda run: spoilt(run, "config.yaml", "epochs: 2\n"), r"config\.yaml is not as a run leaves it"),
     ],

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from nestnet.cli import main
 from nestnet.faults import Stopped
 from nestnet.interrupts import Interrupted, Interrupts, Watched, leave_to_parent
 from nestnet.loaders import train_batches
-from nestnet.resume import resume
+from nestnet.resume import _notice_other_bits, resume
 from nestnet.run_directory import RunDirectory, network, read_run, read_table
 from nestnet.step import TrainStep
 from nestnet.training import Trainer
@@ -231,7 +232,7 @@ REFUSED = [
     (edit("config.yaml", "lr: 0.1", "lr: 0.3"), [], "the checkpoint is of another configuration: optimizer.lr = 0.1 (now 0.3)"),
     (edit("config.yaml", "lr: 0.1", "rl: 0.1"), [], "optimizer.rl"),
     (lambda path: (path / "config.yaml").unlink(), [], "is no run directory: it has no config.yaml"),
-    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: it does not have the rows 1 to 6"),
+    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: step is 4 in row 3: rows are missing, or come twice"),
     (lambda path: (path / "metrics.csv").unlink(), [], "metrics.csv cannot be read: No such file or directory"),
     (lambda path: None, ["--optimizer.lr", "0.3"], "optimizer.lr = 0.1 (now 0.3)"),
     (lambda path: None, ["--epochs", "9"], "epochs = 3 (now 9)"),
@@ -283,6 +284,29 @@ def test_settings_that_train_the_same_may_change(tiny, unfinished, tmp_path):
     assert (path / "base.safetensors").read_bytes() == (tiny[1] / "base.safetensors").read_bytes()
     found = config.load(path / "config.yaml")
     assert (found.non_finite, found.run_dir, found.data.eval_batch_size) == ("skip", str(path), 7)
+
+
+def test_another_number_of_threads_is_noticed(unfinished, monkeypatch, capsys):
+    state = Checkpoints(unfinished / "checkpoints").newest()
+    threads = torch.get_num_threads()
+    processes = SimpleNamespace(size=1, rank=0)
+    for device in ("cpu", "cuda"):
+        _notice_other_bits(state, SimpleNamespace(device=torch.device(device), processes=processes))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 3)
+    _notice_other_bits(state, SimpleNamespace(device=torch.device("cuda"), processes=processes))
+    assert capsys.readouterr().err == ""
+    _notice_other_bits(state, SimpleNamespace(device=torch.device("cpu"), processes=processes))
+    assert capsys.readouterr().err == (
+        f"nestnet: {threads} threads trained this run before, and {threads + 3} do now: it will not end with the same bits; "
+        f"with OMP_NUM_THREADS={threads} it does\n"
+    )
+
+
+def test_a_run_without_its_checkpoints_says_that_it_starts_again(tiny, unfinished, tmp_path, capsys):
+    path = shutil.copytree(unfinished, tmp_path / "run")
+    shutil.rmtree(path / "checkpoints")
+    assert content(resume(path, images=few(tiny[0]))) == content(tiny[1])
+    assert capsys.readouterr().err == f"nestnet: {path} has no checkpoint: it is trained from its first batch again\n"
 
 
 def test_the_command_goes_on_with_a_run_of_its_own(tmp_path, monkeypatch, capsys):

@@ -5,12 +5,14 @@ import json
 import re
 import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from nestnet import config
 from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig
 from nestnet.cost import flops_efficiency, flops_ratio, forward_cost
+from nestnet.report.summary import grouped
 from nestnet.results import rows
 from nestnet.table import table
 
@@ -82,6 +84,33 @@ def test_seeds_make_a_row_with_their_mean_and_deviation(write):
         assert (row["network"], row["data"], row["setting"], row["runs"]) == (f"Res-20-32-{role}", "cifar10", "", "3")
         assert float(row["top1"]) == pytest.approx(statistics.mean(values))
         assert float(row["std"]) == pytest.approx(statistics.stdev(values))
+
+
+@pytest.mark.parametrize(
+    ("fields", "others", "together"),
+    [
+        ({}, {}, True),
+        ({}, {"checkpoint_minutes": 3.0, "snapshot_steps": 5, "non_finite": "skip", "tensorboard": True}, True),
+        ({"data": {"workers": 3, "eval_batch_size": 7}}, {}, True),
+        ({"data": {"root": "/there"}}, {"data": {"root": "/here"}}, True),
+        ({"data": {"name": "folder", "root": "/there"}}, {"data": {"name": "folder", "root": "/here"}}, False),
+        ({"ema_decay": 0.9}, {}, False),
+        ({"data": {"batch_size": 64}}, {}, False),
+        ({"epochs": 3}, {}, False),
+    ],
+)
+def test_runs_that_differ_in_their_seed_alone_are_one_for_table_and_report(fields, others, together, write):
+    runs = []
+    for seed, own in enumerate((fields, others)):
+        path = write(seed=seed, fractions=(0.1, 0.1, 0.1)[: own.get("epochs", 2)])
+        written = config.load(path / "config.yaml")
+        data = replace(written.data, **own.get("data", {}))
+        written = replace(written, **{name: value for name, value in own.items() if name != "data"}, data=data)
+        config.dump(written, path / "config.yaml")
+        runs.append((path, SimpleNamespace(config=written)))
+    found = [row.top1 for row in rows([path for path, _ in runs]) if row.role == "B"]
+    assert [len(top1) for top1 in found] == ([2] if together else [1, 1])
+    assert [len(group) for group in grouped([run for _, run in runs])] == ([2] if together else [1, 1])
 
 
 def test_one_run_has_no_deviation(write):
@@ -287,7 +316,7 @@ def test_an_unfinished_run_is_named_and_left_out(write, capsys):
     finished, unfinished = write(), write(seed=1, fractions=(0.1,))
     assert [len(row.top1) for row in rows([finished, unfinished])] == [1, 1]
     captured = capsys.readouterr()
-    assert captured.err == f"nestnet table: {unfinished} is left out: 1 of its 2 epochs are finished\n"
+    assert captured.err == f"nestnet: {unfinished} is left out: 1 of its 2 epochs are finished\n"
     assert captured.out == ""
     with pytest.raises(ValueError, match="no run is finished: name at least one"):
         rows([unfinished])
@@ -298,9 +327,7 @@ def test_an_unfinished_run_is_named_and_left_out(write, capsys):
 def test_a_run_is_counted_once(write, capsys):
     first, again = write(), write()
     assert [len(row.top1) for row in rows([first, first, again])] == [1, 1]
-    assert capsys.readouterr().err == (
-        f"nestnet table: {again} is left out: {first} has the same configuration and seed\n"
-    )
+    assert capsys.readouterr().err == (f"nestnet: {again} is left out: {first} has the same configuration and seed\n")
 
 
 def test_what_is_no_run_is_said(write, tmp_path):
@@ -311,13 +338,9 @@ def test_what_is_no_run_is_said(write, tmp_path):
     (without_metrics / "metrics.csv").unlink()
     with pytest.raises(ValueError, match=r"is no run directory: it has no metrics\.csv"):
         table([without_metrics])
-    for content in ("", "[]", '{"actual": null}', "{}"):
-        without_cost = write(data="digits")
-        (without_cost / "cost.json").write_text(content)
-        with pytest.raises(
-            ValueError, match=r"cost\.json cannot be read: it must hold the run's `actual` cost"
-        ) as raised:
-            table([without_cost])
-        assert "\n" not in str(raised.value)
+    without_cost = write(data="digits")
+    (without_cost / "cost.json").write_text('{"convention":"macs","base":1,"motivated":2,"expected":1.5,"actual":null}')
+    with pytest.raises(ValueError, match=r"cost\.json is damaged: it has no `actual` cost, and the run is finished; "):
+        table([without_cost])
     with pytest.raises(ValueError, match=r"format = 'html': it must be one of markdown, csv, latex"):
         table([write()], "html")

@@ -457,7 +457,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': it cannot be made: Not a directory"),
         (["evaluate", "/absent", "--mode", "base"], "/absent is no run directory: it has no config.yaml"),
-        (["plot", "/absent"], "/absent is no run directory: it has no steps.csv"),
+        (["plot", "/absent"], "/absent is no run directory: it has no config.yaml"),
         (["evaluate", "runs/x"], "the following arguments are required: --mode; see `nestnet evaluate --help`"),
         (["export", "runs/x", "--mode", "small", "--output", "x"], "argument --mode: invalid choice: 'small'"),
         (

@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from nestnet import config
+from nestnet import config, files
+from nestnet.cli import main
 from nestnet.data import load_data
 from nestnet.figures import draw_run
 from nestnet.mode import Mode
@@ -245,8 +247,78 @@ def test_folders_that_cannot_be_used(run, tmp_path):
     (tmp_path / "letter.txt").write_text("not a study")
     with pytest.raises(ValueError, match="it holds something else; name another folder, or remove this one"):
         tune_k(run, KS, tmp_path, folds=FOLDS)
-    with pytest.raises(ValueError, match="it cannot be made: Not a directory"):
+    with pytest.raises(ValueError, match="this folder cannot be made: Not a directory"):
         tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
+
+
+RESULT = "k-1/fold-1/result.json"
+REMEDY = "remove it, and the same command trains this run again"
+DAMAGE = {
+    "an empty result": (RESULT, "", f"it is no JSON \\(.*\\); {REMEDY}"),
+    "a result cut short": (RESULT, '{"k": 1, "fold"', f"it is no JSON \\(.*\\); {REMEDY}"),
+    "a list": (RESULT, "[1]", rf"it holds \[1\] in place of fields; {REMEDY}"),
+    "no fields": (RESULT, "{}", f"it has no k; {REMEDY}"),
+    "an accuracy of 500 %": (RESULT, ("base_top1", 500), f"base_top1 is 500, and must be a number from 0 to 100; {REMEDY}"),
+    "a text": (RESULT, ("seconds", "long"), f"seconds is 'long', and must be a finite number of at least 0; {REMEDY}"),
+    "a field of another version": (RESULT, ("top5", 1), f"it has a field 'top5', which nestnet does not write; {REMEDY}"),
+    "of another run": (RESULT, ("k", 2), f"it is of fold 1 of 2 with k = 2; {REMEDY}"),
+    "a FIFO": (RESULT, None, f"it is a FIFO, not a file; {REMEDY}"),
+    "an empty record": ("tune-k.yaml", "", "it holds None in place of fields; put back a copy of it, or name another folder"),
+    "a record cut short": ("tune-k.yaml", "folds: 2\nmodel.ba", "it is no YAML|it holds|; put back a copy of it, or name"),
+    "another record": ("tune-k.yaml", "a: 1\n", "it has a field 'a', which nestnet does not write; put back a copy of it"),
+    "code": ("tune-k.yaml", "folds: !!python/object/apply:os.getpid []\n", "it is no YAML .*; put back a copy of it"),
+    "a record that is a FIFO": ("tune-k.yaml", None, "it is a FIFO, not a file; put back a copy of it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_study_is_one_line_and_nothing_is_trained(kind, run, part, monkeypatch):
+    name, content, message = DAMAGE[kind]
+    path = part / name
+    if content is None:
+        path.unlink()
+        os.mkfifo(path)
+    elif isinstance(content, str):
+        path.write_text(content)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict([content])))
+    before = contents(part)
+    monkeypatch.delattr(Trainer, "fit")
+    with pytest.raises(ValueError, match=f"^{path} (is damaged|cannot be read): .*({message})") as caught:
+        tune_k(run, KS, part, folds=FOLDS)
+    assert "\n" not in str(caught.value)
+    assert contents(part) == before
+
+
+def test_copies_within_a_study_are_no_runs_and_stay(run, whole, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    for name in ("k-1/fold-1 (copy)", "k-01/fold-1", "k-x/fold-1"):
+        shutil.copytree(folder / "k-1" / "fold-1", folder / name)
+    assert [(result.k, result.fold) for result in tune_k(run, KS, folder, folds=FOLDS)] == sorted(RUNS)
+    (folder / "k-2" / "fold-2" / "result.json").unlink()
+    (folder / "k-2" / "fold-2" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"k-2/fold-2/mine.txt is in the folder of a run that is to start again"):
+        tune_k(run, KS, folder, folds=FOLDS)
+    assert (folder / "k-2" / "fold-2" / "mine.txt").read_text() == "mine"
+
+
+def test_on_a_full_disk_the_older_report_stays(arguments, whole, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    before = {path: data for path, (data, _) in contents(folder).items()}
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    command = ["tune-k", *arguments, "--k", "1", "2", "--folds", str(FOLDS), "--output", str(folder)]
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "write", full)
+        patch.setattr("nestnet.tuning.Lock", lambda *_: SimpleNamespace(close=lambda: None))  # which writes, too
+        assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error == f"nestnet tune-k: error: {folder / 'tune-k.csv'} cannot be written: No space left on device\n"
+    assert {path: data for path, (data, _) in contents(folder).items()} == before
 
 
 def test_a_loss_that_is_not_finite_names_its_run(arguments, tmp_path):
@@ -307,7 +379,8 @@ def test_the_files(tmp_path):
         ("1", "0"),
         ("0", "0"),
     ]
-    assert [row["seconds"] for row in read_table(tmp_path / "tune-k-folds.csv")] == ["1.5"] * 9
+    with (tmp_path / "tune-k-folds.csv").open(newline="") as file:
+        assert [row["seconds"] for row in csv.DictReader(file)] == ["1.5"] * 9
     assert (tmp_path / "tune-k.png").stat().st_size > 10_000
 
 

@@ -1,42 +1,22 @@
 """What a run came to, up to now: the numbers behind `nestnet plot` and `nestnet report`. It need not be finished."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nestnet.build import motivation
 from nestnet.config import Config
 from nestnet.cost import Cost, network_cost
+from nestnet.history import Steps, read_course
 from nestnet.mode import Mode, PerMode
 from nestnet.motivation import JOINT
-from nestnet.restore import FREE, differences
 from nestnet.run_cost import expected_cost
-from nestnet.run_directory import read_config, read_table
+from nestnet.same_training import apart
 
 _network_cost = cache(network_cost)  # it takes up to seconds, and runs have networks in common
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The S batches of a run, in order."""
-
-    number: np.ndarray
-    """[S], from 1."""
-    epoch: np.ndarray
-    """[S], from 1."""
-    mode: np.ndarray
-    """[S], what each trained: `base`, `motivated`, or `joint` for both subnets."""
-    loss: np.ndarray
-    """[S]; NaN or infinite where the batch was skipped."""
-    lr: np.ndarray
-    """[S], the learning rate; NaN where the run did not record it."""
-
-    def __len__(self) -> int:
-        return len(self.number)
 
 
 @dataclass(frozen=True)
@@ -136,8 +116,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
     Raises:
         ValueError: if the folder is no run.
     """
-    config, steps = read_config(run_dir), read_steps(run_dir)
-    epochs = read_epochs(run_dir, ("base_top1", "motivated_top1", "motivated_fraction", "seconds"))
+    config, steps, epochs = read_course(run_dir, ("motivated_fraction", "seconds"))
     model, size = config.model, config.data.img_size
     if size is None or model.num_classes is None or model.in_chans is None:
         raise ValueError(
@@ -163,40 +142,6 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
     )
 
 
-def read_steps(run_dir: Path) -> Steps:
-    """The batches of a run, also of one that is being trained.
-
-    Raises:
-        ValueError: if the folder is no run, or the file is damaged.
-    """
-    columns = _columns(run_dir / "steps.csv", ("step", "epoch", "mode", "loss"))
-    number, epoch, loss = (_numbers(run_dir / "steps.csv", columns, name) for name in ("step", "epoch", "loss"))
-    lr = _numbers(run_dir / "steps.csv", columns, "lr") if "lr" in columns else np.full(len(loss), np.nan)
-    return Steps(number.astype(int), epoch.astype(int), np.array(columns["mode"], dtype=str), loss, lr)
-
-
-def read_epochs(run_dir: Path, needed: Sequence[str] = ("base_top1", "motivated_top1")) -> dict[str, np.ndarray]:
-    """The columns of a run's `metrics.csv`, each with a value a finished epoch [E].
-
-    Args:
-        needed: columns that must be there, besides `epoch`.
-
-    Raises:
-        ValueError: if the folder is no run, or the file is damaged.
-    """
-    columns = _columns(run_dir / "metrics.csv", ("epoch", *needed))
-    return {name: _numbers(run_dir / "metrics.csv", columns, name) for name in columns}
-
-
-def apart(config: Config, other: Config) -> dict[str, Any]:
-    """The fields in which a configuration trains other than another one, by dotted name; their seeds may differ."""
-    same = FREE | {"seed"}
-    if config.data.name == "folder":
-        same = same - {"data.root"}  # other images
-    found = differences(asdict(other), asdict(config))
-    return {name: value for name, _, value in found if name not in same}
-
-
 def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """The runs, those beside each other that differ in their seed alone."""
     groups: list[list[RunSummary]] = []
@@ -207,22 +152,3 @@ def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
         else:
             same.append(run)
     return groups
-
-
-def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
-    """A table's columns, without a last row that is still being written."""
-    rows = read_table(path)
-    if rows and None in rows[-1].values():
-        rows.pop()
-    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {name: [] for name in needed}
-    for name in needed:
-        if name not in columns:
-            raise ValueError(f"{path} is damaged: it has no column {name}")
-    return columns
-
-
-def _numbers(path: Path, columns: dict[str, list[str]], name: str) -> np.ndarray:
-    try:
-        return np.array(columns[name], dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: column {name} has something else than numbers: {error}") from error

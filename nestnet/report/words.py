@@ -10,7 +10,8 @@ from nestnet.config import Config
 from nestnet.mode import Mode
 from nestnet.motivation import CONDITIONS, JOINT
 from nestnet.report.predictions import Predictions
-from nestnet.report.summary import RunSummary, apart
+from nestnet.report.summary import RunSummary
+from nestnet.same_training import apart
 
 NOTABLE = 1.0
 """Points of top-1 that the best epoch is above the last, to be worth a sentence."""

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from nestnet.build import torch_device
 from nestnet.data import ImageData
-from nestnet.files import write_atomically
+from nestnet.files import check_output, make_output_folder, write_atomically
 from nestnet.loaders import Batch
 from nestnet.mode import Mode
 from nestnet.report.figures import (
@@ -64,10 +64,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images
     """
     runs = read_summaries(run_dirs)
     output = output or (runs[0].path / "report" if len(runs) == 1 else Path("report"))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output = {str(output)!r}: this folder cannot be made: {error.strerror}") from error
+    make_output_folder(output, "output")
+    check_output(output / "report.html")
     sections = [_section(run, number, images=images) for number, run in enumerate(runs, start=1)]
     groups, comparison = grouped(runs), None
     if len(runs) > 1 and any(run.epochs_done for run in runs):
