@@ -90,7 +90,7 @@ def tune_k(
     study = Study(config, folder, folds)
     study.trainer(images, ks[0], fold=1)  # finds what else is wrong: this fold leaves the fewest images for training
     with closing(study.lock()):
-        study.begin()
+        study.begin(images)
         return _train_all(study, images, ks, jobs)
 
 
@@ -171,15 +171,17 @@ class Study:
         except OSError as error:
             raise ValueError(f"folder = {str(self.folder)!r}: it cannot be written to: {error.strerror}") from error
 
-    def begin(self) -> None:
-        """Record the configuration in the folder, or go on with the folder of the same configuration.
+    def begin(self, images: ImageData) -> None:
+        """Record configuration and images in the folder, or go on with a folder that was begun with the same ones.
+
+        With other training images the folds would be others too, and a run would be tested on images of another's training.
 
         Raises:
-            ValueError: if the folder was begun with another configuration, has other contents, or holds a damaged file.
+            ValueError: if the folder was begun with others, has other contents, or holds a damaged file.
         """
         record = self.folder / RECORD
         where = f"folder = {str(self.folder)!r}"
-        fields = {"folds": self.folds, **dotted(asdict(self.config))}
+        fields = {"folds": self.folds, "images": images.record().fingerprint, **dotted(asdict(self.config))}
         del fields["motivation.k"], fields["run_dir"]
         for name in REPORT:
             check_output(self.folder / name)

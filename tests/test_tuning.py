@@ -18,17 +18,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from folders import plant
 from PIL import Image
 
 from nestnet import config, files
 from nestnet.cli import main
+from nestnet.config import DataConfig
 from nestnet.data import load_data
 from nestnet.figures import draw_run
 from nestnet.mode import Mode
 from nestnet.run_directory import read_run, read_table
 from nestnet.step import TrainStep
 from nestnet.training import Trainer
-from nestnet.tuning import tune_k
+from nestnet.tuning import Study, tune_k
 from nestnet.tuning_report import FoldResult, best, markdown, summarised, tuning_figure, write_report
 
 QUICK = ["--data.batch_size", "128", "--epochs", "1"]
@@ -112,6 +114,20 @@ def test_results_are_those_of_training_each_fold_by_hand(k, fold, run, whole, tm
     assert result["expected_fraction"] == {1: 1 / 2, 2: 1 / 6}[k]
     for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
         assert (path / name).read_bytes() == (whole / f"k-{k}" / f"fold-{fold}" / name).read_bytes()
+
+
+def test_a_study_keeps_to_its_images(tmp_path, run):
+    """With one image more all folds would be others."""
+    plant(tmp_path / "images", {"cat": 20, "dog": 20})
+    config = replace(run, data=DataConfig(name="folder", root=str(tmp_path / "images"), img_size=8))
+    study = Study(config, tmp_path / "study", folds=2)
+    (tmp_path / "study").mkdir()
+    study.begin(load_data(config.data, config.model))
+    study.begin(load_data(config.data, config.model))
+    plant(tmp_path / "more", {"cat": 1})
+    (tmp_path / "more" / "cat" / "00.png").rename(tmp_path / "images" / "cat" / "new.png")
+    with pytest.raises(ValueError, match=r"it was begun with images = '3\d training image files, .*; go back to that"):
+        study.begin(load_data(config.data, config.model))
 
 
 def test_each_run_is_a_run_directory(whole, tmp_path):
