@@ -212,6 +212,8 @@ class Run:
     config: Config
     net: NestedModel
     checkpoint: State
+    best: bool = False
+    """Whether the checkpoint is that of a subnet's best epoch, as it was asked for, instead of the last one."""
 
 
 def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
@@ -236,7 +238,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     except ValueError as error:
         raise ValueError(f"{checkpoints.last}: {error}") from error
     net.load_state_dict(tensors)
-    return Run(path, config, net, checkpoint)
+    return Run(path, config, net, checkpoint, best=best is not None)
 
 
 def read_config(run_dir: Path) -> Config:

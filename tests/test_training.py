@@ -194,7 +194,8 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
     [
         ["--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"],
         ["--optimizer.name", "lamb", "--optimizer.lr", "1e-2", "--optimizer.clip_grad", "1.0"],
-        ["--optimizer.name", "rmsprop", "--optimizer.lr", "1e-3", "--schedule.name", "step", "--schedule.interval", "epoch"],
+        ["--optimizer.name", "rmsprop", "--optimizer.lr", "1e-3", "--schedule.name", "step", "--schedule.interval", "epoch",
+         "--schedule.decay_epochs", "1"],
         ["--optimizer.options", "{fused: true}", "--motivation.k", "1", "--schedule.name", "none"],
         ["--precision", "bfloat16", "--channels_last", "true", "--schedule.warmup_epochs", "1"],
         ["--model.base", "efficientnet_b0", "--model.motivated", "efficientnet_b1", "--data.img_size", "32",
@@ -416,13 +417,14 @@ def test_the_folder_config_trains_on_jpeg_files(tmp_path, capsys):
                 pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.jpg")
     arguments = ["--config", str(DIGITS.with_name("cifar10_folder_resnet20_32.yaml")), "--epochs", "2"]
-    arguments += ["--data.root", str(tmp_path / "images"), "--data.batch_size", "4", "--run_dir", str(tmp_path / "run")]
+    arguments += ["--data.root", str(tmp_path / "images"), "--data.batch_size", "3", "--run_dir", str(tmp_path / "run")]
     assert main(["train", *arguments]) == 0
-    assert len(read_table(tmp_path / "run" / "steps.csv")) == 6
+    assert len(read_table(tmp_path / "run" / "steps.csv")) == 8
     found = read_metadata(tmp_path / "run" / "base.safetensors")
     assert json.loads(found["class_names"]) == ["cat", "dog"]
     assert json.loads(found["mean"]) == [0.4914, 0.4822, 0.4465], "CIFAR-10's, as of the network"
     (tmp_path / "images" / "train" / "cat" / "3.jpg").write_bytes(b"cut short")
+    capsys.readouterr()
     for workers in ("0", "1"):
         assert main(["train", *arguments[:-1], str(tmp_path / f"run{workers}"), "--data.workers", workers]) == 2
         error = capsys.readouterr().err
