@@ -15,6 +15,7 @@ from nestnet.data import ImageData, load_data
 from nestnet.image_files import ImageFiles
 from nestnet.image_folder import read_folder
 from nestnet.loaders import eval_batches, train_batches
+from nestnet.motivation import LossDecrease, expected_fraction
 from nestnet.own_data import look
 
 
@@ -197,6 +198,13 @@ def test_the_recipe_follows_from_the_images(images, side, given, wanted, seen):
     sizes = data["img_size"], data["batch_size"], chosen["epochs"]
     assert (model["base"], model["motivated"], *sizes, chosen["optimizer"]["lr"]) == wanted
     assert chosen["schedule"].get("warmup_epochs", 0) < max(chosen["epochs"] / 4, 1)
+
+
+@pytest.mark.parametrize("images", range(6, 130))
+def test_the_recipe_of_a_small_folder_motivates(images, seen):
+    chosen = replace(seen, train=images, side=32).recipe({})
+    condition = LossDecrease(chosen["motivation"].get("k", 2))
+    assert expected_fraction(condition, images // chosen["data"]["batch_size"]) >= 1 / 12
 
 
 @pytest.mark.parametrize("motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224"])

@@ -160,7 +160,7 @@ def test_a_damaged_test_image_is_left_out_on_resuming(tmp_path, capsys):
             Image.new("RGB", (8, 8), (30 * index, 0, 99 * (label == "cat"))).save(folder / f"{index}.png")
     (folder / "7.png").write_bytes(b"no image")
     path = str(tmp_path / "run")
-    settings = ["--data.batch_size", "8", "--epochs", "1", "--data.loader", "files", "--data.workers", "0"]
+    settings = ["--data.batch_size", "4", "--epochs", "1", "--data.loader", "files", "--data.workers", "0"]
     pair = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.img_size", "8"]
     assert main(["train", "--data.root", str(tmp_path / "images"), *settings, *pair, "--run_dir", path]) == 1
     said = capsys.readouterr().err
@@ -418,6 +418,7 @@ def test_a_fault_is_explained_and_the_run_goes_on_after_it(tiny, tmp_path, error
     uninterrupted = Trainer(replace(run, run_dir=str(tmp_path / "whole")), images=images).fit()
     assert content(path) == content(uninterrupted)
     monkeypatch.setattr("nestnet.cli.VERBS", {"train": lambda _: (_ for _ in ()).throw(caught.value)})
+    capsys.readouterr()
     assert main(["train"]) == 1
     assert capsys.readouterr().err == f"nestnet train: stopped: {caught.value}\n"
 
