@@ -18,7 +18,7 @@ from nestnet.sealed import read_sealed, sealed
 
 State = dict[str, Any]
 
-FORMAT = "nestnet checkpoint 1"
+FORMAT = "nestnet checkpoint 2"
 
 
 class Checkpoints:

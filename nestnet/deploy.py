@@ -86,12 +86,8 @@ def deploy(
     card = path.with_suffix(".md")
     _check_place(path, card)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
-    images, absent = _images(run, needed=needs_images(run, batches))
+    images, absent = _images(run, needed=needs_images(run, mode, batches))
     net = ready(run, mode, images, torch_device("auto"), batches).cpu().eval()
-    trained = run.checkpoint["cost"]["batches"]
-    found = shortcomings(net, mode, trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
-    for shortcoming in found:
-        notice(shortcoming)
     data = run.config.data
     metadata = Metadata.of(
         net,
@@ -116,6 +112,10 @@ def deploy(
         os.replace(Path(folder) / card.name, card)
         os.replace(unfinished, path)
         sync_folder(path.parent)
+    trained = run.checkpoint["cost"]["batches"]
+    found = shortcomings(net, mode, trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
+    for shortcoming in found:
+        notice(shortcoming)
     return Deployed(path, card, check, kind.usage(str(path), metadata))
 
 

@@ -29,12 +29,14 @@ def recalibration_images(batches: TrainBatches, epoch: int, number: int) -> Iter
         yield images
 
 
-def needs_images(run: Run, number: int) -> bool:
-    """Return whether `ready` needs the training images to recalibrate on so many batches.
+def needs_images(run: Run, mode: Mode, number: int) -> bool:
+    """Return whether `ready` needs the training images to recalibrate `mode` on so many batches.
 
     It does not where the run itself evaluated with such statistics: its checkpoint has them.
     """
-    return number > 0 and not (number == run.config.recalibration_batches and run.checkpoint["recalibrated"])
+    if number == 0:
+        return False
+    return number != run.config.recalibration_batches or mode not in run.checkpoint["recalibrated"]
 
 
 def ready(run: Run, mode: Mode, images: ImageData | None, device: torch.device, number: int) -> NestedModel:
@@ -60,7 +62,7 @@ def ready(run: Run, mode: Mode, images: ImageData | None, device: torch.device, 
     net = run.net.to(device).to(memory_format=layout)
     if not number:
         return net
-    if not needs_images(run, number):
+    if not needs_images(run, mode, number):
         return with_statistics(net, mode, run.checkpoint["recalibrated"][mode])
     assert images is not None
     if run.checkpoint["watches"] == "held_out_loss":

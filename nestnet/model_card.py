@@ -19,6 +19,7 @@ from nestnet.formats import Format, Usage
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.preprocessing import in_words
+from nestnet.recalibration import has_statistics
 from nestnet.run_directory import Run, read_table
 from nestnet.shortcomings import untrained
 from nestnet.version import __version__
@@ -141,10 +142,11 @@ def _accuracy(export: Export) -> str:
     if not 0 < done <= len(epochs):
         return "Not measured: the run had not finished its first epoch."
     number = f"{len(export.images.test):,} " if export.images is not None else ""
+    precision = "" if run.config.precision == "float32" else f" in {run.config.precision}"
     last, usual = epochs[done - 1], run.config.recalibration_batches
     measured, own = (_statistics(run, batches) for batches in (usual, export.recalibrated))
     lines = [
-        f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run after epoch "
+        f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run{precision} after epoch "
         f"{last['epoch']} of {run.config.epochs}{measured and f', with {measured}'}."
     ]
     if not run.checkpoint.get("end_of_epoch", True):
@@ -158,7 +160,7 @@ def _accuracy(export: Export) -> str:
 
 def _statistics(run: Run, batches: int) -> str:
     """Where the BatchNorm statistics come from; nothing of a network that has none."""
-    if not any(name.endswith("running_mean") for name in run.net.state_dict()):
+    if not has_statistics(run.net):
         return ""
     return (
         f"BatchNorm statistics computed anew on {batches} training batches"

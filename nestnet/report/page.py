@@ -139,7 +139,7 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
             parts.append(tag("p", ALONE, class_="lead"))
     if run.skipped:
         parts.append(tag("p", f"Skipped: {batches(run.skipped)}, whose loss was NaN or infinite.", class_="warning"))
-    if run.epochs_done:
+    if run.finished:
         said = (untrained(mode, run.trained_batches) for mode in Mode)
         parts += [tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="warning") for sentence in said if sentence]
     parts += [networks_table(run), facts(section)]

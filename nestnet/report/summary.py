@@ -156,7 +156,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
     )
     fraction: float | None = None
     if len(epochs["epoch"]):  # the forecast depends on an epoch's length
-        batches = int((steps.epoch == 1).sum())
+        batches = max(int((steps.epoch == 1).sum()), 1)
         fraction = expected_fraction(motivation(config, batches), batches)
     return RunSummary(
         path=run_dir,
