@@ -40,7 +40,7 @@ from nestnet.checkpoints import write as write_state
 from nestnet.cli import main as nestnet
 from nestnet.sealed import sealed
 
-TRAIN = ["train", "--epochs", "1", "--data.batch_size", "512", "--checkpoint_steps", "1"]
+TRAIN = ["train", "--epochs", "1", "--data.batch_size", "400", "--motivation.k", "1", "--checkpoint_steps", "1"]
 
 
 class Code:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from nestnet.build import motivation
+from nestnet.build import planned_motivation
 from nestnet.config import Config
 from nestnet.cost import Cost, network_cost
 from nestnet.data import load_data
 from nestnet.mode import Mode, PerMode
 from nestnet.models.registry import check_pair
-from nestnet.motivation import JOINT
+from nestnet.motivation import JOINT, Condition, expected_fraction
 from nestnet.run_cost import expected_cost
 from nestnet.sources import KNOWN
 
@@ -49,7 +49,8 @@ def budget(config: Config) -> str:
     """
     names, to = PerMode(config.model.base, config.model.motivated), extent(config)
     check_pair(names.base, names.motivated)
-    batch, batches = config.data.batch_size, to.images // config.data.batch_size
+    batch = config.data.batch_size
+    condition, batches = planned_motivation(config, to.images)
     if not batches:
         raise ValueError(f"data.batch_size = {batch}: there are only {to.images} training images; take fewer a batch")
     size, classes, channels = to.img_size, to.classes, to.channels
@@ -61,7 +62,7 @@ def budget(config: Config) -> str:
             "",
             *in_columns(_networks(names, costs, batch)),
             "",
-            *expected_of_run(config, PerMode(*(cost.macs for cost in costs)), batches),
+            *expected_of_run(config, PerMode(*(cost.macs for cost in costs)), condition, batches),
         ]
     )
 
@@ -88,16 +89,18 @@ def in_columns(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def expected_of_run(config: Config, macs: PerMode[int], batches: int) -> list[str]:
+def expected_of_run(config: Config, macs: PerMode[int], condition: Condition, batches: int) -> list[str]:
     """The motivated batches to expect, and what the run costs with them, a line each.
 
     Args:
         macs: of a forward pass of one image.
+        condition: of the run.
         batches: of an epoch.
     """
     names = PerMode(config.model.base, config.model.motivated)
-    condition, joint = motivation(config, batches), config.motivation.name == JOINT
-    average = expected_cost(macs, condition, joint=joint)
+    joint = config.motivation.name == JOINT
+    fraction = expected_fraction(condition, batches)
+    average = expected_cost(macs, fraction, joint=joint)
     if average is None:
         return [
             f"{config.motivation.name}: no telling how many batches will be motivated; an average forward pass will take "
@@ -106,7 +109,7 @@ def expected_of_run(config: Config, macs: PerMode[int], batches: int) -> list[st
     if joint:
         motivated = "joint training: both networks at every batch"
     else:
-        motivated = f"expected of {condition!r}: {getattr(condition, 'expected_fraction', 0.0):.2%} motivated batches"
+        motivated = f"expected of {condition!r}: {fraction:.2%} motivated batches"
     total = average * batches * config.data.batch_size * config.epochs
     both = macs.base + macs.motivated
     return [

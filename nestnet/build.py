@@ -19,7 +19,15 @@ from nestnet.config import Config, ScheduleConfig
 from nestnet.data import ImageData, mixed
 from nestnet.mode import Mode
 from nestnet.models.registry import ARCHITECTURES, takes_img_size
-from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
+from nestnet.motivation import (
+    JOINT,
+    Always,
+    Condition,
+    can_motivate,
+    make_condition,
+    motivated_counts,
+    watched_by,
+)
 from nestnet.nested import NestedModel
 from nestnet.notices import notice
 from nestnet.pretrained import load_subnet
@@ -63,6 +71,73 @@ def earlier_counts(config: Config) -> list[int]:
     if config.motivation.counts is not None:
         return config.motivation.counts
     return average_counts(config.motivation.runs or [], config.epochs)
+
+
+def planned_motivation(config: Config, images: int, given: Condition | None = None) -> tuple[Condition, int]:
+    """Return the condition of a run on so many training images, and the number of batches of its epochs.
+
+    Args:
+        given: condition in place of the one that the configuration names.
+
+    Raises:
+        ValueError: as `motivation`, and if no batch of an epoch can be motivated although the condition is to motivate some.
+    """
+    condition, batches = _plan(config, images, given)
+    # fewer images than a batch takes are refused where the batches are made
+    if batches and not can_motivate(condition, batches):
+        name = f"motivation.name = {config.motivation.name!r}" if given is None else "condition"
+        remedies = _ways_to_motivate(config, images, given)
+        raise ValueError(
+            f"{name}: {condition!r} can motivate none of the {batches} batches of an epoch, with which it starts anew; "
+            + (" or ".join(remedies) or "take more training images, or train with --motivation.name joint")
+        )
+    return condition, batches
+
+
+def _plan(config: Config, images: int, given: Condition | None) -> tuple[Condition, int]:
+    """As `planned_motivation`, whether or not any batch can be motivated."""
+    size = config.data.batch_size
+    batches = images // size
+    condition = given or motivation(config, max(batches, 1))
+    if watched_by(condition) == "held_out_loss":
+        # the batch that is held out is not trained, and a condition may go by the number of those that are
+        batches = max(images - size, 0) // size
+        condition = given or motivation(config, max(batches, 1))
+    return condition, batches
+
+
+def _ways_to_motivate(config: Config, images: int, given: Condition | None) -> list[str]:
+    """Return changes of one field each, with any of which a batch can be motivated."""
+    data, motivation = config.data, config.motivation
+    # each part of a batch has at least two images, and mixing takes pairs
+    unit = config.accumulate * (2 if data.mixup or data.cutmix else 1)
+    least = max(2 * config.accumulate, data.repeats)
+    ways: list[str] = []
+    for size in range(data.batch_size - 1, least - 1, -1):
+        changed = replace(config, data=replace(data, batch_size=size))
+        if size % unit == 0 and _motivates(changed, images, given):
+            ways.append(f"lower data.batch_size = {data.batch_size} to {size}")
+            break
+    if given is not None:
+        return ways
+    for k in range(motivation.k - 1, 0, -1):
+        if _motivates(replace(config, motivation=replace(motivation, k=k)), images, given):
+            ways.append(f"lower motivation.k = {motivation.k} to {k}")
+            break
+    for period in range((motivation.period or 1) - 1, 0, -1):
+        if _motivates(replace(config, motivation=replace(motivation, period=period)), images, given):
+            ways.append(f"lower motivation.period = {motivation.period} to {period}")
+            break
+    return ways
+
+
+def _motivates(config: Config, images: int, given: Condition | None) -> bool:
+    """Return whether a batch can be motivated by a configuration."""
+    try:
+        condition, batches = _plan(config, images, given)
+    except ValueError:
+        return False
+    return batches > 0 and can_motivate(condition, batches)
 
 
 def average_counts(runs: list[str], epochs: int) -> list[int]:

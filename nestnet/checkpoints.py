@@ -21,7 +21,7 @@ from nestnet.sealed import read_sealed, sealed
 
 State = dict[str, Any]
 
-FORMAT = "nestnet checkpoint 1"
+FORMAT = "nestnet checkpoint 2"
 NAME = re.compile(r"step-(\d{8,})(?:-epoch-(\d{4,}))?\.safetensors", re.ASCII)
 """What `file_name` gives."""
 REMEDY = "another version of nestnet may have written it"

@@ -130,19 +130,26 @@ def evaluate(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from nestnet.build import torch_device
-    from nestnet.evaluation import ready, top1
+    from nestnet.evaluation import memory_format, ready, top1
     from nestnet.loaders import eval_batches
     from nestnet.mode import Mode
+    from nestnet.notices import notice
     from nestnet.place import Place
     from nestnet.run_directory import read_run
+    from nestnet.shortcomings import shortcomings
 
-    mode, device, number = Mode(options.mode), torch_device("auto"), options.recalibrate
+    mode, device = Mode(options.mode), torch_device("auto")
     run = read_run(options.run_dir, best=mode if options.best else None)
     images = run.images()
-    net = ready(run, mode, images, device, run.config.recalibration_batches if number is None else number)
-    batches = eval_batches(images, run.config.data, Place(device))
+    number = run.config.recalibration_batches if options.recalibrate is None else options.recalibrate
+    net = ready(run, mode, images, device, number)
+    batches = eval_batches(images, run.config.data, Place(device, memory_format(run)))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
     print(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
+    trained, output = run.checkpoint["cost"]["batches"], f"{mode}.safetensors"
+    found = shortcomings(net, mode, trained, recalibrated=number, run_dir=run.path, output=output, best=options.best)
+    for shortcoming in found:
+        notice(shortcoming)
 
 
 def export(arguments: list[str]) -> None:

@@ -40,8 +40,8 @@ class ModelConfig:
     in_chans: int | None = None
     """Channels of the images, 1 or 3; null: those of the data."""
     batch_norm: Literal["private", "shared"] | None = None
-    """Whether each mode keeps its own running statistics or both share one set (the paper's way). A ViT has none, and
-    trains the same with either."""
+    """Whether each mode keeps its own running statistics or both share one set (the paper's way). Not for a ViT, which has
+    none."""
     depth_map: Literal["last", "first"] | None = None
     """Which motivated block holds a stage's last base block: the last, or the first free one."""
     qkv_map: Literal["heads", "prefix"] | None = None
@@ -113,7 +113,7 @@ class DataConfig:
     cutmix: float = 0.0
     """Alpha of CutMix (timm's): 0 for none; usual is 1. With both, each batch gets one of them."""
     mixup_prob: float = 1.0
-    """The probability that a batch is mixed, from 0 to 1. For Mixup and CutMix."""
+    """The probability that a batch is mixed, above 0, at most 1. For Mixup and CutMix."""
     repeats: int = 1
     """Repeated augmentation: how often an epoch has each of its images, differently augmented, at least 1. The epoch stays
     as long; it has fewer different images."""
@@ -139,8 +139,8 @@ class LossConfig:
     label_smoothing: float = 0.0
     """The part of a label that is spread over all classes, from 0 to below 1."""
     target_threshold: float | None = None
-    """bce: targets above it count as 1 and the others as 0, so that an image mixed of two counts as both, from 0 to below 1;
-    null: targets are as Mixup and smoothing make them."""
+    """bce with Mixup or CutMix: targets above it count as 1 and the others as 0, so that an image mixed of two counts as both,
+    from 0 to below 1; null: targets are as Mixup and smoothing make them."""
 
 
 @dataclass
@@ -159,7 +159,7 @@ class OptimizerConfig:
     """Further arguments of the optimizer, such as `{betas: [0.9, 0.99]}`."""
     step_count: Literal["own", "literal"] = "own"
     """Adam and its kin: whether the differential part of a weight counts its own steps, or takes over the base's count as
-    the paper's copying does. No effect on optimizers that do not count, such as SGD."""
+    the paper's copying does. `literal` is for optimizers that count the steps of each weight, and so not for SGD."""
     clip_grad: float | None = None
     """Largest norm of all gradients together, above 0; null: no clipping."""
 
@@ -175,13 +175,13 @@ class ScheduleConfig:
     warmup_epochs: int = 0
     """Epochs of linear warm-up, from 0 to below `epochs`, of which they are a part. Not with `none`."""
     warmup_lr: float = 1e-5
-    """Learning rate at the start of warm-up, from 0 to `optimizer.lr`. No effect without warm-up."""
+    """Learning rate at the start of warm-up, from 0 to `optimizer.lr`. Only with warm-up."""
     warmup_prefix: bool = False
-    """Whether the schedule starts when warm-up ends; else warm-up covers its first epochs. No effect without warm-up."""
+    """Whether the schedule starts when warm-up ends; else warm-up covers its first epochs. Only with warm-up."""
     min_lr: float = 0.0
     """cosine, tanh, poly: learning rate at the end, from 0 to `optimizer.lr`."""
     decay_epochs: float = 30.0
-    """step: epochs between decays, above 0."""
+    """step: epochs between decays, above 0 and below `epochs`."""
     decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
     """multistep: the epochs of decays, rising, from 1 to below `epochs`."""
     decay_rate: float = 0.1
@@ -194,14 +194,16 @@ class MotivationConfig:
 
     name: str = "loss_decrease"
     """`loss_decrease`: k falling losses in a row, the paper's. `ema_decrease`: k falls of the loss's moving average.
-    `held_out_loss_decrease`: k falling losses on one batch of training images that is kept out of training.
+    `held_out_loss_decrease`: k falling losses, by the configured loss function, on one batch of training images that is kept
+    out of training.
     `gradient_norm_increase`: k rising gradient norms. `random`: a random number of random batches in each epoch (the
     paper's experiment A). `random_like`: random batches, as many as in earlier runs (experiment B). `periodic`: every
     period-th batch. `always`, `never`: classical training of the motivated or the base network. `joint`: both
     networks at every batch. Others: `nestnet.register_condition`."""
     k: int = 2
-    """From 1 to 20. With falling losses about one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3. No effect on
-    conditions that count nothing, so that one configuration can be trained with each."""
+    """From 1 to 20. With falling losses about one batch in (k+1)! is motivated: a sixth for 2, a 24th for 3. The first k + 1
+    batches of an epoch never are, so that an epoch must have more. No effect on conditions that count nothing, so that one
+    configuration can be trained with each."""
     decay: float | None = None
     """ema_decrease: the average's share of itself at each batch, from 0 to below 1; null: 0.9."""
     min_drop: float | None = None
@@ -239,15 +241,15 @@ class Config:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: cuda where there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16`: autocast. It pays on GPUs and on CPUs with AMX or AVX512-BF16."""
+    """`bfloat16`: autocast, in training and evaluation. It pays on GPUs and on CPUs with AMX or AVX512-BF16."""
     channels_last: bool = False
     """Memory format of images and convolutions. It pays for convolutional networks."""
     accumulate: int = 1
     """Parts that each batch is trained in, one after another and in the same mode, with one step of the optimizer: a large
     batch in less memory. BatchNorm sees a part at a time."""
     ema_decay: float | None = None
-    """Keep a moving average of the weights, its share of itself at each step from 0 to below 1, such as 0.999; it is what is
-    evaluated and exported. null: none."""
+    """Keep a moving average of the weights, its share of itself at each step above 0 and below 1, such as 0.999; it is what is
+    evaluated and exported. It warms up as timm's does: after t steps the share is at most 1 - (1 + t)^(-2/3). null: none."""
     compile: bool = False
     """Whether torch.compile makes kernels for each mode's forward and backward pass, at its first step. On a CPU it takes a
     C++ compiler."""
@@ -258,8 +260,9 @@ class Config:
     sync_batch_norm: bool = False
     """With several processes: whether BatchNorm sees the images of all of them, as one process would. No effect on one."""
     recalibration_batches: int = 0
-    """Training batches on which the BatchNorm statistics of each network are computed anew before each evaluation and for
-    the exports; 0: the running statistics are used."""
+    """Training batches on which the BatchNorm statistics of each network are computed anew before each evaluation; the exports
+    have those of the last one. Where an epoch has fewer batches, those of the following epochs are taken too. 0: the running
+    statistics are used."""
     snapshot_steps: int = 0
     """Batches between the snapshots of the base's weights that `nestnet dynamics` draws; 0: none."""
     checkpoint_steps: int = 0

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nestnet.models import cifar_resnet
 from nestnet.models.registry import ARCHITECTURES, choice, takes_img_size
 from nestnet.models.vit import PATCH, ViTArchitecture
-from nestnet.motivation import is_whole, motivated_rate
+from nestnet.motivation import LossDecrease, is_whole, motivated_rate
 
 Convention = Literal["macs", "paper"]
 CONVENTIONS: tuple[Convention, ...] = ("macs", "paper")
@@ -101,8 +101,12 @@ def average_cost(base_cost: float, motivated_cost: float, *, motivated_fraction:
     return base_cost + motivated_fraction * (motivated_cost - base_cost)
 
 
-def forecast(base_cost: float, motivated_cost: float, *, k: int) -> float:
+def forecast(base_cost: float, motivated_cost: float, *, k: int, batches: int | None = None) -> float:
     """The average cost of a forward pass to expect of a run with k falling losses as its condition.
+
+    Args:
+        batches: number of batches of an epoch, of which the first k + 1 are never motivated; by default epochs are so long
+            that this does not matter.
 
     Raises:
         ValueError: as `motivated_rate`.
@@ -110,7 +114,10 @@ def forecast(base_cost: float, motivated_cost: float, *, k: int) -> float:
     >>> round(forecast(82.82, 140.13, k=2), 2)  # the paper reports 92.47 for ResNet-20 in ResNet-32 on CIFAR-10
     92.37
     """
-    return average_cost(base_cost, motivated_cost, motivated_fraction=motivated_rate(k))
+    fraction = motivated_rate(k)
+    if batches is not None:
+        fraction = LossDecrease(k).expected_fraction_of_epoch(batches) or 0.0
+    return average_cost(base_cost, motivated_cost, motivated_fraction=fraction)
 
 
 Point = tuple[float, float]

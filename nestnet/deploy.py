@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from nestnet.build import torch_device
 from nestnet.data import ImageData
-from nestnet.evaluation import ready
+from nestnet.evaluation import needs_images, ready
 from nestnet.files import check_output, place, workplace, write_atomically
 from nestnet.formats import Classify, Usage, format_of
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.model_card import Export, card_path, described_file, model_card
+from nestnet.notices import notice
 from nestnet.run_directory import Run
+from nestnet.shortcomings import shortcomings
 
 BATCHES = (1, 8, 16)
 """Images in each batch that a file is checked on: it is to take any number."""
@@ -82,9 +84,8 @@ def deploy(
     card = card_path(path)
     _check_place(path, card)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
-    images, absent = _images(run, needed=batches > 0)
-    net = run.net if images is None else ready(run, mode, images, torch_device("auto"), batches)
-    net = net.cpu().eval()
+    images, absent = _images(run, needed=needs_images(run, mode, batches))
+    net = ready(run, mode, images, torch_device("auto"), batches).cpu().eval()
     data = run.config.data
     metadata = Metadata.of(
         net,
@@ -106,6 +107,10 @@ def deploy(
         export = Export(run, metadata, path.name, size, kind, usage, images, batches, str(check))
         write_atomically(card, model_card(export))
         place(unfinished, path)
+    trained = run.checkpoint["cost"]["batches"]
+    found = shortcomings(net, mode, trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
+    for shortcoming in found:
+        notice(shortcoming)
     return Deployed(path, card, check, kind.usage(str(path), metadata))
 
 

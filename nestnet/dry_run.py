@@ -68,7 +68,7 @@ def dry_run(trainer: Trainer) -> str:
         "",
         *in_columns(_table(trainer, figures)),
         "",
-        *expected_of_run(trainer.config, trainer.cost.macs, len(trainer.train_batches)),
+        *expected_of_run(trainer.config, trainer.cost.macs, trainer.condition, len(trainer.train_batches)),
         "",
         *_forecast(trainer, {way: found.seconds + reading for way, found in figures.items()}, evaluated),
     ]
@@ -218,7 +218,7 @@ def _forecast(trainer: Trainer, seconds: dict[str, float], evaluated: _Evaluatio
     """How many batches, and how long they take."""
     epochs, batches = trainer.config.epochs, len(trainer.train_batches)
     evaluation = evaluated.batches * evaluated.seconds
-    fraction = getattr(trainer.condition, "expected_fraction", None)
+    fraction = trainer.expected_fraction
     if trainer.joint:
         ends, what = [seconds[JOINT]], "each in both modes"
     elif fraction is None:

@@ -17,7 +17,7 @@ from nestnet.figures import COLOURS, number_decades, save_figure, tidy
 from nestnet.files import check_output, make_output_folder
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
-from nestnet.motivation import motivated_rate
+from nestnet.motivation import LossDecrease, expected_fraction
 from nestnet.trajectory import AVERAGED, MIN_SNAPSHOTS, Trajectory, find_snapshots, read_trajectory
 
 if TYPE_CHECKING:
@@ -154,8 +154,9 @@ def fraction_figure(histories: Sequence[History]) -> "Figure":
     figure = _epoch_figure(dict(zip(names, percents, strict=True)), "")  # it jumps: lines would cover each other
     axes = figure.axes[0]
     axes.set_ylabel("motivated batches, %")
-    for k in sorted({history.k for history in histories if history.k is not None}):
-        forecast = 100 * motivated_rate(k)
+    drawn = sorted({(history.k, len(history.losses[0])) for history in histories if history.k is not None})
+    for k, batches in drawn:
+        forecast = 100 * (expected_fraction(LossDecrease(k), batches) or 0.0)
         axes.axhline(forecast, color="0.2", linestyle="--", linewidth=1, label=f"forecast, k = {k}: {forecast:.3g} %")
     _legend_above(figure, *axes.get_legend_handles_labels())
     return figure

@@ -1,41 +1,82 @@
 """Top-1 of subnets, with their BatchNorm statistics as they are or computed anew."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from nestnet.build import held_out_batch
 from nestnet.data import ImageData
-from nestnet.loaders import train_batches
+from nestnet.loaders import TrainBatches, train_batches
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 from nestnet.place import Place
 from nestnet.precision import autocast
 from nestnet.processes import Processes
-from nestnet.recalibration import recalibrate
+from nestnet.recalibration import has_statistics, recalibrate, with_statistics
 from nestnet.run_directory import Run
 
 
-def recalibrated(net: NestedModel, mode: Mode, batches: Iterable[tuple[Tensor, Tensor]], number: int) -> NestedModel:
-    """The network with the statistics of `mode` computed anew on the first `number` of the batches."""
-    return recalibrate(net, mode, itertools.islice(batches, number))
+def recalibration_images(batches: TrainBatches, epoch: int, number: int) -> Iterator[Tensor]:
+    """Yield the images `[B, C, H, W]` of the first training batches of an epoch, counted from 0.
+
+    Where the epoch has fewer than `number` batches, those of the following epochs come next: the same images, augmented
+    differently.
+    """
+    endless = itertools.chain.from_iterable(batches.epoch(later) for later in itertools.count(epoch))
+    for images, _ in itertools.islice(endless, number):
+        yield images
 
 
-def ready(run: Run, mode: Mode, images: ImageData, device: torch.device, batches: int) -> NestedModel:
-    """The network of a finished run as the run itself would evaluate and export `mode`, recalibrated on so many batches.
+def needs_images(run: Run, mode: Mode, number: int) -> bool:
+    """Return whether `ready` needs the training images to recalibrate `mode` on so many batches.
+
+    It does not where the run itself evaluated with such statistics: its checkpoint has them.
+    """
+    if number == 0:
+        return False
+    return number != run.config.recalibration_batches or mode not in run.checkpoint["recalibrated"]
+
+
+def ready(run: Run, mode: Mode, images: ImageData | None, device: torch.device, number: int) -> NestedModel:
+    """The network of a run, on `device`, as `mode` is evaluated and exported.
+
+    With as many recalibration batches as the run's own it is, to the bit, the network that the run itself evaluated and
+    exported when it wrote this checkpoint.
+
+    Args:
+        images: of the run; `None` where they are not needed.
+        number: training batches on which the BatchNorm statistics are computed anew; 0: the running ones are used.
 
     Raises:
-        ValueError: if the number is below 0.
+        ValueError: if the number is below 0, or the network has no such statistics.
     """
-    if batches < 0:
-        raise ValueError(f"--recalibrate {batches}: it must be at least 0 training batches")
-    layout = torch.channels_last if run.config.channels_last else torch.preserve_format
+    if number < 0:
+        raise ValueError(f"--recalibrate {number}: it must be at least 0 training batches")
+    if number and not has_statistics(run.net):
+        raise ValueError(
+            f"--recalibrate {number}: {run.net.architectures.of(mode)} has no BatchNorm statistics; leave it out"
+        )
+    layout = memory_format(run)
     net = run.net.to(device).to(memory_format=layout)
-    if not batches:
+    if not number:
         return net
-    loader = train_batches(images, run.config.data, run.config.seed, Place(device, layout))
-    return recalibrated(net, mode, loader.epoch(run.checkpoint["epochs_done"]), batches)
+    if not needs_images(run, mode, number):
+        return with_statistics(net, mode, run.checkpoint["recalibrated"][mode])
+    assert images is not None
+    if run.checkpoint["watches"] == "held_out_loss":
+        images, _ = held_out_batch(images, run.config)
+    # as the run's own evaluation: on the epoch that was trained last
+    ended = run.checkpoint["epoch"]["batches"] == 0
+    epoch = max(run.checkpoint["epochs_done"] - ended, 0)
+    batches = train_batches(images, run.config.data, run.config.seed, Place(device, layout))
+    return recalibrate(net, mode, recalibration_images(batches, epoch, number))
+
+
+def memory_format(run: Run) -> torch.memory_format:
+    """The layout of images and convolutions that a run trains and evaluates in."""
+    return torch.channels_last if run.config.channels_last else torch.preserve_format
 
 
 @torch.inference_mode()

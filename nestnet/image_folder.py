@@ -155,7 +155,7 @@ def _parts(walk: "_Walk", folder: str, where: str) -> dict[str, str]:
                 f"{where}: {os.path.basename(found[part])}/ and {name}/ are both for {part}; rename or remove one of them"
             )
         found[part] = path
-    return found
+    return {part: found[part] for part in PART_NAMES if part in found}
 
 
 def _part_of(name: str) -> str | None:

@@ -19,7 +19,9 @@ from nestnet.formats import Format, Usage
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.preprocessing import in_words
+from nestnet.recalibration import has_statistics
 from nestnet.run_directory import Run, read_cost, read_table
+from nestnet.shortcomings import untrained
 from nestnet.version import __version__
 
 LONGEST_HEAD = 4096
@@ -51,6 +53,11 @@ class Export:
     recalibrated: int
     check: str
 
+    @property
+    def trained(self) -> dict[str, int]:
+        """Number of batches that trained each mode's subnet."""
+        return self.run.checkpoint["cost"]["batches"]
+
 
 def model_card(export: Export) -> str:
     """The card, as Markdown."""
@@ -67,8 +74,9 @@ def model_card(export: Export) -> str:
     }
     base, motivated = (export.run.net.architectures.of(mode) for mode in Mode)
     name, mode = export.metadata.architecture, export.metadata.mode
+    trained = "not trained, " * (untrained(mode, export.trained) is not None)
     sections = {
-        f"{name}, trained as the {mode} network of {base} in {motivated}": _what(export),
+        f"{name}, {trained or 'trained as '}the {mode} network of {base} in {motivated}": _what(export),
         "Data": _data(export),
         "Accuracy": _accuracy(export),
         "Cost": _cost(export),
@@ -118,10 +126,12 @@ Its probabilities are a softmax of the logits, and were not calibrated."""
 def _what(export: Export) -> str:
     name, mode = export.metadata.architecture, export.metadata.mode
     base, motivated = (export.run.net.architectures.of(each) for each in Mode)
+    never = untrained(mode, export.trained)
     return (
-        f"An image classifier of {export.metadata.num_classes:,} classes: timm's `{name}`. It was trained by nestnet as the "
-        f"*{mode}* network of a nested pair, {base} in {motivated}, whose weights are shared in training. `{export.file}` "
+        f"An image classifier of {export.metadata.num_classes:,} classes: timm's `{name}`. It is the *{mode}* network of a "
+        f"nested pair, {base} in {motivated}, whose weights are shared in training by nestnet. `{export.file}` "
         f"({export.size / 2**20:.1f} MiB) holds {name} alone."
+        + (f"\n\n**Do not use this file**: {never}." if never else "")
     )
 
 
@@ -152,23 +162,25 @@ def _accuracy(export: Export) -> str:
     if not 0 < done <= len(epochs):
         return "Not measured: the run had not finished its first epoch."
     number = f"{len(export.images.test):,} " if export.images is not None else ""
+    precision = "" if run.config.precision == "float32" else f" in {run.config.precision}"
     last, usual = epochs[done - 1], run.config.recalibration_batches
     measured, own = (_statistics(run, batches) for batches in (usual, export.recalibrated))
     lines = [
-        f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run after epoch "
+        f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run{precision} after epoch "
         f"{last['epoch']} of {run.config.epochs}{measured and f', with {measured}'}."
     ]
     if not run.checkpoint.get("end_of_epoch", True):
         lines.append("The network was trained on some further batches since.")
     if own != measured:
-        command = f"nestnet evaluate RUN_DIR --mode {mode} --recalibrate {export.recalibrated}"
+        best = " --best" if run.best else ""
+        command = f"nestnet evaluate RUN_DIR --mode {mode}{best} --recalibrate {export.recalibrated}"
         lines.append(f"This file has {own}, with which it was not measured: `{command}` does.")
     return " ".join(lines)
 
 
 def _statistics(run: Run, batches: int) -> str:
     """Where the BatchNorm statistics come from; nothing of a network that has none."""
-    if not any(name.endswith("running_mean") for name in run.net.state_dict()):
+    if not has_statistics(run.net):
         return ""
     return (
         f"BatchNorm statistics computed anew on {batches} training batches"
@@ -226,6 +238,7 @@ def _training(export: Export) -> str:
     rows = {
         "networks": f"{config.model.base} in {config.model.motivated}",
         "what motivates": condition,
+        "batches": ", ".join(f"{number:,} trained the {mode} network" for mode, number in export.trained.items()),
         "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
         "batch": f"{config.data.batch_size} images",
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",

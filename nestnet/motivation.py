@@ -19,14 +19,20 @@ from nestnet.mode import Mode
 JOINT = "joint"
 """In place of a condition's name, and in the mode column of such a run: both networks train at every batch."""
 
+WATCHED = ("loss", "held_out_loss", "gradient_norm")
+"""The numbers of a step that a condition can be told."""
+
 
 class Condition(Protocol):
     """What a training loop asks of a condition.
 
     A condition that wants another number than the batch's loss says which in an attribute `watches`: `"held_out_loss"`,
     the loss on one batch of training images that is kept out of training, or `"gradient_norm"`, the Euclidean norm of all
-    gradients of the batch before clipping. The loop then hands this number to `update`. One that can tell how often
-    it will motivate says so in `expected_fraction`, for forecasts of the cost.
+    gradients of the batch before clipping. The loop then hands this number to `update`.
+
+    A condition that can tell how often it will motivate says so, for forecasts of the cost, in an attribute
+    `expected_fraction`: the share of motivated batches in long epochs, from 0 to 1, or `None`. Where the length of an epoch
+    matters, a method `expected_fraction_of_epoch(batches)` returns the share in epochs of so many batches.
     """
 
     @property
@@ -68,6 +74,14 @@ class Streak(ABC):
     def expected_fraction(self) -> float | None:
         """The share of motivated batches if successive values were independent, or `None` where they never are."""
         return motivated_rate(self.k)
+
+    def expected_fraction_of_epoch(self, batches: int) -> float | None:
+        """The same in epochs of so many batches, of which the first k + 1 are never motivated."""
+        if batches <= self.k + 1:
+            return 0.0
+        if self.expected_fraction is None:
+            return None
+        return self.expected_fraction * (batches - self.k - 1) / batches
 
     @abstractmethod
     def counts(self, last: float, value: float) -> bool:
@@ -281,6 +295,10 @@ class Periodic(ByPosition):
     def expected_fraction(self) -> float:
         return 1 / self.period
 
+    def expected_fraction_of_epoch(self, batches: int) -> float:
+        """The same in epochs of so many batches, which need not be a multiple of the period."""
+        return batches // self.period / batches
+
     @property
     def mode(self) -> Mode:
         return Mode.MOTIVATED if (self.position + 1) % self.period == 0 else Mode.BASE
@@ -398,7 +416,7 @@ def motivated_rate(k: int) -> float:
     """The share of batches that k falling losses in a row motivate, if the losses are independent draws: 1/(k+1)!.
 
     Of the (k+1)! orders of k + 1 losses, equally likely, one falls all the way. The published costs follow it. As each
-    epoch starts anew, its first k + 1 batches are never motivated, which short epochs feel.
+    epoch starts anew, its first k + 1 batches are never motivated: `expected_fraction` takes that into account.
 
     Raises:
         ValueError: if `k` is no whole number of at least 1.
@@ -407,6 +425,62 @@ def motivated_rate(k: int) -> float:
     [50.0, 16.67, 4.17, 0.83, 0.14]
     """
     return 1 / math.factorial(_whole("k", k, 1, "how many in a row motivate") + 1)
+
+
+def expected_fraction(condition: Condition, batches: int) -> float | None:
+    """Return the share of motivated batches to expect of a condition, or `None` where there is no telling.
+
+    Args:
+        batches: number of batches of an epoch, at least 1.
+
+    Raises:
+        ValueError: if the condition gives something else than a share from 0 to 1.
+
+    >>> expected_fraction(LossDecrease(k=2), batches=12)
+    0.125
+    >>> expected_fraction(LossDecrease(k=2), batches=3)
+    0.0
+    """
+    source = "expected_fraction"
+    fraction = getattr(condition, source, None)
+    if hasattr(condition, "expected_fraction_of_epoch"):
+        source = f"expected_fraction_of_epoch({batches})"
+        fraction = condition.expected_fraction_of_epoch(batches)
+    if fraction is None:
+        return None
+    if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+        raise ValueError(
+            f"condition {type(condition).__name__}: {source} = {fraction!r}: it must be from 0 to 1, the share of motivated "
+            "batches, or None if there is no telling"
+        )
+    return float(fraction)
+
+
+def can_motivate(condition: Condition, batches: int) -> bool:
+    """Return whether a condition that is to motivate batches can do so in epochs of this length.
+
+    A condition that motivates no batch of any epoch, such as `Never`, does so on purpose.
+
+    >>> can_motivate(LossDecrease(k=2), batches=3), can_motivate(Never(), batches=3)
+    (False, True)
+    """
+    return expected_fraction(condition, batches) != 0 or getattr(condition, "expected_fraction", None) == 0
+
+
+def watched_by(condition: Condition) -> str:
+    """Return which number of a step a condition is told, one of `WATCHED`; the loss where it does not say.
+
+    Raises:
+        ValueError: if the condition asks for another one.
+    """
+    watches = getattr(condition, "watches", "loss")
+    if watches not in WATCHED:
+        near = difflib.get_close_matches(str(watches), WATCHED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"condition {type(condition).__name__}: watches = {watches!r}: it must be one of {', '.join(WATCHED)}{hint}"
+        )
+    return watches
 
 
 def motivated_counts(modes: Sequence[tuple[int, str]]) -> list[int]:

@@ -9,9 +9,15 @@ from torch import Tensor
 from nestnet.foreach import copy_all
 from nestnet.nested import NestedModel
 
+WARMUP_POWER = 2 / 3
+"""The default of timm's `ModelEmaV3`."""
+
 
 class MovingAverage:
     """An exponential moving average of all parameters and buffers of a nested network.
+
+    The decay warms up as that of timm's `ModelEmaV3(use_warmup=True)`, whose numbers it gives: a constant one would keep
+    the initial weights for about 1 / (1 - decay) updates, which short runs do not have.
 
     An update queues a few kernels and never waits for the device. torch's `AveragedModel` reads its count of updates from a
     tensor at every update, which stops the host until the device has done all its work; timm's `ModelEmaV3` goes through
@@ -19,7 +25,7 @@ class MovingAverage:
 
     Args:
         net: network that is trained. Its parameters and buffers keep their identity: they are looked up once.
-        decay: share of itself that the average keeps at each update, from 0 to below 1.
+        decay: share of itself that the average keeps at each update in the end, from 0 to below 1.
 
     Attributes:
         module: network with the averaged weights; before the first update a copy of the trained one.
@@ -34,13 +40,15 @@ class MovingAverage:
         self._trained_floats, self._trained_counters = _divided(net)
         self._averaged_floats, self._averaged_counters = _divided(self.module)
 
+    @property
+    def next_decay(self) -> float:
+        """The decay of the next update: 0, 0.37, 0.52 ... up to `decay`."""
+        return min(1 - (1 + self.updates) ** -WARMUP_POWER, self.decay)
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the trained weights and statistics as they are now."""
-        if self.updates == 0:
-            copy_all(self._trained_floats, self._averaged_floats)
-        else:
-            torch._foreach_lerp_(self._averaged_floats, self._trained_floats, 1 - self.decay)
+        torch._foreach_lerp_(self._averaged_floats, self._trained_floats, 1 - self.next_decay)
         copy_all(self._trained_counters, self._averaged_counters)
         self.updates += 1
 

@@ -28,7 +28,7 @@ class Objective:
                 label_smoothing=loss.label_smoothing,
                 num_classes=num_classes,
             )
-        self.smoothing = 0.0 if self.mixup else loss.label_smoothing  # Mixup's targets are smooth already
+        self.smoothing = loss.label_smoothing
         self.bce: BinaryCrossEntropy | None = None
         if loss.name == "bce":
             self.bce = BinaryCrossEntropy(smoothing=self.smoothing, target_threshold=loss.target_threshold)
@@ -57,4 +57,6 @@ class Objective:
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.bce is not None:
             return self.bce(logits, targets)
-        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
+        # Mixup's targets are smooth already; timm's binary cross entropy knows that by itself
+        smoothing = self.smoothing if targets.ndim == 1 else 0.0
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)

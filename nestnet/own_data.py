@@ -21,6 +21,9 @@ from nestnet.preprocessing import SMALL
 SAMPLE = 200
 """So many images, spread over the folder, are opened for their sizes; their pixels are not read."""
 
+ENOUGH_FOR_TWO = 6
+"""Batches of an epoch from which on k = 2 motivates at least half as many as in long epochs, by the forecast."""
+
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 """Modes of PIL without colours."""
 
@@ -93,7 +96,7 @@ class Seen:
         if motivated is None:  # He's ResNets for 32 x 32 pixels, or those for 224, for which alone timm has weights
             base, motivated = ("resnet20", "resnet32") if size <= SMALL and not trained else ("resnet18", "resnet34")
         way = _training(motivated)
-        batch_size = data.get("batch_size") or self._batch_size()
+        batch_size = data.get("batch_size") or self._batch_size(given.get("motivation", {}).get("k"))
         steps = max(self.train // batch_size, 1)
         epochs = given.get("epochs") or _epochs(steps, trained)
         if "name" in optimizer and "lr" not in optimizer:
@@ -109,6 +112,7 @@ class Seen:
             "weight_decay": way.weight_decay,
             "options": way.options or {},
         }  # fmt: skip
+        warmup = min(5, epochs // 10)
         return {
             "model": {"base": base, "motivated": motivated} | ({"in_chans": 1} if self.grey else {}),
             "data": {
@@ -124,7 +128,9 @@ class Seen:
             "loss": {"label_smoothing": 0.1},  # timm's and torchvision's
             "optimizer": chosen,
             # cosine is timm's; Goyal's warm-up of 5 epochs, of which a short run has a tenth
-            "schedule": {"name": "cosine", "warmup_epochs": min(5, epochs // 10), "warmup_lr": 0.0},
+            "schedule": {"name": "cosine"} | ({"warmup_epochs": warmup, "warmup_lr": 0.0} if warmup else {}),
+            # the first k + 1 batches of an epoch are never motivated: k = 2 needs a few more to motivate any
+            "motivation": {"k": 1} if steps < ENOUGH_FOR_TWO else {},
             "epochs": epochs,
             "channels_last": way.channels_last,
         }
@@ -153,11 +159,19 @@ class Seen:
             return 224  # of weights for other sizes, it is given
         return small if self.side <= SMALL else min(224, -(-self.side // 32) * 32)  # ResNets divide a side by 32
 
-    def _batch_size(self) -> int:
-        """He's 128 images, or fewer where an epoch would have less than 40 batches, since its first k + 1 are never motivated;
-        not below 8, for BatchNorm, where there are so many."""
-        least = min(8, max(self.train, 2))
-        return max(least, *(size for size in (2, 4, 8, 16, 32, 64, 128) if self.train >= 40 * size), 2)
+    def _batch_size(self, k: int | None) -> int:
+        """He's 128 images, or fewer where an epoch would have less than 40 batches, since its first k + 1 are never motivated.
+
+        Not below 8, for BatchNorm, unless an epoch would then have no batch that can be motivated.
+
+        Args:
+            k: as it is given; `None`: it is chosen afterwards.
+        """
+        least_batches = 4 if k is None else k + 2
+        for size in (128, 64, 32, 16):
+            if self.train >= 40 * size and self.train >= least_batches * size:
+                return size
+        return next((size for size in (8, 4) if self.train >= least_batches * size), 2)
 
 
 def look(root: str) -> Seen:

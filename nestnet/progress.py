@@ -1,5 +1,6 @@
 """What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -83,11 +84,10 @@ class Progress:
         self.bar.advance(self.task)
         fields = self.bar.tasks[0].fields
         self._place(fields["epoch"], fields["batch"] + 1)
-        forecast = "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
         self.facts |= {
             "loss": Text(f"{loss:.4f}, epoch {metrics['train_loss']:.4f}"),
             "mode": Text(mode, style=STYLES[mode]),
-            "motivated": Text(f"{metrics['motivated_fraction']:.1%}{forecast}"),
+            "motivated": Text(f"{metrics['motivated_fraction']:.1%}{self._forecast}"),
             "images/s": Text(f"{metrics['images_per_second']:.0f}"),
             "data wait": Text(f"{metrics['data_wait']:.1%}"),
         }
@@ -116,6 +116,22 @@ class Progress:
             self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best:.2f} % (epoch {when})")
         if epoch < self.epochs:
             self._place(epoch + 1, 0)
+
+    def finished(self, trained: Mapping[str, int], steps: int) -> None:
+        """The run has ended.
+
+        Args:
+            trained: number of batches that trained each mode's subnet.
+            steps: number of batches that trained either.
+        """
+        motivated = trained[Mode.MOTIVATED]
+        share = f", {motivated / steps:.1%}{self._forecast}" if steps else ""
+        both = ", each of which trained the base as well" if sum(trained.values()) > steps else ""
+        self.console.print(f"motivated batches in all: {motivated:,} of {steps:,}{share}{both}")
+
+    @property
+    def _forecast(self) -> str:
+        return "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
 
     def _place(self, epoch: int, batch: int) -> None:
         self.bar.update(self.task, epoch=epoch, batch=batch)

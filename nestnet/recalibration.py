@@ -1,15 +1,19 @@
 """BatchNorm statistics computed anew for one subnet, on training images."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from nestnet.layers import BatchNorm2d
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
+
+LEFT_OVER = 0.01
+"""Share of a running statistic that may be its initial value still."""
 
 
 def recalibrate(
@@ -30,13 +34,47 @@ def recalibrate(
     >>> ready.subnet("base").state_dict()["bn1.num_batches_tracked"]
     tensor(1)
     """
+    return with_statistics(net, mode, statistics_of(net, mode, batches))
+
+
+def statistics_of(
+    net: NestedModel, mode: Mode | str, batches: Iterable[Tensor] | Iterable[tuple[Tensor, Any]]
+) -> dict[str, Tensor]:
+    """Return the BatchNorm statistics that `recalibrate` computes, under timm's names of the network of `mode`."""
     model = net.standalone(mode)
     # dropout draws random numbers: the training that goes on after this must not see that
     with torch.random.fork_rng(devices=_devices(net)):
         update_bn(batches, model)
+    return dict(model.named_buffers())
+
+
+def with_statistics(net: NestedModel, mode: Mode | str, statistics: Mapping[str, Tensor]) -> NestedModel:
+    """Return a copy of `net` whose subnet of `mode` has these BatchNorm statistics."""
     recalibrated = copy.deepcopy(net)
-    recalibrated.subnet(mode).load_state_dict(model.state_dict())
+    recalibrated.subnet(mode).load_state_dict(statistics, strict=False)
     return recalibrated
+
+
+def has_statistics(net: NestedModel) -> bool:
+    """Return whether a network has BatchNorm layers, whose statistics can be computed anew."""
+    return any(name.endswith("running_mean") for name, _ in net.named_buffers())
+
+
+def too_few_updates(net: NestedModel, mode: Mode | str) -> int | None:
+    """Return how many batches the running statistics of `mode` are of, where they are too few to be relied on.
+
+    After n updates a share of (1 - momentum)^n of a running statistic is still its initial value; more than a hundredth is
+    too much. With the usual momentum of 0.1 that takes 44 batches. A subnet that is trained seldom also has statistics of
+    weights that have moved on since.
+
+    Returns:
+        The number of batches; `None` where there are enough, or where the network has no such statistics.
+    """
+    for module in net.modules():
+        if isinstance(module, BatchNorm2d):
+            updates = int(module.running(Mode(mode))[2])
+            return updates if (1 - module.momentum) ** updates > LEFT_OVER else None
+    return None
 
 
 def _devices(net: NestedModel) -> list[torch.device]:

@@ -21,6 +21,7 @@ from nestnet.config import IMG_SIZES, Config, ModelConfig, MotivationConfig, Opt
 from nestnet.models.registry import check_pair, per_mode, takes_img_size
 from nestnet.models.vit import PATCH
 from nestnet.motivation import CONDITIONS, JOINT, make_condition
+from nestnet.optim import is_scalar
 
 AUTO_AUGMENT_RULE = "cifar10, imagenet, or timm's RandAugment by its magnitude m (0 to 10) such as rand-m9-mstd0.5-inc1"
 DOWNLOADED = ("cifar10", "cifar100", "flowers102", "oxford_pets")
@@ -98,7 +99,7 @@ def _ranges(c: Config) -> list[Rule]:
         ("device", c.device, re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", c.device) is not None,
          "auto, cpu, cuda, or cuda:N for GPU number N"),
         ("accumulate", c.accumulate, c.accumulate >= 1, "at least 1"),
-        ("ema_decay", c.ema_decay, c.ema_decay is None or 0 <= c.ema_decay < 1, "from 0 to below 1, or null for none"),
+        ("ema_decay", c.ema_decay, c.ema_decay is None or 0 < c.ema_decay < 1, "above 0 and below 1, or null for none"),
         ("recalibration_batches", c.recalibration_batches, c.recalibration_batches >= 0, "at least 0"),
         ("snapshot_steps", c.snapshot_steps, c.snapshot_steps >= 0, "at least 0"),
         ("checkpoint_steps", c.checkpoint_steps, c.checkpoint_steps >= 0, "at least 0"),
@@ -165,11 +166,16 @@ def _networks(c: Config) -> Iterator[Rule]:
         value = getattr(m, name)
         has = f": {family} has no such option; it has {', '.join(options)}"
         yield f"model.{name}", value, value is None or name in options, has
+        if name in ("depth_map", "qkv_map"):
+            wrong = f": base and motivated are both {m.motivated}, which it does not change; leave it out"
+            yield f"model.{name}", value, value is None or m.base != m.motivated, wrong
         if value is not None and name.endswith("_rate"):
             try:
                 per_mode(f"model.{name}", value)
             except ValueError as error:
                 yield f"model.{name}", value, False, ": " + str(error).partition(": ")[2]
+    yield ("model.zero_init_last", m.zero_init_last, m.zero_init_last is None or m.motivated_weights is None,
+           ": model.motivated_weights take the place of the initial weights; leave it out")  # fmt: skip
     classes = CLASSES.get(d.name)
     yield "model.num_classes", m.num_classes, m.num_classes is None or m.num_classes >= 1, "at least 1"
     yield ("model.num_classes", m.num_classes, classes is None or m.num_classes in (None, classes),
@@ -188,8 +194,10 @@ def _networks(c: Config) -> Iterator[Rule]:
     if family == "ViT":
         yield ("data.img_size", d.img_size, size % PATCH == 0,
                f": a ViT needs a multiple of its patch, {PATCH} pixels; take {max(size // PATCH, 1) * PATCH}")  # fmt: skip
-        yield ("recalibration_batches", c.recalibration_batches, c.recalibration_batches == 0,
-               ": a ViT has no BatchNorm statistics; leave it out")  # fmt: skip
+        wrong = ": a ViT has no BatchNorm statistics; leave it out"
+        yield "recalibration_batches", c.recalibration_batches, c.recalibration_batches == 0, wrong
+        yield "sync_batch_norm", c.sync_batch_norm, not c.sync_batch_norm, wrong
+        yield "model.batch_norm", m.batch_norm, m.batch_norm in (None, "private"), wrong
 
 
 def _images(c: Config) -> list[Rule]:
@@ -212,6 +220,8 @@ def _images(c: Config) -> list[Rule]:
         ("data.batch_size", d.batch_size, not mixed or d.batch_size % 2 == 0, "even, Mixup and CutMix mix pairs"),
         ("data.mixup_prob", d.mixup_prob, mixed or d.mixup_prob == 1,
          ": nothing is mixed; give data.mixup or data.cutmix, or leave it out"),
+        ("data.mixup_prob", d.mixup_prob, not mixed or d.mixup_prob > 0,
+         "above 0, or data.mixup and data.cutmix have no effect"),
         ("data.repeats", d.repeats, d.repeats <= d.batch_size, f"at most data.batch_size = {d.batch_size}"),
     ]  # fmt: skip
 
@@ -222,6 +232,8 @@ def _training(c: Config) -> list[Rule]:
     return [
         ("loss.target_threshold", c.loss.target_threshold, c.loss.target_threshold is None or c.loss.name == "bce",
          "null: it is for --loss.name bce"),
+        ("loss.target_threshold", c.loss.target_threshold, c.loss.target_threshold is None or d.mixup > 0 or d.cutmix > 0,
+         ": it is for mixed images; give data.mixup or data.cutmix, or leave it out"),
         ("accumulate", c.accumulate, d.batch_size % c.accumulate == 0, f"a divisor of data.batch_size = {d.batch_size}"),
         ("accumulate", c.accumulate, d.batch_size // c.accumulate >= 2,
          f"at most half of data.batch_size = {d.batch_size}, BatchNorm needs more than one image in a part"),
@@ -241,12 +253,24 @@ def _schedule(c: Config) -> Iterator[Rule]:
         yield (f"schedule.{name}", value, value == getattr(defaults, name) or s.name in schedules,
                f": schedule.name = {s.name!r} has no such setting; leave it out, it is for {', '.join(schedules)}")  # fmt: skip
     lr, milestones = c.optimizer.lr, s.decay_milestones
+    after_warmup, end = c.epochs, f"epochs = {c.epochs}"
+    if s.warmup_prefix:
+        after_warmup -= s.warmup_epochs
+        end += f", without the {s.warmup_epochs} of warm-up"
     if s.name == "multistep":
-        rising = milestones == sorted(set(milestones)) and all(0 < epoch < c.epochs for epoch in milestones)
+        rising = milestones == sorted(set(milestones)) and all(0 < epoch < after_warmup for epoch in milestones)
         yield ("schedule.decay_milestones", milestones, rising and bool(milestones),
-               f"rising numbers of epochs, from 1 to below epochs = {c.epochs}")  # fmt: skip
+               f"rising numbers of epochs, from 1 to below {end}")  # fmt: skip
+    if s.name == "step":
+        # a learning rate that changes after whole epochs alone is last changed before the last one
+        decays = s.decay_epochs <= after_warmup - 1 if s.interval == "epoch" else s.decay_epochs < after_warmup
+        yield "schedule.decay_epochs", s.decay_epochs, decays, f"below {end}, or nothing decays"
     if s.warmup_epochs:
         yield "schedule.warmup_lr", s.warmup_lr, s.warmup_lr <= lr, f"at most optimizer.lr = {lr}, where warm-up ends"
+    for name in ("warmup_lr", "warmup_prefix"):
+        value = getattr(s, name)
+        yield (f"schedule.{name}", value, s.warmup_epochs > 0 or value == getattr(defaults, name),
+               ": there is no warm-up; give schedule.warmup_epochs, or leave it out")  # fmt: skip
     yield "schedule.min_lr", s.min_lr, s.min_lr <= lr, f"at most optimizer.lr = {lr}, from where it falls"
 
 
@@ -264,15 +288,22 @@ def _check_optimizer(o: OptimizerConfig) -> None:
                 near = difflib.get_close_matches(str(option), known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
                 raise ValueError(f"{start}it has no argument {option}; {hint}")
-    weight = nn.Parameter(torch.zeros(1))
+    weight = nn.Parameter(torch.zeros(1, 1))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is to be said is said when it is made for the network
-            create_optimizer_v2(
+            optimizer = create_optimizer_v2(
                 [weight], opt=o.name, lr=o.lr, weight_decay=o.weight_decay, momentum=o.momentum, **o.options
             )
+            if o.step_count == "literal":
+                weight.sum().backward()
+                optimizer.step()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(start + (str(error).strip() or type(error).__name__).splitlines()[0]) from error
+    if o.step_count == "literal" and not any(is_scalar(value) for value in optimizer.state[weight].values()):
+        raise ValueError(
+            f"optimizer.step_count = 'literal': {o.name} does not count the steps of each weight; leave it out"
+        )
 
 
 def _check_condition(m: MotivationConfig) -> None:

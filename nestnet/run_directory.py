@@ -358,6 +358,8 @@ class Run:
     net: NestedModel
     checkpoint: State
     record: ImageRecord
+    best: bool = False
+    """Whether the checkpoint is that of a subnet's best epoch, as it was asked for, instead of the last one."""
 
     def images(self, *, download: bool = True) -> ImageData:
         """The images of the run, as its record names them.
@@ -396,7 +398,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     except ValueError as error:
         raise ValueError(f"{checkpoints.last}: {error}") from error
     net.load_state_dict(tensors)
-    return Run(path, config, net, checkpoint, read_record(path))
+    return Run(path, config, net, checkpoint, read_record(path), best=best is not None)
 
 
 def read_config(run_dir: Path) -> Config:

@@ -37,7 +37,7 @@ class TrainStep:
         clip_grad: largest norm of all gradients together.
         gradient_norm: whether to tell that norm where nothing is clipped.
         distil: whether the second of two modes has the first one's logits as a third argument of its loss function.
-        ema_decay: of a moving average of weights and buffers: see `averaged`.
+        ema_decay: of a moving average of weights and buffers, which warms up as timm's: see `averaged`.
         compile: a backend of torch.compile, such as `"inductor"`, for the forward and backward pass of each mode.
         cuda_graphs: capture each mode's step after a few ordinary ones, and replay it. All batches have the same shape.
         overlap: on CUDA, whether the loss travels to the host while the device goes on. It does not change what it is.

@@ -7,6 +7,7 @@ A run can be stopped between any two batches, and goes on from there as if it ha
 follows depends on.
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from nestnet.build import (
     held_out_batch,
     make_optimizer,
     make_schedule,
-    motivation,
+    planned_motivation,
     resolved,
     set_algorithms,
     started,
@@ -32,15 +33,16 @@ from nestnet.build import (
 from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
 from nestnet.data import ImageData, check_present, load_data, mixed
-from nestnet.evaluation import recalibrated, top1
+from nestnet.evaluation import recalibration_images, top1
 from nestnet.exporting import export
 from nestnet.faults import Stopped, reason
 from nestnet.image_record import ImageRecord
 from nestnet.interrupts import Interrupted, Interrupts, Watched
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.mode import Mode
-from nestnet.motivation import JOINT, Condition
+from nestnet.motivation import JOINT, Condition, expected_fraction, watched_by
 from nestnet.nested import NestedModel
+from nestnet.notices import notice
 from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
 from nestnet.place import Place
@@ -48,9 +50,11 @@ from nestnet.precision import autocast
 from nestnet.processes import join, synchronise_batch_norm
 from nestnet.progress import Progress
 from nestnet.random_state import random_state, restore_random_state, seed_all
+from nestnet.recalibration import has_statistics, statistics_of, with_statistics
 from nestnet.restore import check_same_run, load_optimizer
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import Elsewhere, RunDirectory, network
+from nestnet.shortcomings import shortcomings
 from nestnet.step import Outcome, TrainStep
 from nestnet.tensorboard import check_installed
 
@@ -122,10 +126,11 @@ class Trainer:
             check_present(self.images, config.data)
         self.config = config = resolved(config, self.images)
         self.joint = config.motivation.name == JOINT and condition is None
-        self.condition = condition or motivation(config, len(self.images.train) // config.data.batch_size)
-        self.watches = getattr(self.condition, "watches", "loss")
+        self.condition, batches = planned_motivation(config, len(self.images.train), condition)
+        self.watches = watched_by(self.condition)
+        held_out: tuple[Tensor, Tensor] | None = None
         if self.watches == "held_out_loss":
-            self.images, self.held_out = held_out_batch(self.images, config)
+            self.images, held_out = held_out_batch(self.images, config)
         set_algorithms(self.device, deterministic=config.deterministic)
         self.processes = join(self.device)
         check_share(config, self.processes)
@@ -137,8 +142,15 @@ class Trainer:
         self.val_batches = None
         if self.images.val is not None:
             self.val_batches = eval_batches(self.images, config.data, self.place, part=self.images.val)
+        if held_out is not None:
+            self.held_out = self.place.put(*held_out)
         seed_all(config.seed)
         net = network(config)
+        if config.recalibration_batches and not has_statistics(net):
+            raise ValueError(
+                f"recalibration_batches = {config.recalibration_batches}: {config.model.motivated} has no BatchNorm "
+                "statistics; leave it out"
+            )
         if initial_weights:
             net = started(net, config, self.images.class_names)
         self.net = net.to(self.device).to(memory_format=memory_format)
@@ -168,10 +180,13 @@ class Trainer:
             skip_non_finite=True,
             processes=self.processes,
         )
-        self.cost = RunCost(self.net, self.images.input_size, self.condition, joint=self.joint)
+        self.expected_fraction = None if self.joint else expected_fraction(self.condition, batches)
+        self.cost = RunCost(self.net, self.images.input_size, self.expected_fraction, joint=self.joint)
         self.epochs_done = self.steps_done = 0
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
+        # statistics that each mode was last evaluated with, where they are computed anew: its export gets the same
+        self.recalibrated: dict[str, dict[str, Tensor]] = {}
         self.interrupts, self.progress = Interrupts(), Progress(config.epochs, len(self.train_batches), quiet=True)
         self.stepping, self.saved_at, self.saved_step = False, time.monotonic(), 0
 
@@ -193,7 +208,7 @@ class Trainer:
         bar = Progress(
             self.config.epochs,
             len(self.train_batches),
-            expected_fraction=None if self.joint else getattr(self.condition, "expected_fraction", None),
+            expected_fraction=self.expected_fraction,
             quiet=not self.processes.first,
         )
         with run, self.interrupts, bar as self.progress:
@@ -204,6 +219,7 @@ class Trainer:
             self.saved_at, self.saved_step = time.monotonic(), self.steps_done
             try:
                 if not self.steps_done:
+                    self._notice_short_average()
                     self._snapshot()
                     self._save()
                 while self.epochs_done < self.config.epochs:
@@ -211,6 +227,8 @@ class Trainer:
                     self._end_epoch(self.evaluate())
                 for mode in Mode:
                     self.export(mode, run.path / f"{mode}.safetensors")
+                self.progress.finished(self.cost.batches, self.cost.steps)
+                self._notice_shortcomings()
             except (Exception, KeyboardInterrupt) as error:
                 self._leave(error)
                 raise
@@ -219,6 +237,7 @@ class Trainer:
     def epoch(self) -> None:
         """Train on every batch of the present epoch that is not done yet."""
         self.net.train()
+        self.recalibrated = {}
         if not self.totals.batches:
             self.condition.reset()
         batches = self.epoch_batches(self.totals.batches)
@@ -266,6 +285,7 @@ class Trainer:
         self.progress.evaluating()
         for net in dict.fromkeys((self.net, self.step.averaged)):  # one and the same without a moving average
             self.processes.average_statistics(net)
+        self.recalibrated = {}
         accuracies: dict[str, float] = {}
         for modes in [[mode] for mode in Mode] if self.config.recalibration_batches else [list(Mode)]:
             net = self.ready(modes[0]).eval()
@@ -279,13 +299,21 @@ class Trainer:
         return accuracies
 
     def ready(self, mode: Mode) -> NestedModel:
-        """The network as `mode` is evaluated and exported: averaged, and with new statistics, where that is wanted."""
-        number = self.config.recalibration_batches
+        """The network as `mode` is evaluated and exported: averaged, and with new statistics, where that is wanted.
+
+        The statistics are computed once for the weights as they are, so that what is exported is what was evaluated.
+        """
+        net, number = self.step.averaged, self.config.recalibration_batches
         if not number:
-            return self.step.averaged
-        net = recalibrated(self.step.averaged, mode, self.epoch_batches(), number)
-        self.processes.average_statistics(net)
-        return net
+            return net
+        if mode not in self.recalibrated:
+            images = recalibration_images(self.train_batches, self.epochs_done, number)
+            statistics = statistics_of(net, mode, images)
+            for name, tensor in statistics.items():
+                if tensor.is_floating_point():  # each process has batches of its own
+                    statistics[name] = self.processes.average(tensor)
+            self.recalibrated[str(mode)] = statistics
+        return with_statistics(net, mode, self.recalibrated[mode])
 
     def export(self, mode: Mode, path: Path) -> None:
         """Write the subnet of `mode` as timm loads it."""
@@ -319,7 +347,8 @@ class Trainer:
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "condition": self.condition.state_dict(),
             "processes": self.processes.from_all(own),
-            "cost": {"total": self.cost.total, "steps": self.cost.steps},
+            "cost": {"batches": self.cost.batches, "steps": self.cost.steps},
+            "recalibrated": self.recalibrated,
             "epoch": asdict(self.totals),
             "epochs_done": self.epochs_done,
             "steps_done": self.steps_done,
@@ -327,6 +356,7 @@ class Trainer:
             "best": self.best,
             "config": asdict(self.config),
             "condition_name": type(self.condition).__name__,
+            "watches": self.watches,
             "images": self.record.fingerprint,
             "class_names": list(self.images.class_names),
             "input_size": [self.images.input_size[0], *self.images.eval_size],
@@ -343,6 +373,8 @@ class Trainer:
         check_tensors("net", state["net"], self.net.state_dict())
         if average is not None:
             check_tensors("average", state["average"], average.module.state_dict())
+        for mode, statistics in state["recalibrated"].items():
+            check_tensors(f"recalibrated.{mode}", statistics, dict(self.net.subnet(mode).named_buffers()))
         load_optimizer(self.optimizer, state["optimizer"])
         self.net.load_state_dict(state["net"])
         if average is not None:
@@ -351,7 +383,9 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.condition.load_state_dict(state["condition"])
-        self.cost.total, self.cost.steps = state["cost"]["total"], state["cost"]["steps"]
+        self.cost.batches = dict(state["cost"]["batches"])
+        self.cost.steps = state["cost"]["steps"]
+        self.recalibrated = state["recalibrated"]
         self.totals, self.best = EpochTotals(**state["epoch"]), state["best"]
         self.epochs_done, self.steps_done = state["epochs_done"], state["steps_done"]
         if len(state["processes"]) == self.processes.size:
@@ -484,11 +518,38 @@ class Trainer:
     @torch.no_grad()
     def _held_out_loss(self, mode: Mode) -> float:
         """The loss of the subnet just trained on the batch that is kept out of training."""
-        images, labels = self.place.put(*self.held_out)
+        images, labels = self.held_out
         with autocast(self.device, self.config.precision):
             logits = self.net.eval()(images, mode)
         self.net.train()
-        return self.processes.average(nn.functional.cross_entropy(logits.float(), labels)).item()
+        return self.processes.average(self.objective(logits, labels)).item()
+
+    def _notice_short_average(self) -> None:
+        """Say so where a moving average reaches further back than the run."""
+        decay = self.config.ema_decay
+        steps = self.config.epochs * len(self.train_batches)
+        reach = 0.0 if decay is None else round(1 / (1 - decay), 6)
+        if reach > steps:
+            most = math.floor((1 - 1 / steps) * 1e6) / 1e6
+            remedy = f"take at most {most:g}" if most else "leave it out"
+            notice(
+                f"ema_decay = {decay:g}: the average reaches back over about {reach:,.0f} steps, and this run has {steps:,}, "
+                f"so that it stays behind the weights; {remedy}"
+            )
+
+    def _notice_shortcomings(self) -> None:
+        """Say what is wrong with either subnet as it was exported."""
+        for mode in Mode:
+            found = shortcomings(
+                self.step.averaged,
+                mode,
+                self.cost.batches,
+                recalibrated=self.config.recalibration_batches,
+                run_dir=self.run.path,
+                output=self.run.path / f"{mode}-recalibrated.safetensors",
+            )
+            for shortcoming in found:
+                notice(f"{mode}.safetensors: {shortcoming}")
 
     def _snapshot(self) -> None:
         every = self.config.snapshot_steps

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import yaml
 
-from nestnet.build import torch_device
+from nestnet.build import planned_motivation, torch_device
 from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
 from nestnet.files import check_output, is_unfinished, make_output_folder, remove_unfinished, write_atomically
@@ -89,6 +89,9 @@ def tune_k(
     images = load_data(config.data, config.model)
     study = Study(config, folder, folds)
     study.trainer(images, ks[0], fold=1)  # finds what else is wrong: this fold leaves the fewest images for training
+    fewest = len(images.fold(0, folds).train)
+    for k in ks:
+        planned_motivation(study.run_config(k, fold=1), fewest)
     with closing(study.lock()):
         study.begin(images)
         return _train_all(study, images, ks, jobs)
@@ -126,11 +129,14 @@ class Study:
         """The run directory of a k and a fold, counted from 1."""
         return self.folder / f"k-{k}" / f"fold-{fold}"
 
+    def run_config(self, k: int, fold: int) -> Config:
+        """The configuration of one run."""
+        motivation = replace(self.config.motivation, k=k)
+        return replace(self.config, motivation=motivation, run_dir=str(self.path(k, fold)))
+
     def trainer(self, images: ImageData, k: int, fold: int) -> Trainer:
         """Of one run, with the fold in place of the test images."""
-        motivation = replace(self.config.motivation, k=k)
-        config = replace(self.config, motivation=motivation, run_dir=str(self.path(k, fold)))
-        return Trainer(config, images=images.fold(fold - 1, self.folds))
+        return Trainer(self.run_config(k, fold), images=images.fold(fold - 1, self.folds))
 
     def train(self, images: ImageData, k: int, fold: int) -> FoldResult:
         """Train one run from its start, and leave its result in its directory."""
@@ -150,7 +156,7 @@ class Study:
             base_top1=float(epochs[-1]["base_top1"]),
             motivated_top1=float(epochs[-1]["motivated_top1"]),
             motivated_fraction=statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs),
-            expected_fraction=getattr(trainer.condition, "expected_fraction", None),
+            expected_fraction=trainer.expected_fraction,
             average_cost=cost["actual"],
             base_cost=cost["base"],
             motivated_cost=cost["motivated"],

@@ -55,7 +55,7 @@ def test_the_counts(steady, tmp_path, monkeypatch):
         assert number(table["together"][column]) == pytest.approx(sum(number(table[p][column]) for p in parts), abs=0.3)
     assert "a training batch:    images [64, 1, 8, 8], targets [64], logits [64, 10]" in text
     assert "an evaluation batch: images [180, 1, 8, 8], logits [180, 10]" in text
-    assert "expected of LossDecrease(k=2): 16.67% motivated batches" in text
+    assert "expected of LossDecrease(k=2): 14.39% motivated batches" in text, "19 of 22 in 3!"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,7 +63,7 @@ def test_the_forecast(steady):
     text = dry_run.dry_run(Trainer(config.parse([*QUICK, "--epochs", "3", "--motivation.k", "1"])))
     # 22 batches at a quarter of a second, and as much for the data; two evaluation batches of half a second
     assert text.splitlines()[-4:] == [
-        "66 batches of 64, 22 an epoch, 50.00% motivated",
+        "66 batches of 64, 22 an epoch, 45.45% motivated",
         "a batch with its data: 500 ms",
         "evaluation in both modes: 1.00 s an epoch",
         "an epoch takes about 12 s, and all 3 about 36 s",

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from folders import plant
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestnet import image_folder
@@ -49,6 +49,7 @@ def test_the_name_of_an_image_decides_for_it():
     assert is_held_out(os.fsdecode(b"cat/\xff.jpg")) in (True, False)
 
 
+@settings(deadline=None, max_examples=25)
 @given(numbers=st.sets(st.integers(0, 60), min_size=25, max_size=60), gone=st.sets(st.integers(0, 60), max_size=8))
 def test_no_image_changes_its_part_when_others_come_and_go(numbers, gone, tmp_path_factory):
     root = tmp_path_factory.mktemp("folder")

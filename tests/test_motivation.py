@@ -2,7 +2,8 @@
 
 import math
 import random
-from itertools import pairwise
+import re
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,14 @@ from nestnet import (
     RandomLike,
     register_condition,
 )
-from nestnet.motivation import CONDITIONS, make_condition, motivated_counts
+from nestnet.motivation import (
+    CONDITIONS,
+    can_motivate,
+    expected_fraction,
+    make_condition,
+    motivated_counts,
+    watched_by,
+)
 
 values = st.lists(
     st.one_of(st.sampled_from([0.0, 1.0, 1.5, math.nan, math.inf, -math.inf]), st.floats(0, 3)), max_size=40
@@ -213,6 +221,81 @@ def test_independent_losses_motivate_one_batch_in_k_plus_one_factorial(k):
 )  # fmt: skip
 def test_expected_fractions(condition, expected):
     assert condition.expected_fraction == expected
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("batches", range(1, 8))
+@pytest.mark.parametrize("kind", [LossDecrease, GradientNormIncrease])
+def test_the_forecast_of_an_epoch_is_the_mean_over_all_orders_of_its_losses(kind, k, batches):
+    condition, motivated, orders = kind(k), 0, 0
+    for losses in permutations(range(batches)):
+        condition.reset()
+        motivated += run(condition, batches, losses).count(Mode.MOTIVATED)
+        orders += 1
+    assert expected_fraction(condition, batches) == pytest.approx(motivated / orders / batches, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda batches: Periodic(3), lambda batches: RandomBatches(batches), lambda batches: RandomLike([1, 0] * 1000, batches),
+     lambda batches: Always(), lambda batches: Never()],
+    ids=["periodic", "random", "random_like", "always", "never"],
+)  # fmt: skip
+@pytest.mark.parametrize("batches", [1, 2, 5, 6])
+def test_the_forecast_of_conditions_that_losses_do_not_matter_to(make, batches):
+    condition, motivated, epochs = make(batches), 0, 2000
+    for _ in range(epochs):
+        condition.reset()
+        motivated += run(condition, batches).count(Mode.MOTIVATED)
+    # of random counts alone it is not exact: the standard deviation of an epoch's share is at most a half
+    tolerance = 4 * 0.5 / math.sqrt(epochs) if isinstance(condition, RandomBatches) else 1e-12
+    assert expected_fraction(condition, batches) == pytest.approx(motivated / epochs / batches, abs=tolerance)
+
+
+def test_an_average_has_a_forecast_where_none_can_be_motivated():
+    assert [expected_fraction(EMADecrease(2), batches) for batches in (1, 3, 4)] == [0.0, 0.0, None]
+
+
+class Own:
+    """A condition of a user's own, with some attributes."""
+
+    mode = Mode.BASE
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "forecast", "possible"),
+    [
+        ({}, None, True),
+        ({"expected_fraction": None}, None, True),
+        ({"expected_fraction": 0.25}, 0.25, True),
+        ({"expected_fraction": 0}, 0.0, True),
+        ({"expected_fraction": 0.25, "expected_fraction_of_epoch": lambda batches: 1 / batches}, 0.2, True),
+        ({"expected_fraction": 0.25, "expected_fraction_of_epoch": lambda batches: 0}, 0.0, False),
+    ],
+)
+def test_forecasts_of_a_condition_of_ones_own(attributes, forecast, possible):
+    assert expected_fraction(Own(**attributes), 5) == forecast
+    assert can_motivate(Own(**attributes), 5) is possible
+
+
+@pytest.mark.parametrize(
+    ("ask", "attributes", "message"),
+    [
+        (watched_by, {"watches": "held_out_los"}, "watches = 'held_out_los': it must be one of loss, held_out_loss, "
+         "gradient_norm; did you mean held_out_loss?"),
+        (watched_by, {"watches": None}, "watches = None: it must be one of loss, held_out_loss, gradient_norm"),
+        (lambda own: expected_fraction(own, 5), {"expected_fraction": 25}, "expected_fraction = 25: it must be from 0 to 1"),
+        (lambda own: expected_fraction(own, 5), {"expected_fraction_of_epoch": lambda batches: math.nan},
+         "expected_fraction_of_epoch(5) = nan: it must be from 0 to 1"),
+    ],
+)  # fmt: skip
+def test_what_a_condition_says_of_itself_is_checked(ask, attributes, message):
+    with pytest.raises(ValueError, match=re.escape(f"condition Own: {message}")):
+        ask(Own(**attributes))
+    assert watched_by(Own()) == "loss"
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, "2", None])

@@ -68,6 +68,13 @@ def test_mixing_is_timm_s_and_follows_from_the_seed(data):
     torch.testing.assert_close(loss, -(found[0][1] * LOGITS.log_softmax(1)).sum(1).mean())
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "bce"])
+def test_labels_are_judged_alike_with_and_without_mixing(name):
+    """As the loss on held-out images is, which are not mixed."""
+    mixing = objective(data={"mixup": 0.4}, name=name, label_smoothing=0.1)
+    assert torch.equal(mixing(LOGITS, LABELS), objective(name=name, label_smoothing=0.1)(LOGITS, LABELS))
+
+
 def test_without_mixing_a_batch_is_as_it_was():
     images = torch.randn(2, 3, 8, 8)
     mixed, targets = objective().mix(images, LABELS[:2], 0)

@@ -14,6 +14,7 @@ from nestnet.config import DataConfig, ModelConfig
 from nestnet.data import ImageData, load_data
 from nestnet.image_files import ImageFiles
 from nestnet.loaders import eval_batches, train_batches
+from nestnet.motivation import LossDecrease, expected_fraction
 from nestnet.own_data import look
 
 
@@ -107,7 +108,9 @@ CHOSEN = [
     (3_000, 150, {}, ("resnet18", "resnet34", 160, 64, 200, 0.025)),
     (1_281_167, 400, {}, ("resnet18", "resnet34", 224, 128, 90, 0.05)),
     (100, 400, {}, ("resnet18", "resnet34", 224, 8, 200, 0.0031)),
-    (5, 32, {}, ("resnet20", "resnet32", 32, 5, 200, 0.0039)),
+    (8, 32, {}, ("resnet20", "resnet32", 32, 2, 200, 0.0016)),
+    (16, 32, {}, ("resnet20", "resnet32", 32, 4, 200, 0.0031)),
+    (31, 32, {"motivation": {"k": 6}}, ("resnet20", "resnet32", 32, 2, 200, 0.0016)),
     (3_000, 32, {"data": {"batch_size": 128}, "epochs": 7}, ("resnet20", "resnet32", 32, 128, 7, 0.1)),
     (3_000, 400, {"data": {"img_size": 48}}, ("resnet20", "resnet32", 48, 64, 200, 0.05)),
     (3_000, 32, {"model": {"base_weights": "timm"}}, ("resnet18", "resnet34", 224, 64, 20, 0.0025)),
@@ -131,7 +134,14 @@ def test_the_recipe_follows_from_the_images(images, side, given, wanted, seen):
     model, data = chosen["model"], chosen["data"]
     sizes = data["img_size"], data["batch_size"], chosen["epochs"]
     assert (model["base"], model["motivated"], *sizes, chosen["optimizer"]["lr"]) == wanted
-    assert chosen["schedule"]["warmup_epochs"] < max(chosen["epochs"] / 4, 1)
+    assert chosen["schedule"].get("warmup_epochs", 0) < max(chosen["epochs"] / 4, 1)
+
+
+@pytest.mark.parametrize("images", range(6, 130))
+def test_the_recipe_of_a_small_folder_motivates(images, seen):
+    chosen = replace(seen, train=images, side=32).recipe({})
+    condition = LossDecrease(chosen["motivation"].get("k", 2))
+    assert expected_fraction(condition, images // chosen["data"]["batch_size"]) >= 1 / 12
 
 
 @pytest.mark.parametrize("motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224"])
@@ -154,11 +164,11 @@ def test_what_is_given_goes_over_the_recipe(seen, capsys):
     ]
     found = config.parse(arguments, tell=told.append)
     assert (found.optimizer.lr, found.loss.label_smoothing, found.model.base) == (0.7, 0, "resnet20")
-    assert (found.data.name, found.data.img_size, found.data.batch_size) == ("folder", 32, 7)
+    assert (found.data.name, found.data.img_size, found.data.batch_size) == ("folder", 32, 2)
     (text,) = told
     assert text.splitlines() == [
         f"{seen.root}: 7 training and 3 test images (a fifth of each class held out), 2 classes, typically of 10 x 8 pixels",
-        "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 1 batches of 7, momentum at lr 0.7; options go over it",
+        "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7; options go over it",
     ]
 
 

@@ -24,6 +24,7 @@ from nestnet.build import check_share, torch_device
 from nestnet.cli import main
 from nestnet.data import load_data
 from nestnet.interrupts import Interrupted
+from nestnet.mode import Mode
 from nestnet.processes import Processes, join
 from nestnet.resume import resume
 from nestnet.run_directory import read_table
@@ -177,7 +178,7 @@ def torchrun(*arguments, timeout=240):
 
 
 @pytest.mark.slow
-def test_the_same_command_under_torchrun(tmp_path):
+def test_the_same_command_under_torchrun(tmp_path, capsys):
     arguments = [
         "train",
         "--config",
@@ -192,7 +193,7 @@ def test_the_same_command_under_torchrun(tmp_path):
     arguments += ["--ema_decay", "0.5", "--recalibration_batches", "2", "--device", "cpu"]
     done = torchrun("-m", "nestnet", *arguments, "--run_dir", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\S+) ", done.stdout, re.MULTILINE) == ["resnet20", "epoch", "exported"], "one process prints"
+    assert re.findall(r"^(\S+) ", done.stdout, re.MULTILINE) == ["resnet20", "epoch", "motivated", "exported"]
     assert main([*arguments, "--run_dir", str(tmp_path / "one")]) == 0
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
     ours, theirs = (read_table(tmp_path / n / "steps.csv") for n in ("one", "two"))
@@ -204,6 +205,10 @@ def test_the_same_command_under_torchrun(tmp_path):
         count = float(theirs[name]) * 3.6
         assert count == pytest.approx(round(count)), "a share of 360 test images, each counted once"
         assert float(theirs[name]) == pytest.approx(float(ours[name]), abs=1.0)
+    capsys.readouterr()
+    for mode in Mode:  # one process evaluates what two have shipped
+        assert main(["evaluate", str(tmp_path / "two"), "--mode", mode]) == 0
+        assert f"top-1 {float(theirs[f'{mode}_top1']):.2f} %" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_each_shared_part_is_used():
 
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "oxford_pets": 37, "imagenet": 1000, "folder": 3}
-BATCH, IMAGES = 4, 16
+BATCH, IMAGES = 4, 28  # 7 batches: enough to motivate one with k = 4, and with one held out
 
 
 @pytest.fixture
@@ -278,6 +278,8 @@ def small(name: str, request: pytest.FixtureRequest, *more: str) -> config.Confi
     overrides = {"data.batch_size": BATCH, "epochs": 2, "device": "cpu", "data.workers": 0}
     overrides["accumulate"] = min(run.accumulate, 2)  # parts of at least two images
     overrides["schedule.warmup_epochs"] = min(run.schedule.warmup_epochs, 1)
+    if run.schedule.name == "step":
+        overrides["schedule.decay_epochs"] = 0.5
     if run.data.img_size is not None:
         overrides["data.img_size"] = 32
     if run.data.eval_img_size is not None:

@@ -169,7 +169,7 @@ def test_what_a_summary_counts_is_what_the_run_counted(trained):
     assert (run.cost, run.expected_cost) == (pytest.approx(cost["actual"]), cost["expected"])
     fractions = [float(row["motivated_fraction"]) for row in read_table(trained / "metrics.csv")]
     assert run.motivated_fraction == pytest.approx(np.mean(fractions))
-    assert (run.expected_fraction, run.finished, run.steps_beyond, run.skipped) == (0.5, True, 0, 0)
+    assert (run.expected_fraction, run.finished, run.steps_beyond, run.skipped) == (3 / 5 / 2, True, 0, 0)
 
 
 def test_predictions_are_the_run_s_own_evaluation(trained, predictions):
@@ -411,7 +411,7 @@ def test_the_cost_of_a_run_is_that_of_its_batches(write):
     base, motivated = (forward_cost(f"resnet{n}", img_size=8, num_classes=10, in_chans=1) for n in (20, 32))
     run = read_summary(write(modes="bbmb", skipped=3))
     assert run.cost == average_cost(base, motivated, motivated_fraction=0.25)
-    assert run.expected_cost == average_cost(base, motivated, motivated_fraction=1 / 6)
+    assert run.expected_cost == average_cost(base, motivated, motivated_fraction=1 / 4 / 6)
     assert (run.skipped, run.seconds, run.mean("images_per_second"), run.mean("data_wait")) == (6, 20, 100, 0.25)
     assert "Not finished: 2 of its 2 epochs" in progress(run)
 

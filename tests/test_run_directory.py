@@ -11,9 +11,11 @@ import torch
 from nestnet.checkpoints import Checkpoints, file_name
 from nestnet.config import Config
 from nestnet.faults import Stopped
+from nestnet.image_record import ImageRecord
 from nestnet.mode import Mode
 from nestnet.run_directory import FILES, RunDirectory, discard, read_table
 
+NO_FILES = ImageRecord(["cat", "dog"], "")
 DEAD = 2**22 + 1
 """A number that no process has."""
 
@@ -49,7 +51,7 @@ def add_epoch(run, number):
 def begun(path):
     """A run of which an epoch of four batches is done."""
     run = RunDirectory.new(Config(run_dir=str(path), epochs=3))
-    run.begin(Config(run_dir=str(path), epochs=3), 0, 0)
+    run.begin(Config(run_dir=str(path), epochs=3), NO_FILES, 0, 0)
     run.save_checkpoint(state(0))
     add_steps(run, range(1, 5))
     add_epoch(run, 1)
@@ -59,7 +61,7 @@ def begun(path):
 
 def resumed(path):
     run = RunDirectory(path)
-    run.begin(Config(run_dir=str(path), epochs=3), 4, 1)
+    run.begin(Config(run_dir=str(path), epochs=3), NO_FILES, 4, 1)
     return run
 
 
@@ -159,7 +161,7 @@ def test_what_is_in_the_way_of_a_run_is_one_line(name, put, kind, tmp_path):
         run,
         pytest.raises(ValueError, match=rf"{name} is {kind}, and a run needs this name for a f.* of its own; move it$"),
     ):
-        run.begin(Config(run_dir=str(path), epochs=3), 4, 1)
+        run.begin(Config(run_dir=str(path), epochs=3), NO_FILES, 4, 1)
     if name != "steps.csv":
         assert (path / "steps.csv").read_text() == steps
     if put is link:

@@ -18,7 +18,7 @@ from timm.data import Mixup
 from torch import nn
 
 from nestnet import LossDecrease, Mode, Periodic, config, register_condition
-from nestnet.build import make_optimizer, make_schedule
+from nestnet.build import make_optimizer, make_schedule, planned_motivation
 from nestnet.checkpoints import read, write
 from nestnet.cli import main
 from nestnet.data import load_data, mixed, seeded
@@ -194,7 +194,8 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
     [
         ["--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"],
         ["--optimizer.name", "lamb", "--optimizer.lr", "1e-2", "--optimizer.clip_grad", "1.0"],
-        ["--optimizer.name", "rmsprop", "--optimizer.lr", "1e-3", "--schedule.name", "step", "--schedule.interval", "epoch"],
+        ["--optimizer.name", "rmsprop", "--optimizer.lr", "1e-3", "--schedule.name", "step", "--schedule.interval", "epoch",
+         "--schedule.decay_epochs", "1"],
         ["--optimizer.options", "{fused: true}", "--motivation.k", "1", "--schedule.name", "none"],
         ["--precision", "bfloat16", "--channels_last", "true", "--schedule.warmup_epochs", "1"],
         ["--model.base", "efficientnet_b0", "--model.motivated", "efficientnet_b1", "--data.img_size", "32",
@@ -294,8 +295,11 @@ def test_the_gradient_norm_is_that_before_clipping(clip):
     assert watched != pytest.approx(outcome.loss())
 
 
-def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained():
-    run = config.parse([*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet32"])
+@pytest.mark.parametrize(
+    "loss", [[], ["--loss.name", "bce", "--loss.label_smoothing", "0.2", "--data.mixup", "0.2"]], ids=["default", "bce"]
+)
+def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(loss, monkeypatch):
+    run = config.parse([*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet32", *loss])
     trainer, everything = Trainer(run), load_data(run.data, run.model)
     held_out, labels = trainer.held_out
     assert held_out.shape == (256, 1, 8, 8)
@@ -305,11 +309,16 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained():
     apart = {tuple(image.flatten().tolist()) for image in plain} & {tuple(x.flatten().tolist()) for x in held_out}
     assert len(apart) <= 1, "one digit was scanned twice"
     trainer.net.train()
-    images, own = next(trainer.epoch_batches())
+    images, own = trainer.mixed(*next(trainer.epoch_batches()))
+    monkeypatch.setattr("nestnet.place.Place.put", None)  # it is on the device already
     for mode in Mode:
         watched = trainer.watched(trainer.step(images, own, mode), mode)
         assert trainer.net.training
-        expected = nn.functional.cross_entropy(trainer.net.eval()(held_out, mode), labels).item()
+        logits = trainer.net.eval()(held_out, mode)
+        expected = nn.functional.cross_entropy(logits, labels).item()
+        if loss:
+            smooth = nn.functional.one_hot(labels, 10) * 0.8 + 0.02
+            expected = nn.functional.binary_cross_entropy_with_logits(logits, smooth).item()
         assert watched == pytest.approx(expected, rel=1e-5)
         trainer.net.train()
 
@@ -335,6 +344,53 @@ def test_a_condition_of_one_s_own_by_name_and_by_hand(tmp_path):
         del CONDITIONS["first_batches"]
     assert [row["mode"] for row in read_table(tmp_path / "a" / "steps.csv")] == (["motivated"] * 2 + ["base"] * 3) * 2
     assert Trainer(config.parse(QUICK), condition=FirstBatches(1, 5)).condition.mode is Mode.MOTIVATED
+
+
+def test_a_condition_that_watches_nothing_known_is_refused_by_name():
+    class Misspelt(LossDecrease):
+        watches = "held_out_los"
+
+    message = "condition Misspelt: watches = 'held_out_los': it must be one of loss, held_out_loss, gradient_norm"
+    with pytest.raises(ValueError, match=message):
+        Trainer(config.parse(QUICK), condition=Misspelt(1))
+    register_condition("misspelt")(Misspelt)
+    try:
+        with pytest.raises(ValueError, match=message):
+            Trainer(config.parse([*QUICK, "--motivation.name", "misspelt"]))
+    finally:
+        del CONDITIONS["misspelt"]
+
+
+SHORT_EPOCHS = [
+    # settings, batches of an epoch, what is advised
+    (["--data.batch_size", "400"], 3, {"data.batch_size": "359", "motivation.k": "1"}),
+    (["--data.batch_size", "400", "--accumulate", "4"], 3, {"data.batch_size": "356", "motivation.k": "1"}),
+    (["--data.batch_size", "718", "--data.cutmix", "1"], 2, {"data.batch_size": "358"}),
+    (["--data.batch_size", "400", "--motivation.name", "ema_decrease"], 3, {"data.batch_size": "359", "motivation.k": "1"}),
+    (["--data.batch_size", "360", "--motivation.name", "held_out_loss_decrease"], 2, {"data.batch_size": "287"}),
+    (["--data.batch_size", "400", "--motivation.name", "periodic"], 3, {"data.batch_size": "239", "motivation.k": "1"}),
+    (["--data.batch_size", "400", "--motivation.name", "periodic", "--motivation.period", "9"], 3,
+     {"data.batch_size": "159", "motivation.period": "3"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "batches", "advised"), SHORT_EPOCHS)
+def test_epochs_without_a_batch_that_can_be_motivated_are_refused_with_what_helps(settings, batches, advised):
+    with pytest.raises(ValueError, match=f"can motivate none of the {batches} batches of an epoch") as caught:
+        planned_motivation(config.parse(settings), 1437)
+    assert dict(re.findall(r"lower (\S+) = \d+ to (\d+)", str(caught.value))) == advised
+    for field, value in advised.items():
+        planned_motivation(config.parse([*settings, f"--{field}", value]), 1437)
+        higher = str(
+            int(value) + (int(settings[3]) if "--accumulate" in settings else 2 if "cutmix" in str(settings) else 1)
+        )
+        with pytest.raises(ValueError, match="can motivate none"):
+            planned_motivation(config.parse([*settings, f"--{field}", higher]), 1437)
+
+
+def test_a_condition_by_hand_that_can_motivate_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"^condition: LossDecrease\(k=9\) can motivate none of the 5 batches"):
+        Trainer(config.parse(QUICK), condition=LossDecrease(9))
 
 
 @pytest.mark.slow
@@ -416,13 +472,14 @@ def test_the_folder_config_trains_on_jpeg_files(tmp_path, capsys):
                 pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.jpg")
     arguments = ["--config", str(DIGITS.with_name("cifar10_folder_resnet20_32.yaml")), "--epochs", "2"]
-    arguments += ["--data.root", str(tmp_path / "images"), "--data.batch_size", "4", "--run_dir", str(tmp_path / "run")]
+    arguments += ["--data.root", str(tmp_path / "images"), "--data.batch_size", "3", "--run_dir", str(tmp_path / "run")]
     assert main(["train", *arguments]) == 0
-    assert len(read_table(tmp_path / "run" / "steps.csv")) == 6
+    assert len(read_table(tmp_path / "run" / "steps.csv")) == 8
     found = read_metadata(tmp_path / "run" / "base.safetensors")
     assert json.loads(found["class_names"]) == ["cat", "dog"]
     assert json.loads(found["mean"]) == [0.4914, 0.4822, 0.4465], "CIFAR-10's, as of the network"
     (tmp_path / "images" / "train" / "cat" / "3.jpg").write_bytes(b"cut short")
+    capsys.readouterr()
     for workers in ("0", "1"):
         assert main(["train", *arguments[:-1], str(tmp_path / f"run{workers}"), "--data.workers", workers]) == 2
         error = capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_results_are_those_of_training_each_fold_by_hand(k, fold, run, whole, tm
     assert result["motivated_fraction"] == modes.count("motivated") / len(modes)
     assert result["average_cost"] == pytest.approx(sum(costs[mode] for mode in modes) / len(modes))
     assert (result["base_cost"], result["motivated_cost"]) == (costs[Mode.BASE], costs[Mode.MOTIVATED])
-    assert result["expected_fraction"] == {1: 1 / 2, 2: 1 / 6}[k]
+    assert result["expected_fraction"] == {1: 4 / 6 / 2, 2: 3 / 6 / 6}[k], "of the 6 batches of an epoch"
     for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
         assert (path / name).read_bytes() == (whole / f"k-{k}" / f"fold-{fold}" / name).read_bytes()
 

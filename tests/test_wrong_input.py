@@ -187,6 +187,18 @@ train --data.auto_augment cifar10
     data.auto_augment = 'cifar10': it is for colour images, and these are grey
 train --data.mixup_prob 0.5
     data.mixup_prob = 0.5: nothing is mixed; give data.mixup or data.cutmix, or leave it out
+train --data.mixup 0.2 --data.mixup_prob 0
+    data.mixup_prob = 0.0: it must be above 0, or data.mixup and data.cutmix have no effect
+train --loss.name bce --loss.target_threshold 0.2
+    loss.target_threshold = 0.2: it is for mixed images; give data.mixup or data.cutmix, or leave it out
+train --optimizer.step_count literal
+    optimizer.step_count = 'literal': momentum does not count the steps of each weight; leave it out
+train --ema_decay 0
+    ema_decay = 0.0: it must be above 0 and below 1, or null for none
+train --model.base resnet32 --model.depth_map first
+    model.depth_map = 'first': base and motivated are both resnet32, which it does not change; leave it out
+train --model.zero_init_last true --model.motivated_weights absent.pth
+    model.zero_init_last = True: model.motivated_weights take the place of the initial weights; leave it out
 train --data.repeats 200
     data.repeats = 200: it must be at most data.batch_size = 128
 train --data.loader resident --data.img_size 96
@@ -213,6 +225,16 @@ train --schedule.warmup_epochs 20
     schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20
 train --schedule.warmup_epochs 2 --schedule.warmup_lr 1
     schedule.warmup_lr = 1.0: it must be at most optimizer.lr = 0.1
+train --schedule.warmup_lr 1e-4
+    schedule.warmup_lr = 0.0001: there is no warm-up; give schedule.warmup_epochs, or leave it out
+train --schedule.warmup_prefix true
+    schedule.warmup_prefix = True: there is no warm-up; give schedule.warmup_epochs, or leave it out
+train --schedule.name step
+    schedule.decay_epochs = 30.0: it must be below epochs = 20, or nothing decays
+train --schedule.name step --schedule.decay_epochs 19.5 --schedule.interval epoch
+    schedule.decay_epochs = 19.5: it must be below epochs = 20, or nothing decays
+train --schedule.name multistep --schedule.decay_milestones [16] --schedule.warmup_epochs 5 --schedule.warmup_prefix true
+    schedule.decay_milestones = [16]: it must be rising numbers of epochs, from 1 to below epochs = 20, without the 5 of warm-up
 train --schedule.name none --schedule.warmup_epochs 2
     schedule.warmup_epochs = 2: schedule.name = 'none' has no such
 train --schedule.name step --schedule.min_lr 1e-3
@@ -248,6 +270,21 @@ train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 
 train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --recalibration_batches 3
     recalibration_batches = 3: a ViT has no BatchNorm statistics; leave it out
 
+train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --sync_batch_norm true
+    sync_batch_norm = True: a ViT has no BatchNorm statistics; leave it out
+train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --model.batch_norm shared
+    model.batch_norm = 'shared': a ViT has no BatchNorm statistics; leave it out
+
+# conditions that can motivate no batch of an epoch
+train --data.batch_size 400
+    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, with which it starts
+cost --data.batch_size 400
+    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, with which it starts
+tune-k --k 2 10 --folds 2 --data.batch_size 64
+    motivation.name = 'loss_decrease': LossDecrease(k=10) can motivate none of the 11 batches of an epoch, with which it starts
+train --data.root good
+    motivation.name = 'loss_decrease': LossDecrease(k=1) can motivate none of the 2 batches of an epoch, with which it starts
+
 # folders of images
 train --data.root absent
     data.root = 'absent': there is no such folder
@@ -256,11 +293,11 @@ train --data.root plain.txt
 train --data.name folder
     data.root = null: it must be a folder of images: give --data.root FOLDER
 train --data.root no_test
-    data.root = 'no_test': it must hold train/ and test/ or val/, each with a folder a class; add them, or give --data.root no_t
+    data.root = 'no_test': it must hold train/ and test/ or val/, each with a folder for each class; add them, or give --data.ro
 train --data.root no_train
-    data.root = 'no_train': it must hold train/ and test/ or val/, each with a folder a class; add
+    data.root = 'no_train': it must hold train/ and test/ or val/, each with a folder for each class; add
 train --data.root empty_class
-    data.root = 'empty_class': the class folder empty_class/train/dog has no images (.jpg
+    data.root = 'empty_class': the class folder empty_class/train/dog has no images (such
 cost --data.root empty_test_class
     data.root = 'empty_test_class': the class folder empty_test_class/test/dog has no images
 train --data.root other_class

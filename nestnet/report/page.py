@@ -27,6 +27,7 @@ from nestnet.report.words import (
     progress,
     spread,
 )
+from nestnet.shortcomings import untrained
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
             parts.append(tag("p", ALONE, class_="lead"))
     if run.skipped:
         parts.append(tag("p", f"Skipped: {batches(run.skipped)}, whose loss was NaN or infinite.", class_="warning"))
+    if run.finished:
+        said = (untrained(mode, run.trained_batches) for mode in Mode)
+        parts += [tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="warning") for sentence in said if sentence]
     parts += [networks_table(run), facts(section)]
     medians = "; lines are running medians" if len(run.steps) > MANY else ""
     captions = {
@@ -164,7 +168,7 @@ def forecast_note(run: RunSummary) -> str:
     if run.expected_fraction is None:
         return f"There is no forecast for {run.config.motivation.name}."
     if run.config.motivation.name in ("loss_decrease", "held_out_loss_decrease", "gradient_norm_increase"):
-        return f"The forecast, 1/{run.config.motivation.k + 1}!, is that of independent batches."
+        return "The forecast is that of independent batches, in epochs of this length."
     return ""
 
 

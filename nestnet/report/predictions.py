@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nestnet.data import ImageData
-from nestnet.evaluation import ready
+from nestnet.evaluation import memory_format, ready
 from nestnet.loaders import Batch, eval_batches
 from nestnet.mode import Mode, PerMode
 from nestnet.place import Place
@@ -137,7 +137,7 @@ def predict(
     labels: list[Tensor] = []
     answers: dict[Mode, list[Tensor]] = {mode: [] for mode in Mode}
     with torch.inference_mode():
-        for pixels, truth in track(eval_batches(images, data, Place(device))):
+        for pixels, truth in track(eval_batches(images, data, Place(device, memory_format(run)))):
             labels.append(truth.cpu())
             for mode in Mode:
                 with autocast(device, run.config.precision):

@@ -12,7 +12,7 @@ from nestnet.config import Config
 from nestnet.cost import Cost, network_cost
 from nestnet.history import Steps, read_course
 from nestnet.mode import Mode, PerMode
-from nestnet.motivation import JOINT
+from nestnet.motivation import JOINT, expected_fraction
 from nestnet.run_cost import expected_cost
 from nestnet.same_training import apart
 
@@ -30,7 +30,8 @@ class RunSummary:
         steps: every batch that was trained.
         epochs: the columns of `metrics.csv`, each with a value a finished epoch [E]; what a run does not have is absent.
         networks: what it takes to train either network on its own.
-        expected_fraction: of motivated batches, from 0 to 1; `None` where the condition gives no forecast.
+        expected_fraction: of motivated batches, from 0 to 1; `None` where the condition gives no forecast, and before an
+            epoch is finished, whose length it depends on.
         expected_cost: multiply-accumulates of an average forward pass by that forecast.
     """
 
@@ -65,6 +66,12 @@ class RunSummary:
     def trained(self) -> tuple[Mode, ...]:
         """The subnets that the condition has trained in their own mode: one of them alone in classical training."""
         return {"never": (Mode.BASE,), "always": (Mode.MOTIVATED,)}.get(self.config.motivation.name, tuple(Mode))
+
+    @property
+    def trained_batches(self) -> dict[str, int]:
+        """How many batches trained the subnet of each mode up to now; skipped ones trained neither."""
+        modes = self.steps.mode[np.isfinite(self.steps.loss)]
+        return {str(mode): int(np.isin(modes, (mode.value, JOINT)).sum()) for mode in Mode}
 
     @property
     def motivated_fraction(self) -> float | None:
@@ -126,8 +133,10 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         _network_cost(network, img_size=size, num_classes=model.num_classes, in_chans=model.in_chans)
         for network in (model.base, model.motivated)
     )
-    # a condition that goes by position has to know an epoch's length: at worst it is that of an unfinished one
-    condition = motivation(config, max(int((steps.epoch == 1).sum()), 1))
+    fraction: float | None = None
+    if len(epochs["epoch"]):  # the forecast depends on an epoch's length
+        batches = max(int((steps.epoch == 1).sum()), 1)
+        fraction = expected_fraction(motivation(config, batches), batches)
     return RunSummary(
         path=run_dir,
         name=name or run_dir.resolve().name,
@@ -135,9 +144,9 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         steps=steps,
         epochs=epochs,
         networks=PerMode(base, motivated),
-        expected_fraction=getattr(condition, "expected_fraction", None),
+        expected_fraction=fraction,
         expected_cost=expected_cost(
-            PerMode(base.macs, motivated.macs), condition, joint=config.motivation.name == JOINT
+            PerMode(base.macs, motivated.macs), fraction, joint=config.motivation.name == JOINT
         ),
     )
 

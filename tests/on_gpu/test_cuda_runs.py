@@ -140,7 +140,8 @@ def test_a_run_of_each_condition_leaves_what_timm_loads(condition, way, tmp_path
     rows = read_table(path / "steps.csv")
     assert all(0 < float(row["loss"]) < 10 for row in rows)
     assert len({row["loss"] for row in rows}) == len(rows)
-    ready = recalibrate(trainer.net, "base", [images for images, _ in trainer.epoch_batches()][:2]).eval()
+    last = trainer.train_batches.epoch(trainer.epochs_done - 1)
+    ready = recalibrate(trainer.net, "base", [images for images, _ in last][:2]).eval()
     model = timm.create_model("resnet20", num_classes=10, in_chans=1, checkpoint_path=path / "base.safetensors").eval()
     images = torch.randn(4, 1, 8, 8)
     with torch.inference_mode():
@@ -171,6 +172,7 @@ def test_resident_images_lie_on_the_device():
 @pytest.mark.cuda
 def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
     arguments = ["--model.motivated", "resnet56", "--data.batch_size", "1024", "--device", "cuda", "--epochs", "1"]
+    arguments += ["--motivation.name", "random"]
     run = config.parse([*arguments, "--run_dir", str(tmp_path / "run")])
     images = load_data(run.data, run.model)
     trainer = Trainer(run, images=images)

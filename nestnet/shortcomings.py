@@ -1,0 +1,67 @@
+"""What a user of a trained subnet must be told: that it was never trained, or that its statistics are not to be relied on."""
+
+import os
+import shlex
+from collections.abc import Mapping
+
+from nestnet.mode import Mode
+from nestnet.nested import NestedModel
+from nestnet.recalibration import too_few_updates
+
+ENOUGH = 50
+"""Training batches that a recalibration is advised on."""
+
+
+def shortcomings(
+    net: NestedModel,
+    mode: Mode,
+    trained: Mapping[str, int],
+    *,
+    recalibrated: int,
+    run_dir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    best: bool = False,
+) -> list[str]:
+    """Return what is wrong with the subnet of `mode` as a run leaves it, each as a sentence without a full stop.
+
+    Args:
+        net: network as it is evaluated and exported.
+        trained: number of batches that trained each mode's subnet.
+        recalibrated: training batches that its BatchNorm statistics were computed anew on; 0: they are the running ones.
+        run_dir: folder of the run, for the command that helps.
+        output: file that this command writes.
+        best: whether it takes the best epoch instead of the last.
+    """
+    if never := untrained(mode, trained):
+        return [never]
+    updates = None if recalibrated else too_few_updates(net, mode)
+    if updates is None:
+        return []
+    number = f"{updates} batch{'' if updates == 1 else 'es'}"
+    command = ["nestnet", "export", str(run_dir), "--mode", str(mode), "--output", str(output)]
+    command += ["--best"] if best else []
+    command += ["--recalibrate", str(ENOUGH)]
+    return [
+        f"the running BatchNorm statistics of the {mode} network are of {number} only, and its accuracy may be far below "
+        f"what its weights allow; `{shlex.join(command)}` computes them anew"
+    ]
+
+
+def untrained(mode: Mode, trained: Mapping[str, int]) -> str | None:
+    """Return that no batch trained the subnet of `mode`, as a sentence without a full stop; `None` if some did.
+
+    Args:
+        trained: number of batches that trained each mode's subnet.
+    """
+    if trained[mode]:
+        return None
+    others = sum(trained.values())
+    if mode is Mode.MOTIVATED:
+        return (
+            f"the motivated network was not trained: none of the run's {others:,} batches was motivated, and what it has "
+            "besides the base is as it was at the start"
+        )
+    return (
+        f"the base was not trained by itself: all of the run's {others:,} batches were motivated, and what it is, is only its "
+        "part of the motivated network"
+    )
