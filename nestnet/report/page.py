@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
+from nestnet.escape import for_html
 from nestnet.figures import MANY
 from nestnet.mode import Mode
 from nestnet.report.figures import Drawn
 from nestnet.report.images import Judged, judged_parts
-from nestnet.report.markup import Html, figure, joined, table, tag, words
+from nestnet.report.markup import Html, figure, joined, lines, table, tag, words
 from nestnet.report.predictions import Predictions
 from nestnet.report.style import PAGE, STYLE
 from nestnet.report.summary import RunSummary
@@ -76,7 +76,7 @@ def page(
         parts += [tag("nav", tag("ul", *links)), compared(groups, comparison)]
     parts += [run_section(section, number, single=not several) for number, section in enumerate(sections, start=1)]
     parts.append(tag("footer", made))
-    return PAGE.substitute(title=escape(f"{title} - nestnet"), style=STYLE, body=joined(parts))
+    return PAGE.substitute(title=for_html(f"{title} - nestnet"), style=STYLE, body=joined(parts))
 
 
 def compared(groups: Sequence[Sequence[RunSummary]], comparison: Drawn | None) -> Html:
@@ -155,7 +155,7 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
         parts.append(tag("p", f"No confusion matrices and no images: {section.judged}", class_="warning"))
     else:
         parts += [*judged_parts(section.judged, figures)]
-    parts.append(tag("details", tag("summary", "Configuration"), tag("pre", section.configuration, class_="scroll")))
+    parts.append(tag("details", tag("summary", "Configuration"), tag("pre", lines(section.configuration), class_="scroll")))
     return tag("section", *parts, id=f"run-{number}")
 
 
