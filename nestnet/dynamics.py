@@ -205,7 +205,8 @@ def _epoch_figure(series: Mapping[str, np.ndarray], line: str) -> "Figure":
     axes = figure.subplots()
     for (label, values), colour in zip(series.items(), cycle(RUN_COLOURS), strict=False):
         style = line if line and len(values) > 50 else f".{line}"
-        axes.plot(np.arange(1, len(values) + 1), values, style, color=colour, linewidth=1, markersize=5, label=for_figure(label))
+        epochs = np.arange(1, len(values) + 1)
+        axes.plot(epochs, values, style, color=colour, linewidth=1, markersize=5, label=for_figure(label))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     tidy(axes)

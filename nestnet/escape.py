@@ -74,19 +74,19 @@ def for_markdown(text: object) -> str:
     r"""Return a text for Markdown, within a line: a heading, a paragraph after its first word, or a cell of a table.
 
     Markup becomes character references, which have no meaning but themselves wherever they stand; a backslash would have
-    another one in tables, code and formulas.
+    another one in formulas. Only the border of a cell is `\|`, as usual.
 
-    >>> for_markdown("golden_retriever <b> | **")
-    'golden_retriever &#60;b&#62; &#124; &#42;&#42;'
+    >>> print(for_markdown("golden_retriever <b> | **"))
+    golden_retriever &#60;b&#62; \| &#42;&#42;
     """
-    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", for_terminal(text))
+    return MARKUP.sub(_referenced, for_terminal(text))
 
 
 def markdown_code(text: object) -> str:
     """Return a text as code within a line of Markdown, also in a cell of a table.
 
     >>> markdown_code("net.onnx"), markdown_code("a`|b")
-    ('`net.onnx`', '<code>a&#96;&#124;b</code>')
+    ('`net.onnx`', '<code>a&#96;\\\\|b</code>')
     """
     visible = for_terminal(text)
     # backticks cannot be escaped within backticks, a border of a cell ends them, and spaces at their ends are dropped
@@ -113,15 +113,16 @@ def for_latex(text: object) -> str:
     >>> print(for_latex("50 % of a_b \\"))
     50 \% of a\_b \textbackslash{}
     """
-    return "".join(LATEX.get(character, character) for character in for_terminal(text))
+    escaped = "".join(LATEX.get(character, character) for character in for_terminal(text))
+    return re.sub("-(?=-)", "-{}", escaped)  # dashes in a row would be joined
 
 
 LATEX_NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
 LATEX_NAMES["`"] = "asciigrave"
 LATEX = {character: rf"\text{name}{{}}" for character, name in LATEX_NAMES.items()}
 LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-# dashes in a row are joined, and after the `\\` of a row both `[` and `*` are taken for its arguments
-LATEX |= {character: f"{{{character}}}" for character in "-[]*"}
+# after the `\\` of a row they would be taken for its arguments
+LATEX |= {character: f"{{{character}}}" for character in "[]*"}
 LATEX |= {"±": r"$\pm$", "…": r"\ldots{}"}
 
 
@@ -204,6 +205,10 @@ def _visible(character: str) -> str:
     if 0x80 <= number <= 0xFF:
         return f"\\u{number:04x}"  # `\x85` would be the byte
     return character.encode("unicode_escape").decode()
+
+
+def _referenced(found: re.Match[str]) -> str:
+    return r"\|" if found[0] == "|" else f"&#{ord(found[0])};"
 
 
 def _in_ansi_c_quotes(character: str) -> str:

@@ -41,7 +41,8 @@ def export(
             are used whole, and of larger ones what timm has for the motivated network is kept, as a run evaluates.
 
     Raises:
-        ValueError: if there are not as many names as classes, or the sizes or the normalisation are not of this network.
+        ValueError: if there are not as many names as classes, one is not UTF-8, or the sizes or the normalisation are not of
+            this network.
         OSError: if the file cannot be written.
     """
     mode = Mode(mode)

@@ -21,6 +21,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from nestnet.escape import for_python
 from nestnet.export import read_export, write
 from nestnet.files import write_atomically
 from nestnet.metadata import Metadata
@@ -111,14 +112,14 @@ class Safetensors(Format):
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
         imports, more = ["import timm"], []
-        arguments = [f'"{metadata.architecture}"', *(f"{name}={v}" for name, v in metadata.timm_arguments.items())]
+        arguments = [for_python(metadata.architecture), *(f"{name}={v}" for name, v in metadata.timm_arguments.items())]
         if metadata.architecture in cifar_resnet.default_cfgs:
             imports.insert(0, f"import nestnet  # makes {metadata.architecture} known to timm")
         if path.endswith(self.suffix):
-            arguments.append(f"checkpoint_path={json.dumps(path)}")
+            arguments.append(f"checkpoint_path={for_python(path)}")
         else:  # timm takes a file with another ending for one of torch's
             imports.insert(-1, "import safetensors.torch")
-            more.append(f"model.load_state_dict(safetensors.torch.load_file({json.dumps(path)}))")
+            more.append(f"model.load_state_dict(safetensors.torch.load_file({for_python(path)}))")
         return Usage(imports, "model", f"timm.create_model({', '.join(arguments)})", "model.eval()(images)", more)
 
 
@@ -191,7 +192,7 @@ class Onnx(Format):
         return metadata, classify
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        load = f"onnxruntime.InferenceSession({json.dumps(path)})"
+        load = f"onnxruntime.InferenceSession({for_python(path)})"
         return Usage(["import onnxruntime"], "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
 
 
@@ -222,7 +223,7 @@ class TorchExport(Format):
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        return Usage(["import torch"], "model", f"torch.export.load({json.dumps(path)}).module()", "model(images)")
+        return Usage(["import torch"], "model", f"torch.export.load({for_python(path)}).module()", "model(images)")
 
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (Safetensors(), Onnx(), TorchExport())}

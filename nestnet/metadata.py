@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from nestnet.escape import for_terminal, is_utf8
 from nestnet.mode import Mode
 from nestnet.models.registry import ARCHITECTURES
 from nestnet.models.vit import ViTArchitecture
@@ -111,6 +112,11 @@ class Metadata:
         names, architecture = list(class_names or ()), net.architectures.of(mode)
         if names and len(names) != net.num_classes:
             raise ValueError(f"class_names has {len(names)} names for a network of num_classes = {net.num_classes}")
+        for index, name in enumerate(names):
+            if not is_utf8(str(name)):
+                raise ValueError(
+                    f"class_names[{index}] = '{for_terminal(name)}': it must be a text that UTF-8 can hold; rename that class"
+                )
         defaults, own = net.skeleton(mode).pretrained_cfg, net.timm_options.of(mode).get("img_size")
         size = tuple(input_size or (net.in_chans, *(own or defaults["input_size"][1:])))
         if size[0] != net.in_chans or (own and size[1:] != tuple(own)):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from nestnet.config import Config
+from nestnet.escape import for_terminal
 from nestnet.image_folder import read_folder
 from nestnet.models.registry import ARCHITECTURES, list_models
 from nestnet.preprocessing import SMALL
@@ -135,8 +136,8 @@ class Seen:
         )
         steps = f"{c.epochs} epoch{'s' * (c.epochs > 1)} of {self.train // d.batch_size} batches of {d.batch_size}"
         return (
-            f"{self.root}: {self.train:,} training and {self.test:,} test images{held_out}, {self.classes} classes, "
-            f"typically of {self.width} x {self.height} pixels{', grey' if self.grey else ''}\n"
+            f"{for_terminal(self.root)}: {self.train:,} training and {self.test:,} test images{held_out}, "
+            f"{self.classes} classes, typically of {self.width} x {self.height} pixels{', grey' if self.grey else ''}\n"
             f"trained as {c.model.base} in {c.model.motivated} at {d.img_size} x {d.img_size}, {steps}, "
             f"{o.name} at lr {o.lr:g}{flips}; options go over it"
         )

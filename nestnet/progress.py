@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nestnet.escape import for_terminal
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT
 from nestnet.nested import NestedModel
@@ -65,13 +66,11 @@ class Progress:
         """Training begins, or goes on after so many epochs and so many batches of the next."""
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
-        self.console.print(
-            f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}"
-        )
+        self._say(f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}")
         if epochs_done == self.epochs:
-            self.console.print("it was finished; its exports are written once more")
+            self._say("it was finished; its exports are written once more")
         elif epochs_done or batches_done:
-            self.console.print(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
+            self._say(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
         done = epochs_done * self.steps + batches_done
         self.bar.reset(self.task, total=self.epochs * self.steps - done)
         self._place(epochs_done + 1, batches_done)
@@ -103,7 +102,7 @@ class Progress:
     def epoch_done(self, metrics: dict[str, float]) -> None:
         epoch = int(metrics["epoch"])
         skipped = f"  {metrics['skipped_steps']} batches skipped" if metrics["skipped_steps"] else ""
-        self.console.print(
+        self._say(
             f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
@@ -116,6 +115,10 @@ class Progress:
             self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best:.2f} % (epoch {when})")
         if epoch < self.epochs:
             self._place(epoch + 1, 0)
+
+    def _say(self, line: str) -> None:
+        # as a text of its own, because rich would take brackets in a string for its markup
+        self.console.print(Text(for_terminal(line)))
 
     def _place(self, epoch: int, batch: int) -> None:
         self.bar.update(self.task, epoch=epoch, batch=batch)

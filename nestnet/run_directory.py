@@ -25,6 +25,7 @@ from torch import Tensor
 from nestnet import config as configuration
 from nestnet.checkpoints import Checkpoints, State, check_tensors
 from nestnet.config import Config
+from nestnet.escape import for_shell
 from nestnet.files import write_atomically
 from nestnet.lock import Lock
 from nestnet.mode import Mode
@@ -79,8 +80,9 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "config.yaml").exists():
+                command = f"nestnet resume {for_shell(path)}"
                 raise ValueError(
-                    f"run_dir = {str(path)!r}: a run is there, and `nestnet resume {path}` goes on with it; name another folder"
+                    f"run_dir = {str(path)!r}: a run is there, and `{command}` goes on with it; name another folder"
                 )
             if any(other.name != ".lock" and not _is_unfinished(other) for other in path.iterdir()):
                 raise ValueError(f"run_dir = {str(path)!r}: it is not empty; name another folder, or remove this one")
@@ -228,7 +230,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     checkpoint = checkpoints.newest() if best is None else checkpoints.best(best)
     if checkpoint is None:
         raise ValueError(
-            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {path}` goes on"
+            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {for_shell(path)}` goes on"
         )
     net, tensors = network(config), checkpoint["average"] or checkpoint["net"]
     try:

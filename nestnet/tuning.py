@@ -28,10 +28,12 @@ import yaml
 from nestnet.build import torch_device
 from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
+from nestnet.escape import for_terminal
 from nestnet.files import write_atomically
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.run_directory import read_table
+from nestnet.terminal import say
 from nestnet.training import Trainer
 from nestnet.tuning_report import FoldResult, write_report
 
@@ -80,7 +82,7 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     config, folder = study.config, study.folder
     runs = [(k, fold) for fold in range(1, study.folds + 1) for k in ks]
     pending = [run for run in runs if not (study.path(*run) / RESULT).exists()]
-    print(f"{len(pending)} of {len(runs)} runs to train in {folder}")
+    say(f"{len(pending)} of {len(runs)} runs to train in {for_terminal(folder)}")
     on_cpu = torch_device(config.device).type == "cpu"
     if jobs is None:
         jobs = torch.get_num_threads() if on_cpu else 1
@@ -90,9 +92,9 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     outcomes = _side_by_side(study, pending, jobs, threads) if jobs > 1 else _in_turn(study, images, pending, threads)
     with closing(outcomes):
         for done, result in enumerate(outcomes, start=1):
-            print(f"{result} ({done} of {len(pending)})", flush=True)
+            say(f"{result} ({done} of {len(pending)})")
     results = study.results()
-    print(write_report(results, folder), end="")
+    say(write_report(results, folder).rstrip("\n"))
     return results
 
 

@@ -20,8 +20,40 @@ from matplotlib.figure import Figure
 from nestnet import escape
 from nestnet.figures import plain_text
 
-MARKUP = ["<b>", "&lt;", "|", "`", "``", "**", "_", "[x](y)", "\\", "$", "$$", "~~", "\n", "\r", "\x1b[31m", "\x00", '"', "'"]
-MARKUP += ["www.a.bc", "http://a.bc", "a@b.cd", "  ", "=1+1", "--", "\\xe9", "\\ud800", "\udce9", "\ud800", "\u202e", "\uffff"]
+MARKUP = [
+    "<b>",
+    "&lt;",
+    "|",
+    "`",
+    "``",
+    "**",
+    "_",
+    "[x](y)",
+    "\\",
+    "$",
+    "$$",
+    "~~",
+    "\n",
+    "\r",
+    "\x1b[31m",
+    "\x00",
+    '"',
+    "'",
+]
+MARKUP += [
+    "www.a.bc",
+    "http://a.bc",
+    "a@b.cd",
+    "  ",
+    "=1+1",
+    "--",
+    "\\xe9",
+    "\\ud800",
+    "\udce9",
+    "\ud800",
+    "\u202e",
+    "\uffff",
+]
 TEXTS = st.lists(st.sampled_from(MARKUP) | st.text(st.characters(), max_size=4), max_size=6).map("".join)
 """Markup of all media among arbitrary characters, surrogates and control characters included."""
 
@@ -80,7 +112,10 @@ def test_markdown_in_a_heading_a_paragraph_and_a_table(text):
     read = Read(RENDERER.render(page))
     words = escape.for_terminal(text)
     cells = [tag for tag, _ in read.tags]
-    assert cells == ["h1", "p", "code", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "code", "td"][: len(cells)]
+    assert (
+        cells
+        == ["h1", "p", "code", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "code", "td"][: len(cells)]
+    )
     assert len(cells) == 13 if words else 11
     said = "".join(read.words)
     assert said.startswith(f"A {words}.\nA {words}. A {words}.\n") or not words
@@ -132,11 +167,14 @@ def test_two_names_are_never_the_same_data(one, other):
 @each_text
 def test_latex(text):
     named = {rf"\text{name}{{}}": character for character, name in escape.LATEX_NAMES.items()}
-    named |= {f"\\{character}": character for character in "&%$#_{}"} | {f"{{{character}}}": character for character in "-[]*"}
-    named |= {r"$\pm$": "±", r"\ldots{}": "…"}
+    named |= {f"\\{character}": character for character in "&%$#_{}"} | {
+        f"{{{character}}}": character for character in "[]*"
+    }
+    named |= {"-{}": "-", r"$\pm$": "±", r"\ldots{}": "…"}
     tokens = re.compile("|".join(map(re.escape, sorted(named, key=len, reverse=True))) + r"|[^\\&%$#_{}~^]", re.DOTALL)
     shown = escape.for_latex(text)
     assert "".join(tokens.findall(shown)) == shown  # no special is left bare
+    assert "--" not in shown
     assert "".join(named.get(token, token) for token in tokens.findall(shown)) == escape.for_terminal(text)
 
 

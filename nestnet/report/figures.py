@@ -87,8 +87,10 @@ def _inline(svg: bytes) -> str:
         for child in list(parent):
             if child.tag in (f"{SVG}metadata", f"{SVG}style"):
                 parent.remove(child)
-    attributes = [value for element in root.iter() for value in element.attrib.values()]
-    used = {target for value in attributes for target in re.findall(r"url\(#(.+?)\)|^#(.+)", value) for target in target}
+    used = set()
+    for element in root.iter():
+        for value in element.attrib.values():
+            used.update(re.findall(r"(?:^|url\()#([^)]+)", value))
     for element in root.iter():
         # HTML knows no namespaces: the prefix of links stays, that of elements goes
         element.tag = element.tag.removeprefix(SVG)
@@ -271,4 +273,3 @@ def _panel() -> "tuple[Figure, Axes]":
 def _legend(axes: "Axes") -> None:
     """Above the panel, where it covers nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2, handletextpad=0.4)
-

@@ -155,7 +155,9 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
         parts.append(tag("p", f"No confusion matrices and no images: {section.judged}", class_="warning"))
     else:
         parts += [*judged_parts(section.judged, figures)]
-    parts.append(tag("details", tag("summary", "Configuration"), tag("pre", lines(section.configuration), class_="scroll")))
+    parts.append(
+        tag("details", tag("summary", "Configuration"), tag("pre", lines(section.configuration), class_="scroll"))
+    )
     return tag("section", *parts, id=f"run-{number}")
 
 
