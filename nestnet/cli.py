@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nestnet.escape import for_terminal
+from nestnet.escape import for_terminal, quoted
 from nestnet.terminal import accept_any_text, give, say
 from nestnet.version import __version__
 
@@ -329,7 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
-        say(f"nestnet: error: {verb!r} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
+        say(f"nestnet: error: {quoted(verb)} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
         VERBS[verb](rest)

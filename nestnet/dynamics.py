@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.escape import for_figure, for_terminal
+from nestnet.escape import for_figure, for_terminal, quoted
 from nestnet.figures import COLOURS, number_decades, plain_text, tidy
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
@@ -59,7 +59,7 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"output = {str(output)!r}: this folder cannot be made: {error.strerror}") from error
+        raise ValueError(f"output = {quoted(output)}: this folder cannot be made: {error.strerror}") from error
     paths = []
     with plain_text():
         figures = {

@@ -184,6 +184,16 @@ def for_python(text: str) -> str:
     return f'"{literal[1:-1]}"' if "'" not in text and '"' not in text else literal
 
 
+def quoted(text: object) -> str:
+    r"""Return a text in quotes, as `repr` does, for the value of a field in a message; a byte that is not UTF-8 is `\xff`.
+
+    >>> print(quoted("caf\udce9"), quoted("it's"))
+    'caf\xe9' "it's"
+    """
+    # an odd number of backslashes begins an escape of Python's; an even one stands for those of the text
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\udc([89a-f][0-9a-f])", r"\1\\x\2", repr(str(text)))
+
+
 def is_utf8(text: str) -> bool:
     r"""Whether a text can be written as UTF-8: it has no surrogates, which stand for bytes of file names that are not.
 

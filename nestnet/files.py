@@ -3,9 +3,13 @@
 import errno
 import os
 import stat
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from nestnet.escape import is_utf8
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -34,6 +38,23 @@ def kind_of_file(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "a socket"
     return "a file" if stat.S_ISREG(mode) else "a device"
+
+
+@contextmanager
+def utf8_name(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Name a file for libraries that open names in UTF-8 alone, such as safetensors: by a link where its own name is not.
+
+    Within, the file can be opened by that name; what is open stays open afterwards.
+    """
+    name = os.fspath(path)
+    if is_utf8(name):
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        ending = os.path.splitext(name)[1]  # by which timm tells kinds of file
+        link = os.path.join(folder, f"file{ending if is_utf8(ending) else ''}")
+        os.symlink(os.path.abspath(name), link)
+        yield link
 
 
 def write_atomically(path: Path, content: str | bytes | Sequence[bytes | memoryview]) -> None:

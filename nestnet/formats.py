@@ -21,9 +21,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from nestnet.escape import for_python
+from nestnet.escape import for_python, is_utf8
 from nestnet.export import read_export, write
-from nestnet.files import write_atomically
+from nestnet.files import utf8_name, write_atomically
 from nestnet.metadata import Metadata
 from nestnet.models import cifar_resnet
 from nestnet.nested import NestedModel
@@ -104,10 +104,11 @@ class Safetensors(Format):
 
     def load(self, path: Path, metadata: Metadata) -> Classify:
         assert read_export(path) == metadata
-        if path.suffix == self.suffix:
-            return metadata.model(checkpoint_path=str(path))
-        model = metadata.model()
-        model.load_state_dict(safetensors.torch.load_file(path))
+        with utf8_name(path) as name:
+            if path.suffix == self.suffix:
+                return metadata.model(checkpoint_path=name)
+            model = metadata.model()
+            model.load_state_dict(safetensors.torch.load_file(name))
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
@@ -115,11 +116,12 @@ class Safetensors(Format):
         arguments = [for_python(metadata.architecture), *(f"{name}={v}" for name, v in metadata.timm_arguments.items())]
         if metadata.architecture in cifar_resnet.default_cfgs:
             imports.insert(0, f"import nestnet  # makes {metadata.architecture} known to timm")
-        if path.endswith(self.suffix):
+        if path.endswith(self.suffix) and is_utf8(path):
             arguments.append(f"checkpoint_path={for_python(path)}")
         else:  # timm takes a file with another ending for one of torch's
             imports.insert(-1, "import safetensors.torch")
-            more.append(f"model.load_state_dict(safetensors.torch.load_file({for_python(path)}))")
+            read = f"load_file({for_python(path)})" if is_utf8(path) else f"load({_opened(path)}.read())"
+            more.append(f"model.load_state_dict(safetensors.torch.{read})")
         return Usage(imports, "model", f"timm.create_model({', '.join(arguments)})", "model.eval()(images)", more)
 
 
@@ -192,7 +194,8 @@ class Onnx(Format):
         return metadata, classify
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        load = f"onnxruntime.InferenceSession({for_python(path)})"
+        file = for_python(path) if is_utf8(path) else f"{_opened(path)}.read()"
+        load = f"onnxruntime.InferenceSession({file})"
         return Usage(["import onnxruntime"], "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
 
 
@@ -217,13 +220,14 @@ class TorchExport(Format):
     def load(self, path: Path, metadata: Metadata) -> Classify:
         """Only for a file of one's own: `torch.export.load` can execute what a file holds."""
         extra = {self.METADATA: ""}
-        with _quiet(self.name, metadata):
-            model = torch.export.load(path, extra_files=extra).module()
+        with _quiet(self.name, metadata), utf8_name(path) as name:
+            model = torch.export.load(name, extra_files=extra).module()
         assert Metadata.read(json.loads(extra[self.METADATA]), path) == metadata
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        return Usage(["import torch"], "model", f"torch.export.load({for_python(path)}).module()", "model(images)")
+        file = for_python(path) if is_utf8(path) else _opened(path)
+        return Usage(["import torch"], "model", f"torch.export.load({file}).module()", "model(images)")
 
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (Safetensors(), Onnx(), TorchExport())}
@@ -234,6 +238,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
     if name is not None:
         return FORMATS[name]
     return next((kind for kind in FORMATS.values() if kind.suffix == path.suffix.lower()), FORMATS["safetensors"])
+
+
+def _opened(path: str) -> str:
+    """Python that opens a file for libraries that take names in UTF-8 alone."""
+    return f'open({for_python(path)}, "rb")'
 
 
 def _plain(net: NestedModel, metadata: Metadata) -> nn.Module:

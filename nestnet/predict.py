@@ -20,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from nestnet.build import torch_device
 from nestnet.escape import csv_row, for_data, for_terminal
 from nestnet.export import read_export
+from nestnet.files import utf8_name
 from nestnet.formats import Classify, Onnx, TorchExport
 from nestnet.image_files import read_image
 from nestnet.metadata import Metadata
@@ -124,7 +125,8 @@ def _load(path: Path, device: torch.device) -> tuple[Metadata, Classify, torch.d
             )
     metadata = read_export(path)
     model = metadata.model()
-    model.load_state_dict(load_file(path))
+    with utf8_name(path) as name:
+        model.load_state_dict(load_file(name))
     return metadata, model.to(device), device
 
 

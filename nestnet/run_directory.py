@@ -25,7 +25,7 @@ from torch import Tensor
 from nestnet import config as configuration
 from nestnet.checkpoints import Checkpoints, State, check_tensors
 from nestnet.config import Config
-from nestnet.escape import for_shell
+from nestnet.escape import for_shell, quoted
 from nestnet.files import write_atomically
 from nestnet.lock import Lock
 from nestnet.mode import Mode
@@ -66,7 +66,7 @@ class RunDirectory:
         try:
             self.closing.callback(Lock(path, "train").close)
         except OSError as error:
-            raise ValueError(f"run_dir = {str(path)!r}: it cannot be written to: {error.strerror}") from error
+            raise ValueError(f"run_dir = {quoted(path)}: it cannot be written to: {error.strerror}") from error
 
     @classmethod
     def new(cls, config: Config) -> "RunDirectory":
@@ -82,12 +82,12 @@ class RunDirectory:
             if (path / "config.yaml").exists():
                 command = f"nestnet resume {for_shell(path)}"
                 raise ValueError(
-                    f"run_dir = {str(path)!r}: a run is there, and `{command}` goes on with it; name another folder"
+                    f"run_dir = {quoted(path)}: a run is there, and `{command}` goes on with it; name another folder"
                 )
             if any(other.name != ".lock" and not _is_unfinished(other) for other in path.iterdir()):
-                raise ValueError(f"run_dir = {str(path)!r}: it is not empty; name another folder, or remove this one")
+                raise ValueError(f"run_dir = {quoted(path)}: it is not empty; name another folder, or remove this one")
         except OSError as error:
-            raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
+            raise ValueError(f"run_dir = {quoted(path)}: it cannot be made: {error.strerror}") from error
         return cls(path)
 
     def begin(self, config: Config, steps: int, epochs: int) -> None:

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nestnet.files import utf8_name
+
 MIN_SNAPSHOTS = 3
 """Two points span no plane."""
 AVERAGED = 50
@@ -117,6 +119,7 @@ def moving_average(losses: np.ndarray, steps: Sequence[int]) -> np.ndarray:
 
 def _open(path: Path) -> safe_open:
     try:
-        return safe_open(path, framework="pt")
+        with utf8_name(path) as name:
+            return safe_open(name, framework="pt")
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}; remove it to draw the other snapshots") from error

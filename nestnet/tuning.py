@@ -28,7 +28,7 @@ import yaml
 from nestnet.build import torch_device
 from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
-from nestnet.escape import for_terminal
+from nestnet.escape import for_terminal, quoted
 from nestnet.files import write_atomically
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
@@ -153,7 +153,7 @@ class Study:
             self.folder.mkdir(parents=True, exist_ok=True)
             return Lock(self.folder, "tune k")
         except OSError as error:
-            raise ValueError(f"folder = {str(self.folder)!r}: it cannot be made: {error.strerror}") from error
+            raise ValueError(f"folder = {quoted(self.folder)}: it cannot be made: {error.strerror}") from error
 
     def begin(self) -> None:
         """Record the configuration in the folder, or go on with the folder of the same configuration.
@@ -161,7 +161,7 @@ class Study:
         Raises:
             ValueError: if the folder was begun with another configuration, or has other contents.
         """
-        record, where = self.folder / "tune-k.yaml", f"folder = {str(self.folder)!r}"
+        record, where = self.folder / "tune-k.yaml", f"folder = {quoted(self.folder)}"
         fields = {"folds": self.folds, **dotted(asdict(self.config))}
         del fields["motivation.k"], fields["run_dir"]
         begun = yaml.safe_load(record.read_text()) if record.exists() else None

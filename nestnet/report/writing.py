@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from nestnet.build import torch_device
 from nestnet.data import ImageData, load_data
-from nestnet.escape import for_terminal
+from nestnet.escape import for_terminal, quoted
 from nestnet.faults import last_line
-from nestnet.files import write_atomically
+from nestnet.files import utf8_name, write_atomically
 from nestnet.loaders import Batch
 from nestnet.mode import Mode
 from nestnet.report.figures import (
@@ -70,7 +70,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"output = {str(output)!r}: this folder cannot be made: {error.strerror}") from error
+        raise ValueError(f"output = {quoted(output)}: this folder cannot be made: {error.strerror}") from error
     sections = [_section(run, number, images=images) for number, run in enumerate(runs, start=1)]
     groups, comparison = grouped(runs), None
     if len(runs) > 1 and any(run.epochs_done for run in runs):
@@ -153,7 +153,7 @@ def _pictures(predictions: Predictions, images: ImageData) -> dict[Kind, list[Pi
 def _version(export: Path) -> str | None:
     """Of nestnet, as an export tells it."""
     try:
-        with safe_open(export, framework="pt") as file:
+        with utf8_name(export) as name, safe_open(name, framework="pt") as file:
             return (file.metadata() or {}).get("nestnet_version")
     except (OSError, SafetensorError):
         return None
