@@ -5,7 +5,6 @@ under their path, such as `net.conv1.weight`; the rest is JSON in its metadata. 
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from nestnet.files import write_atomically
 from nestnet.mode import Mode
+from nestnet.notices import notice
 from nestnet.sealed import read_sealed, sealed
 
 State = dict[str, Any]
@@ -68,7 +68,7 @@ class Checkpoints:
                 damaged.append(str(error))
                 continue
             for reason in damaged:
-                print(f"{reason}; the checkpoint before it is taken", file=sys.stderr)
+                notice(f"{reason}; the checkpoint before it is taken")
             self._is_last(path, state)
             return state
         if paths:

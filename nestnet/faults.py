@@ -41,7 +41,7 @@ def reason(error: Exception, config: Config) -> str | None:
 def last_line(error: BaseException) -> str:
     """The message of an error. One in a process that reads images carries the traceback of that process, which ends with
     `module.Type: message`; elsewhere more lines are those of a name in it."""
-    message = str(error).strip() or type(error).__name__
+    message = str(error).strip("\n") or type(error).__name__
     _, traceback, after = message.rpartition("Traceback (most recent call last):\n")
     if not traceback:
         return message

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from nestnet.escape import for_terminal
+from nestnet.terminal import say
+
 Sample = tuple[str, int]
 """The path of an image and its label."""
 
@@ -90,7 +93,7 @@ class ImageFiles(Dataset[Any]):
     def _name(self, index: int, what: str) -> None:
         if not self.named[index]:
             self.named[index] = 1
-            print(f"nestnet: {what}", file=sys.stderr, flush=True)
+            say(for_terminal(f"nestnet: {what}"), file=sys.stderr)
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.samples[index]

@@ -15,11 +15,13 @@ from typing import Any
 
 from nestnet.config import Config, dotted
 from nestnet.cost import Convention, Point, average_cost, flops_efficiency, flops_ratio, forward_cost
+from nestnet.escape import for_terminal
 from nestnet.mode import Mode
 from nestnet.models import cifar_resnet, list_models
 from nestnet.motivation import JOINT
 from nestnet.published import Published, Role, classical, nested, row_name
 from nestnet.run_directory import read_config, read_table
+from nestnet.terminal import say
 
 
 @dataclass(frozen=True)
@@ -210,4 +212,4 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _warn(message: str) -> None:
-    print(f"nestnet table: {message}", file=sys.stderr)
+    say(for_terminal(f"nestnet table: {message}"), file=sys.stderr)

@@ -1,7 +1,6 @@
 """Going on with a run that was killed, interrupted, or stopped by a fault."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from nestnet import config as configuration
 from nestnet.config import Config
 from nestnet.data import ImageData
 from nestnet.motivation import Condition
+from nestnet.notices import notice
 from nestnet.restore import check_config
 from nestnet.run_directory import Elsewhere, RunDirectory, read_config
 from nestnet.training import Trainer
@@ -52,10 +52,9 @@ def resume(
                 where = run.checkpoints.last if isinstance(run, RunDirectory) else path
                 raise ValueError(f"{where}: {error}") from error
             before, now = len(state["processes"]), trainer.processes.size
-            if before != now and first:
-                print(
-                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits",
-                    file=sys.stderr,
+            if before != now:
+                notice(
+                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits"
                 )
         return trainer.fit(run)
 
