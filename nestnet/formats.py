@@ -120,7 +120,10 @@ class Safetensors(Format):
             arguments.append(f"checkpoint_path={for_python(path)}")
         else:  # timm takes a file with another ending for one of torch's
             imports.insert(-1, "import safetensors.torch")
-            read = f"load_file({for_python(path)})" if is_utf8(path) else f"load({_opened(path)}.read())"
+            read = f"load_file({for_python(path)})"
+            if not is_utf8(path):
+                imports.insert(0, "import pathlib")
+                read = f"load({_content(path)})"
             more.append(f"model.load_state_dict(safetensors.torch.{read})")
         return Usage(imports, "model", f"timm.create_model({', '.join(arguments)})", "model.eval()(images)", more)
 
@@ -194,9 +197,12 @@ class Onnx(Format):
         return metadata, classify
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        file = for_python(path) if is_utf8(path) else f"{_opened(path)}.read()"
+        imports, file = ["import onnxruntime"], for_python(path)
+        if not is_utf8(path):
+            imports.insert(0, "import pathlib")
+            file = _content(path)
         load = f"onnxruntime.InferenceSession({file})"
-        return Usage(["import onnxruntime"], "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
+        return Usage(imports, "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
 
 
 class TorchExport(Format):
@@ -226,8 +232,11 @@ class TorchExport(Format):
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        file = for_python(path) if is_utf8(path) else _opened(path)
-        return Usage(["import torch"], "model", f"torch.export.load({file}).module()", "model(images)")
+        imports, file = ["import torch"], for_python(path)
+        if not is_utf8(path):
+            imports = ["import io", "import pathlib", *imports]
+            file = f"io.BytesIO({_content(path)})"
+        return Usage(imports, "model", f"torch.export.load({file}).module()", "model(images)")
 
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (Safetensors(), Onnx(), TorchExport())}
@@ -240,9 +249,9 @@ def format_of(path: Path, name: str | None = None) -> Format:
     return next((kind for kind in FORMATS.values() if kind.suffix == path.suffix.lower()), FORMATS["safetensors"])
 
 
-def _opened(path: str) -> str:
-    """Python that opens a file for libraries that take names in UTF-8 alone."""
-    return f'open({for_python(path)}, "rb")'
+def _content(path: str) -> str:
+    """Python that reads a file for libraries that take names in UTF-8 alone."""
+    return f"pathlib.Path({for_python(path)}).read_bytes()"
 
 
 def _plain(net: NestedModel, metadata: Metadata) -> nn.Module:

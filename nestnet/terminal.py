@@ -35,17 +35,25 @@ def accept_any_text() -> None:
     Python would end with an error at the first character that the encoding lacks (`LC_ALL=C`), and at paths that are not UTF-8.
     Standard error is like this already.
     """
-    codecs.register_error("nestnet.any_text", _bytes_or_escape)
+    codecs.register_error("nestnet.bytes", _as_bytes)
+    codecs.register_error("nestnet.visible", _visibly)
     stream = sys.stdout
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-        stream.reconfigure(errors="nestnet.any_text")
+        # what a program has put in place of it, such as a notebook or a test, is decoded there
+        stream.reconfigure(errors="nestnet.bytes" if stream is sys.__stdout__ else "nestnet.visible")
 
 
-def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode a character that an encoding lacks: as the byte of a file name that it stands for, or written out."""
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encode what an encoding lacks: a byte of a file name as that byte, and other characters written out."""
     assert isinstance(error, UnicodeEncodeError)
     character = error.object[error.start]
-    after = error.start + 1
     if "\udc80" <= character <= "\udcff":
-        return character.encode("utf-8", "surrogateescape"), after
-    return character.encode("unicode_escape").decode(), after
+        return character.encode("utf-8", "surrogateescape"), error.start + 1
+    return _visibly(error)
+
+
+def _visibly(error: UnicodeError) -> tuple[str, int]:
+    """Encode what an encoding lacks, written out."""
+    assert isinstance(error, UnicodeEncodeError)
+    visible = for_terminal(error.object[error.start])
+    return visible.encode("ascii", "backslashreplace").decode(), error.start + 1

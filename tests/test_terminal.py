@@ -32,11 +32,13 @@ COMMANDS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 def stream(monkeypatch):
     """Puts a standard output of some encoding in place; returns its bytes as they come."""
 
-    def _stream(encoding, *, is_terminal=False):
+    def _stream(encoding, *, is_terminal=False, own=True):
         content = io.BytesIO()
         output = io.TextIOWrapper(content, encoding=encoding, write_through=True, newline="\n")
         monkeypatch.setattr(output, "isatty", lambda: is_terminal, raising=False)
         monkeypatch.setattr(sys, "stdout", output)
+        if own:
+            monkeypatch.setattr(sys, "__stdout__", output)
         terminal.accept_any_text()
         return content
 
@@ -61,6 +63,12 @@ def test_what_a_program_reads_is_as_it_is_and_visible_on_a_terminal(stream):
     for name in NAMES:
         terminal.give(name)
     assert not COMMANDS.search(content.getvalue().decode())
+
+
+def test_what_replaces_standard_output_gets_text(stream):
+    content = stream("ascii", own=False)
+    terminal.give("é caf\udce9\x1b")
+    assert content.getvalue() == b"\\xe9 caf\\xe9\x1b\n"
 
 
 def test_lines_for_a_person_stay_lines(stream):
