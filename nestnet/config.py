@@ -16,6 +16,7 @@ import jsonargparse
 import yaml
 
 from nestnet.config_files import contents, nearest
+from nestnet.escape import is_utf8
 from nestnet.files import write_atomically
 
 Pair = float | list[float]
@@ -376,6 +377,8 @@ def _value(text: str) -> Any:
             return json.loads(text, parse_constant=str)  # no field can be infinite or NaN: as a text it is refused
         except json.JSONDecodeError:
             pass  # a mapping of YAML, or a name
+    if not is_utf8(text):
+        return text  # a path, which YAML's reader refuses
     value = jsonargparse.get_loader("yaml")(text)
     if value is None and text.strip().lower() not in ("", "~", "null"):
         return text  # a name that YAML takes for a comment or an anchor

@@ -42,9 +42,9 @@ def kind_of_file(mode: int) -> str:
 
 @contextmanager
 def utf8_name(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Name a file for libraries that open names in UTF-8 alone, such as safetensors: by a link where its own name is not.
+    """Name a file or a folder for libraries that open only names in UTF-8, as safetensors does: others by a link to them.
 
-    Within, the file can be opened by that name; what is open stays open afterwards.
+    Within, it can be opened by that name; what is open then stays so.
     """
     name = os.fspath(path)
     if is_utf8(name):

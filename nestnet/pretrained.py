@@ -15,6 +15,7 @@ from timm.models import load_state_dict
 from torch import Tensor
 
 from nestnet.export import read_if_export
+from nestnet.files import utf8_name
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 
@@ -94,9 +95,9 @@ def _read(path: Path) -> tuple[dict[str, Any], str | None]:
             raise ValueError("there is no such file")
         if path.suffix != ".safetensors":
             _check_archive(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), utf8_name(path) as name:
             warnings.simplefilter("ignore", UserWarning)  # torch's, of what no checkpoint has; the error says it
-            state = load_state_dict(str(path), weights_only=True)
+            state = load_state_dict(name, weights_only=True)
         return state, metadata.architecture if metadata else None
     except Exception as error:  # what a damaged file makes of an unpickler can be any of them
         raise ValueError(f"{path} cannot be read as weights: {_first_line(error)}") from error

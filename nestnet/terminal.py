@@ -47,7 +47,8 @@ def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
     """Encode what an encoding lacks: a byte of a file name as that byte, and other characters written out."""
     assert isinstance(error, UnicodeEncodeError)
     character = error.object[error.start]
-    if "\udc80" <= character <= "\udcff":
+    in_bytes = len(" ".encode(error.encoding)) == 1  # UTF-16 is not
+    if in_bytes and "\udc80" <= character <= "\udcff":
         return character.encode("utf-8", "surrogateescape"), error.start + 1
     return _visibly(error)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nestnet.cost import average_cost
 from nestnet.figures import COLOURS, tidy
+from nestnet.files import write_atomically
 from nestnet.mode import Mode, PerMode
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def write_report(results: Sequence[FoldResult], folder: Path) -> str:
     _write_csv(folder / "tune-k.csv", rows)
     _write_csv(folder / "tune-k-folds.csv", [asdict(result) for result in results])
     text = markdown(summaries)
-    (folder / "tune-k.md").write_text(text)
+    write_atomically(folder / "tune-k.md", text)
     tuning_figure(summaries).savefig(folder / "tune-k.png", dpi=200)
     return text
 

@@ -27,7 +27,18 @@ def place(tmp_path_factory):
         (place / "images" / label).mkdir(parents=True)
         for number in range(5):
             Image.new("RGB", (8, 8), (50 * number, 80, 20)).save(place / "images" / label / f"{number}.png")
-    settings = ["--epochs", "1", "--motivation.k", "1", "--snapshot_steps", "1", "--device", "cpu"]
+    settings = [
+        "--epochs",
+        "1",
+        "--motivation.k",
+        "1",
+        "--snapshot_steps",
+        "1",
+        "--device",
+        "cpu",
+        "--tensorboard",
+        "true",
+    ]
     run_dir = ["--run_dir", str(place / "run")]
     assert main(["train", "--data.root", str(place / "images"), *run_dir, *SIZES, *settings]) == 0
     return place
@@ -48,6 +59,7 @@ def test_the_run_is_read_back(place, capsys):
         assert quiet(capsys.readouterr())
     assert main(["resume", run]) == 0
     assert f"exported {for_terminal(place)}/run/base.safetensors and " in capsys.readouterr().out
+    assert any((place / "run" / "tensorboard").iterdir())
     assert main(["dynamics", run, "--output", str(place / "figures")]) == 0
     assert {path.name for path in (place / "figures").iterdir()} >= {"losses.png", "variance.png"}
 

@@ -45,7 +45,7 @@ def stream(monkeypatch):
     return _stream
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252", "koi8-r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252", "koi8-r", "utf-16-le"])
 def test_every_name_can_be_printed_in_every_encoding(encoding, stream):
     content = stream(encoding)
     for name in NAMES:

@@ -114,7 +114,7 @@ def _section(run: RunSummary, number: int, *, images: bool) -> Section:
     if isinstance(found, Judged):
         wanted |= {f"confusion_{mode}": partial(confusion_figure, found.predictions, mode) for mode in Mode}
     figures: dict[str, Drawn] = {name: drawn(draw, f"{number}-{name}") for name, draw in wanted.items()}
-    configuration = (run.path / "config.yaml").read_text()
+    configuration = (run.path / "config.yaml").read_text(encoding="utf-8")
     return Section(run, figures, found, configuration, _version(run.path / "base.safetensors"))
 
 
