@@ -138,7 +138,8 @@ def predict(
     data = run.config.data
     if list(images.class_names) != list(run.checkpoint["class_names"]):
         raise ValueError(
-            f"data.root = {quoted(data.root)}: its classes are not those that the run was trained on; name that run's folder"
+            f"data.root = {data.root and quoted(data.root)}: its classes are not those that the run was trained on; "
+            "name that run's folder"
         )
     nets = PerMode(*(ready(run, mode, images, device, run.config.recalibration_batches).eval() for mode in Mode))
     probable = torch.sigmoid if run.config.loss.name == "bce" else lambda logits: logits.softmax(dim=1)
