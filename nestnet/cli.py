@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nestnet.escape import for_terminal, quoted
+from nestnet.terminal import accept_any_text, give, say
 from nestnet.version import __version__
 
 USAGE = """\
@@ -59,7 +61,7 @@ def train(arguments: list[str]) -> None:
     from nestnet.processes import leave
     from nestnet.training import Trainer
 
-    tell = print if os.environ.get("RANK", "0") == "0" else None
+    tell = say if os.environ.get("RANK", "0") == "0" else None
     settings = [argument for argument in arguments if argument != "--dry_run"]
     trainer = Trainer(config.parse(settings, others=["dry_run"], tell=tell))
     if settings != arguments:
@@ -68,12 +70,12 @@ def train(arguments: list[str]) -> None:
         text = dry_run(trainer)
         leave()
         if trainer.processes.first:
-            print(text)
+            say(text)
         return
     run_dir = trainer.fit()
     leave()
     if trainer.processes.first:
-        print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
+        _say_exported(run_dir)
 
 
 def resume(arguments: list[str]) -> None:
@@ -91,7 +93,12 @@ def resume(arguments: list[str]) -> None:
     run_dir = go_on(options.run_dir, rest)
     leave()
     if os.environ.get("RANK", "0") == "0":
-        print(f"exported {run_dir / 'base.safetensors'} and {run_dir / 'motivated.safetensors'}")
+        _say_exported(run_dir)
+
+
+def _say_exported(run_dir: Path) -> None:
+    base, motivated = (for_terminal(run_dir / f"{mode}.safetensors") for mode in ("base", "motivated"))
+    say(f"exported {base} and {motivated}")
 
 
 def cost(arguments: list[str]) -> None:
@@ -99,7 +106,7 @@ def cost(arguments: list[str]) -> None:
     from nestnet import config
     from nestnet.budget import budget
 
-    print(budget(config.parse(arguments, prog="nestnet cost")))
+    say(budget(config.parse(arguments, prog="nestnet cost")))
 
 
 def tune_k(arguments: list[str]) -> None:
@@ -145,7 +152,7 @@ def evaluate(arguments: list[str]) -> None:
     net = ready(run, mode, images, device, number)
     batches = eval_batches(images, run.config.data, Place(device, memory_format(run)))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
-    print(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
+    say(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
     trained, output = run.checkpoint["cost"]["batches"], f"{mode}.safetensors"
     found = shortcomings(net, mode, trained, recalibrated=number, run_dir=run.path, output=output, best=options.best)
     for shortcoming in found:
@@ -178,8 +185,8 @@ def export(arguments: list[str]) -> None:
     mode = Mode(options.mode)
     run = read_run(options.run_dir, best=mode if options.best else None)
     done = deploy(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate)
-    print(f"wrote {done.path} and {done.card}; checked with {done.check}", file=sys.stderr)
-    print(done.usage)
+    say(for_terminal(f"wrote {done.path} and {done.card}; checked with {done.check}"), file=sys.stderr)
+    say(done.usage)
 
 
 def predict(arguments: list[str]) -> None:
@@ -222,7 +229,7 @@ def plot(arguments: list[str]) -> None:
 
     from nestnet.figures import draw_run
 
-    print(draw_run(options.run_dir, options.output or options.run_dir / "run.png"))
+    give(draw_run(options.run_dir, options.output or options.run_dir / "run.png"))
 
 
 def report(arguments: list[str]) -> None:
@@ -240,7 +247,7 @@ def report(arguments: list[str]) -> None:
 
     from nestnet.report.writing import write_report
 
-    print(write_report(options.run_dirs, options.output, images=not options.no_images))
+    give(write_report(options.run_dirs, options.output, images=not options.no_images))
 
 
 def table(arguments: list[str]) -> None:
@@ -258,10 +265,10 @@ def table(arguments: list[str]) -> None:
         check_output(options.output)
     text = make(options.run_dirs, options.format)
     if options.output is None:
-        print(text.rstrip("\n"))
+        give(text.rstrip("\n"))
     else:
         write_atomically(options.output, text)
-        print(options.output)
+        give(options.output)
 
 
 def dynamics(arguments: list[str]) -> None:
@@ -278,7 +285,8 @@ def dynamics(arguments: list[str]) -> None:
 
     from nestnet.dynamics import draw_dynamics
 
-    print(*draw_dynamics(options.run_dirs, options.output, options.epochs), sep="\n")
+    for path in draw_dynamics(options.run_dirs, options.output, options.epochs):
+        give(path)
 
 
 def check(arguments: list[str]) -> None:
@@ -299,7 +307,7 @@ def check(arguments: list[str]) -> None:
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps}: it must be at least 1")
     run = config.parse(rest, prog="nestnet check", others=("steps", "sequence"))
-    print(check_config(run, steps=options.steps, sequence=options.sequence))
+    say(check_config(run, steps=options.steps, sequence=options.sequence))
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -320,6 +328,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb. A user's mistake gives one line on standard error and 2; a run that cannot go on gives 1."""
+    accept_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -329,7 +338,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
-        print(f"nestnet: error: {verb!r} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
+        say(f"nestnet: error: {quoted(verb)} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
         VERBS[verb](rest)
@@ -362,5 +371,5 @@ def _failed(verb: str, what: str, code: int, *, own: bool = False) -> int:
         if not own or not met():
             return code
         what = f"process {os.environ['RANK']}: {what}"
-    print(f"nestnet {verb}: {what}", file=sys.stderr, flush=True)
+    say(for_terminal(f"nestnet {verb}: {what}"), file=sys.stderr)
     return code

@@ -16,6 +16,7 @@ import jsonargparse
 import yaml
 
 from nestnet.config_files import contents, nearest
+from nestnet.escape import is_utf8
 from nestnet.files import write_atomically
 
 Pair = float | list[float]
@@ -353,7 +354,7 @@ def _over(given: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 def load(path: Path) -> Config:
     """The configuration in a YAML file. Raises ValueError as `parse` does."""
-    return parse(["--config", str(path)])
+    return parse([f"--config={path}"])
 
 
 def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,12 +382,34 @@ ABOUT = {
 def _parser(prog: str) -> jsonargparse.ArgumentParser:
     """It takes a tenth of a second to make."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' docstrings are the help
+    jsonargparse.set_loader("nestnet", _value, exceptions=(yaml.YAMLError,))
     parser = jsonargparse.ArgumentParser(
-        prog=prog, exit_on_error=False, description=ABOUT.get(prog, "A configuration of a run.")
+        prog=prog,
+        exit_on_error=False,
+        description=ABOUT.get(prog, "A configuration of a run."),
+        parser_mode="nestnet",
     )
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
     parser.add_class_arguments(Config)
     return parser
+
+
+def _value(text: str) -> Any:
+    """The value of an option, or the contents of a configuration file, which `_expanded` gives as JSON.
+
+    YAML reads JSON too, but not the escapes of an emoji, or of a byte of a path that is not UTF-8.
+    """
+    if text.startswith("{"):
+        try:
+            return json.loads(text, parse_constant=str)  # no field can be infinite or NaN: as a text it is refused
+        except json.JSONDecodeError:
+            pass  # a mapping of YAML, or a name
+    if not is_utf8(text):
+        return text  # a path, which YAML's reader refuses
+    value = jsonargparse.get_loader("yaml")(text)
+    if value is None and text.strip().lower() not in ("", "~", "null"):
+        return text  # a name that YAML takes for a comment or an anchor
+    return value
 
 
 def _expanded(arguments: list[str], others: Iterable[str]) -> list[str]:

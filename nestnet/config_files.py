@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from nestnet.escape import quoted
+
 
 class Loader(yaml.SafeLoader):
     """YAML's safe loader, which besides refuses a key that comes twice or is no text; YAML itself would take the last one."""
@@ -55,9 +57,9 @@ def contents(
         json.dumps(content)  # what YAML has beyond that, sets and bytes, is of no field
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ValueError(f"config = {str(path)!r}: cannot be read as YAML: {reason}") from error
+        raise ValueError(f"config = {quoted(path)}: cannot be read as YAML: {reason}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"config = {str(path)!r}: it must hold fields of a run, and holds {content or 'nothing'}")
+        raise ValueError(f"config = {quoted(path)}: it must hold fields of a run, and holds {content or 'nothing'}")
     included = content.pop("include", [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from nestnet.config import Augmentation, DataConfig, ModelConfig
+from nestnet.escape import quoted
 from nestnet.image_files import ImageFiles
 from nestnet.image_record import ImageRecord
 from nestnet.preprocessing import SMALL, Transform, eval_crop, eval_transform, to_normalised
@@ -124,7 +125,7 @@ def load_data(data: DataConfig, model: ModelConfig, record: ImageRecord | None =
     """
     source = SOURCES[data.name](data, model)
     if record is not None:
-        source = record.applied(source, f"data.root = {data.root or 'data'!r}")
+        source = record.applied(source, f"data.root = {quoted(data.root or 'data')}")
     source = replace(source, val=_readable(source.val), test=_readable(source.test))
     channels, size = source.channels, data.img_size or source.img_size
     eval_size = data.eval_img_size or size
@@ -165,8 +166,8 @@ def check_present(images: ImageData, data: DataConfig) -> None:
     absent = [path for path, _ in stored.samples if not os.path.lexists(path)]
     if absent:
         raise ValueError(
-            f"data.root = {data.root!r}: {len(absent):,} training images of the run are absent, such as {absent[0]}; put them "
-            "back, or give --data.corrupt skip, by which others are taken in their place"
+            f"data.root = {quoted(data.root)}: {len(absent):,} training images of the run are absent, such as {absent[0]}; "
+            "put them back, or give --data.corrupt skip, by which others are taken in their place"
         )
 
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.figures import COLOURS, number_decades, save_figure, tidy
+from nestnet.escape import for_figure, for_terminal
+from nestnet.figures import COLOURS, number_decades, plain_text, save_figure, tidy
 from nestnet.files import check_output, make_output_folder
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
 from nestnet.motivation import LossDecrease, expected_fraction
+from nestnet.terminal import say
 from nestnet.trajectory import AVERAGED, MIN_SNAPSHOTS, Trajectory, find_snapshots, read_trajectory
 
 if TYPE_CHECKING:
@@ -59,19 +61,21 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
         for name in FIGURES:
             check_output(output / f"{name}.png")
     histories = read_histories(run_dirs)
-    figures = {
-        "losses": losses_figure(histories, chosen_epochs(histories, epochs)),
-        "variance": variance_figure(histories),
-        "motivated_fraction": fraction_figure(histories),
-    }
-    if trajectories := read_trajectories(histories):
-        figures["trajectory"] = trajectory_figure(trajectories)
+    epochs = chosen_epochs(histories, epochs)
+    trajectories = read_trajectories(histories)
     make_output_folder(output, "output")
     paths = []
-    for name in FIGURES:
-        if name in figures:
+    with plain_text():
+        figures = {
+            "losses": losses_figure(histories, epochs),
+            "variance": variance_figure(histories),
+            "motivated_fraction": fraction_figure(histories),
+        }
+        if trajectories:
+            figures["trajectory"] = trajectory_figure(trajectories)
+        for name, figure in figures.items():
             path = output / f"{name}.png"
-            save_figure(figures[name], path, dpi=200, bbox_inches="tight")
+            save_figure(figure, path, dpi=200, bbox_inches="tight")
             paths.append(path)
     return paths
 
@@ -102,8 +106,8 @@ def read_trajectories(histories: Sequence[History]) -> list[Trajectory]:
         if len(snapshots) >= MIN_SNAPSHOTS:
             trajectories.append(read_trajectory(history.name, snapshots, losses))
         else:
-            print(
-                f"no trajectory of {history.path}: it takes {MIN_SNAPSHOTS} snapshots of the weights, there are "
+            say(
+                f"no trajectory of {for_terminal(history.path)}: it takes {MIN_SNAPSHOTS} snapshots of the weights, there are "
                 f"{len(snapshots)}; train with --snapshot_steps N to keep one every N batches"
             )
     return trajectories
@@ -143,7 +147,7 @@ def variance_figure(histories: Sequence[History]) -> "Figure":
     figure = _epoch_figure(variances, "-")
     scale = "log" if any(variance.any() for variance in variances.values()) else "linear"  # a single batch has none
     figure.axes[0].set(ylabel="variance of the batch losses", yscale=scale)
-    _legend_above(figure, *figure.axes[0].get_legend_handles_labels())
+    _legend_of_lines(figure)
     return figure
 
 
@@ -158,7 +162,7 @@ def fraction_figure(histories: Sequence[History]) -> "Figure":
     for k, batches in drawn:
         forecast = 100 * (expected_fraction(LossDecrease(k), batches) or 0.0)
         axes.axhline(forecast, color="0.2", linestyle="--", linewidth=1, label=f"forecast, k = {k}: {forecast:.3g} %")
-    _legend_above(figure, *axes.get_legend_handles_labels())
+    _legend_of_lines(figure)
     return figure
 
 
@@ -206,7 +210,8 @@ def _epoch_figure(series: Mapping[str, np.ndarray], line: str) -> "Figure":
     axes = figure.subplots()
     for (label, values), colour in zip(series.items(), cycle(RUN_COLOURS), strict=False):
         style = line if line and len(values) > 50 else f".{line}"
-        axes.plot(np.arange(1, len(values) + 1), values, style, color=colour, linewidth=1, markersize=5, label=label)
+        epochs = np.arange(1, len(values) + 1)
+        axes.plot(epochs, values, style, color=colour, linewidth=1, markersize=5, label=for_figure(label))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     tidy(axes)
@@ -220,7 +225,13 @@ def _panel_width(panels: int) -> float:
 
 def _set_title(axes: "Axes", name: str, width: float) -> None:
     """A run's name above its panel of some inches, on as many lines as it takes."""
-    axes.set_title(fill(name, int(width / LETTER)), fontsize="medium")
+    axes.set_title(fill(for_figure(name), int(width / LETTER)), fontsize="medium")
+
+
+def _legend_of_lines(figure: "Figure") -> None:
+    """Each line of its axes; matplotlib by itself leaves out labels that begin with an underscore, as names of runs can."""
+    lines = figure.axes[0].get_lines()
+    _legend_above(figure, list(lines), [str(line.get_label()) for line in lines])
 
 
 def _legend_above(figure: "Figure", handles: "list[Artist]", labels: list[str]) -> None:

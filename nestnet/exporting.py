@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from nestnet.files import open_regular, write_atomically
+from nestnet.files import open_regular, utf8_name, write_atomically
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
@@ -66,7 +66,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     path = Path(path)
     try:
         open_regular(path).close()
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -120,7 +120,7 @@ def _check_tensors(path: Path, metadata: Metadata) -> None:
         key: (list(tensor.shape), "floating-point" if tensor.is_floating_point() else "counts")
         for key, tensor in own.items()
     }
-    with safe_open(path, framework="pt") as file:
+    with utf8_name(path) as name, safe_open(name, framework="pt") as file:
         parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
         found = {key: (part.get_shape(), KINDS.get(part.get_dtype(), part.get_dtype())) for key, part in parts.items()}
     for key in sorted(wanted.keys() | found.keys()):

@@ -39,10 +39,15 @@ def reason(error: Exception, config: Config) -> str | None:
 
 
 def last_line(error: BaseException) -> str:
-    """The message of an error. One in a process that reads images carries the traceback of that process, whose last line is
-    `module.Type: message`."""
-    *traceback, message = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^[\w.]+: ", "", message) if traceback else message
+    """The message of an error. One in a process that reads images carries the traceback of that process, which ends with
+    `module.Type: message`; elsewhere more lines are those of a name in it."""
+    message = str(error).strip("\n") or type(error).__name__
+    _, traceback, after = message.rpartition("Traceback (most recent call last):\n")
+    if not traceback:
+        return message
+    # the lines of its frames are indented, and those of its message are not
+    last = re.search(r"^[\w.]+: (.*)", after, re.MULTILINE | re.DOTALL)
+    return last[1] if last else after.splitlines()[-1]
 
 
 def memory_shortage(error: BaseException) -> BaseException | None:

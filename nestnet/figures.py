@@ -1,11 +1,15 @@
 """Figures of a run. matplotlib is imported when one is drawn."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nestnet.escape import for_figure
 from nestnet.files import check_output, write_atomically
 from nestnet.history import Steps, read_course
 from nestnet.mode import Mode
@@ -37,15 +41,16 @@ def draw_run(run_dir: Path, output: Path) -> Path:
         raise ValueError(f"{run_dir} has no finished epoch to draw")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    draw_losses(left, steps)
-    left.set_xlabel("batch")
-    draw_top1(right, epochs)
-    for axes in (left, right):
-        axes.legend(frameon=False)
-    figure.suptitle(f"{run_dir.name}", fontsize=11, parse_math=False)
-    save_figure(figure, output, dpi=120)
+    with plain_text():
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        draw_losses(left, steps)
+        left.set_xlabel("batch")
+        draw_top1(right, epochs)
+        for axes in (left, right):
+            axes.legend(frameon=False)
+        figure.suptitle(for_figure(run_dir.resolve().name), fontsize=11)
+        save_figure(figure, output, dpi=120)
     return output
 
 
@@ -62,6 +67,16 @@ def save_figure(figure: "Figure", path: Path, **options: Any) -> None:
     content = BytesIO()
     figure.savefig(content, format=path.suffix.removeprefix(".") or "png", **options)
     write_atomically(path, content.getvalue())
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Within, text is drawn as it is: a name with `$` is no formula, and a script that the font lacks gives no warning."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        yield
 
 
 def draw_losses(axes: "Axes", steps: Steps) -> None:

@@ -9,10 +9,13 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from nestnet.escape import is_utf8
 
 LONGEST_NAME = 255
 """Bytes that a name within a folder may have, on all common file systems."""
@@ -50,6 +53,23 @@ def kind_of_file(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "a socket"
     return "a file" if stat.S_ISREG(mode) else "a device"
+
+
+@contextmanager
+def utf8_name(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Name a file or a folder for libraries that open only names in UTF-8, as safetensors does: others by a link to them.
+
+    Within, it can be opened by that name; what is open then stays so.
+    """
+    name = os.fspath(path)
+    if is_utf8(name):
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        ending = os.path.splitext(name)[1]  # by which timm tells kinds of file
+        link = os.path.join(folder, f"file{ending if is_utf8(ending) else ''}")
+        os.symlink(os.path.abspath(name), link)
+        yield link
 
 
 # Writing

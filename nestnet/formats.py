@@ -21,8 +21,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from nestnet.escape import for_python, is_utf8
 from nestnet.exporting import read_export, write
-from nestnet.files import open_regular, write_atomically
+from nestnet.files import open_regular, utf8_name, write_atomically
 from nestnet.metadata import Metadata
 from nestnet.models import cifar_resnet
 from nestnet.nested import NestedModel
@@ -103,22 +104,27 @@ class Safetensors(Format):
 
     def load(self, path: Path, metadata: Metadata) -> Classify:
         assert read_export(path) == metadata
-        if path.suffix == self.suffix:
-            return metadata.model(checkpoint_path=str(path))
-        model = metadata.model()
-        model.load_state_dict(safetensors.torch.load_file(path))
+        with utf8_name(path) as name:
+            if path.suffix == self.suffix:
+                return metadata.model(checkpoint_path=name)
+            model = metadata.model()
+            model.load_state_dict(safetensors.torch.load_file(name))
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
         imports, more = ["import timm"], []
-        arguments = [f'"{metadata.architecture}"', *(f"{name}={v}" for name, v in metadata.timm_arguments.items())]
+        arguments = [for_python(metadata.architecture), *(f"{name}={v}" for name, v in metadata.timm_arguments.items())]
         if metadata.architecture in cifar_resnet.default_cfgs:
             imports.insert(0, f"import nestnet  # makes {metadata.architecture} known to timm")
-        if path.endswith(self.suffix):
-            arguments.append(f"checkpoint_path={json.dumps(path)}")
+        if path.endswith(self.suffix) and is_utf8(path):
+            arguments.append(f"checkpoint_path={for_python(path)}")
         else:  # timm takes a file with another ending for one of torch's
             imports.insert(-1, "import safetensors.torch")
-            more.append(f"model.load_state_dict(safetensors.torch.load_file({json.dumps(path)}))")
+            read = f"load_file({for_python(path)})"
+            if not is_utf8(path):
+                imports.insert(0, "import pathlib")
+                read = f"load({_content(path)})"
+            more.append(f"model.load_state_dict(safetensors.torch.{read})")
         return Usage(imports, "model", f"timm.create_model({', '.join(arguments)})", "model.eval()(images)", more)
 
 
@@ -192,8 +198,12 @@ class Onnx(Format):
         return metadata, classify
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        load = f"onnxruntime.InferenceSession({json.dumps(path)})"
-        return Usage(["import onnxruntime"], "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
+        imports, file = ["import onnxruntime"], for_python(path)
+        if not is_utf8(path):
+            imports.insert(0, "import pathlib")
+            file = _content(path)
+        load = f"onnxruntime.InferenceSession({file})"
+        return Usage(imports, "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
 
 
 class TorchExport(Format):
@@ -217,13 +227,17 @@ class TorchExport(Format):
     def load(self, path: Path, metadata: Metadata) -> Classify:
         """Only for a file of one's own: `torch.export.load` can execute what a file holds."""
         extra = {self.METADATA: ""}
-        with _quiet(self.name, metadata):
-            model = torch.export.load(path, extra_files=extra).module()
+        with _quiet(self.name, metadata), utf8_name(path) as name:
+            model = torch.export.load(name, extra_files=extra).module()
         assert Metadata.read(json.loads(extra[self.METADATA]), path) == metadata
         return model
 
     def usage(self, path: str, metadata: Metadata) -> Usage:
-        return Usage(["import torch"], "model", f"torch.export.load({json.dumps(path)}).module()", "model(images)")
+        imports, file = ["import torch"], for_python(path)
+        if not is_utf8(path):
+            imports = ["import io", "import pathlib", *imports]
+            file = f"io.BytesIO({_content(path)})"
+        return Usage(imports, "model", f"torch.export.load({file}).module()", "model(images)")
 
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (Safetensors(), Onnx(), TorchExport())}
@@ -234,6 +248,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
     if name is not None:
         return FORMATS[name]
     return next((kind for kind in FORMATS.values() if kind.suffix == path.suffix.lower()), FORMATS["safetensors"])
+
+
+def _content(path: str) -> str:
+    """Python that reads a file for libraries that take names in UTF-8 alone."""
+    return f"pathlib.Path({for_python(path)}).read_bytes()"
 
 
 def _plain(net: NestedModel, metadata: Metadata) -> nn.Module:

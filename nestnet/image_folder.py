@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nestnet.escape import for_terminal
+from nestnet.escape import for_terminal, is_utf8, quoted
 from nestnet.image_files import USUAL, Sample, is_image
 
 PART_NAMES = {
@@ -88,7 +88,7 @@ def read_folder(root: str, *, whole: bool = True) -> ImageFolder:
         ValueError: naming the folder and what to do, if it is absent, cannot be listed or has other contents: no classes,
             classes without images or in one part only, images outside of any class, or parts that cannot be told apart.
     """
-    where = f"data.root = {root!r}"
+    where = f"data.root = {quoted(root)}"
     if not Path(root).is_dir():
         if Path(root).exists():
             raise ValueError(f"{where}: it is a file; name the folder of images")
@@ -114,7 +114,7 @@ def images_below(folder: str) -> tuple[list[str], str]:
     Raises:
         OSError: if the folder cannot be listed.
     """
-    walk = _Walk(f"{folder!r}", folder)
+    walk = _Walk(quoted(folder), folder)
     files: list[str] = []
     walk.take(folder, files)
     walk.follow_links()
@@ -334,7 +334,7 @@ class _Walk:
         self._check_not_parts(folder)
         classes: dict[str, list[str]] = {}
         for name in inside.folders:
-            if re.search(r"[\udc80-\udcff]", name):
+            if not is_utf8(name):
                 raise ValueError(
                     f"{self.where}: the class folder {for_terminal(os.path.join(folder, name))} has a name that is not UTF-8; "
                     "rename it"

@@ -14,6 +14,7 @@ import yaml
 
 from nestnet.cost import forward_cost
 from nestnet.data import ImageData
+from nestnet.escape import for_markdown, for_shell, markdown_block, markdown_code
 from nestnet.files import open_regular
 from nestnet.formats import Format, Usage
 from nestnet.metadata import Metadata
@@ -72,8 +73,8 @@ def model_card(export: Export) -> str:
         ],
         "model_file": export.file,
     }
-    base, motivated = (export.run.net.architectures.of(mode) for mode in Mode)
-    name, mode = export.metadata.architecture, export.metadata.mode
+    base, motivated = (for_markdown(export.run.net.architectures.of(mode)) for mode in Mode)
+    name, mode = for_markdown(export.metadata.architecture), export.metadata.mode
     trained = "not trained, " * (untrained(mode, export.trained) is not None)
     sections = {
         f"{name}, {trained or 'trained as '}the {mode} network of {base} in {motivated}": _what(export),
@@ -125,23 +126,25 @@ Its probabilities are a softmax of the logits, and were not calibrated."""
 
 def _what(export: Export) -> str:
     name, mode = export.metadata.architecture, export.metadata.mode
-    base, motivated = (export.run.net.architectures.of(each) for each in Mode)
+    base, motivated = (for_markdown(export.run.net.architectures.of(each)) for each in Mode)
     never = untrained(mode, export.trained)
     return (
-        f"An image classifier of {export.metadata.num_classes:,} classes: timm's `{name}`. It is the *{mode}* network of a "
-        f"nested pair, {base} in {motivated}, whose weights are shared in training by nestnet. `{export.file}` "
-        f"({export.size / 2**20:.1f} MiB) holds {name} alone."
+        f"An image classifier of {export.metadata.num_classes:,} classes: timm's {markdown_code(name)}. It is the *{mode}* "
+        f"network of a nested pair, {base} in {motivated}, whose weights are shared in training by nestnet. "
+        f"{markdown_code(export.file)} ({export.size / 2**20:.1f} MiB) holds {for_markdown(name)} alone."
         + (f"\n\n**Do not use this file**: {never}." if never else "")
     )
 
 
 def _data(export: Export) -> str:
     metadata, data, images = export.metadata, export.run.config.data, export.images
-    source = f"folder `{Path(data.root).name}`" if data.name == "folder" and data.root else data.name
+    source: str = data.name
+    if data.name == "folder" and data.root:
+        source = f"folder {markdown_code(Path(data.root).name)}"
     rows = {"data set": source}
     if images is not None:
         rows["images"] = f"{len(images.train_labels):,} for training, {len(images.test):,} for testing"
-    names = [metadata.name_of(index) for index in range(metadata.num_classes)]
+    names = [for_markdown(metadata.name_of(index)) for index in range(metadata.num_classes)]
     shown = names if len(names) <= NAMES else [*names[: NAMES // 2], "...", names[-1]]
     rows |= {
         "classes": f"{len(names):,}: {', '.join(shown)}",
@@ -163,11 +166,12 @@ def _accuracy(export: Export) -> str:
         return "Not measured: the run had not finished its first epoch."
     number = f"{len(export.images.test):,} " if export.images is not None else ""
     precision = "" if run.config.precision == "float32" else f" in {run.config.precision}"
-    last, usual = epochs[done - 1], run.config.recalibration_batches
-    measured, own = (_statistics(run, batches) for batches in (usual, export.recalibrated))
+    last = epochs[done - 1]
+    measured = _statistics(run, run.config.recalibration_batches)
+    own = _statistics(run, export.recalibrated)
     lines = [
         f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run{precision} after epoch "
-        f"{last['epoch']} of {run.config.epochs}{measured and f', with {measured}'}."
+        f"{done} of {run.config.epochs}{measured and f', with {measured}'}."
     ]
     if not run.checkpoint.get("end_of_epoch", True):
         lines.append("The network was trained on some further batches since.")
@@ -203,7 +207,7 @@ def _cost(export: Export) -> str:
         alone = cost[metadata.mode]
         rows["training"] = (
             f"{_millions(actual)} multiply-accumulates for an image's forward pass on average, {actual / alone:.2f} times "
-            f"those of {name} trained alone ({_millions(alone)}); both networks came of it"
+            f"those of {for_markdown(name)} trained alone ({_millions(alone)}); both networks came of it"
         )
     return _table(rows)
 
@@ -219,9 +223,11 @@ def _use(export: Export) -> str:
         f"images = torch.zeros(1, {size})  # normalised as above; any number of them",
         f"logits = {usage.call}",
     ]
-    lines = ["```python", *code, "```", "", f"Checked with {export.check}."]
+    block = markdown_block("".join(f"{line}\n" for line in code), "python")
+    lines = [block, "", f"Checked with {for_markdown(export.check)}."]
     if export.kind.name != "torch-export":
-        lines += ["", f"With nestnet, from image files: `nestnet predict IMAGE --model {export.file}`"]
+        command = f"nestnet predict IMAGE --model {for_shell(export.file)}"
+        lines += ["", f"With nestnet, from image files: {markdown_code(command)}"]
     else:
         lines += [
             "",
@@ -235,18 +241,20 @@ def _training(export: Export) -> str:
     condition = config.motivation.name + (
         f", k = {config.motivation.k}" if "decrease" in config.motivation.name else ""
     )
+    optimizer = f"{for_markdown(config.optimizer.name)}, learning rate {config.optimizer.lr:g}"
     rows = {
-        "networks": f"{config.model.base} in {config.model.motivated}",
-        "what motivates": condition,
+        "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
+        "what motivates": for_markdown(condition),
         "batches": ", ".join(f"{number:,} trained the {mode} network" for mode, number in export.trained.items()),
         "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
         "batch": f"{config.data.batch_size} images",
-        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
+        "optimizer": f"{optimizer}, {config.schedule.name} schedule",
         "seed": str(config.seed),
         "exported by": f"nestnet {__version__}, torch {torch.__version__}, timm {timm.__version__}",
     }
     text = yaml.safe_dump(_public(dataclasses.asdict(config)), sort_keys=False)
-    details = f"<details><summary>The whole configuration</summary>\n\n```yaml\n{text}```\n\n</details>"
+    block = markdown_block(text, "yaml")
+    details = f"<details><summary>The whole configuration</summary>\n\n{block}\n\n</details>"
     return f"{_table(rows)}\n\n{details}"
 
 
@@ -263,7 +271,8 @@ def _public(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: dict[str, str]) -> str:
-    cells = [f"| {name} | {' '.join(value.replace('|', '&#124;').split())} |" for name, value in rows.items()]
+    """Rows of names and values; what comes from outside is made Markdown before."""
+    cells = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *cells])
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nestnet.config import Config
+from nestnet.escape import for_terminal, quoted
 from nestnet.image_files import Unreadable, open_image, upright_size
 from nestnet.image_folder import read_folder
 from nestnet.models.registry import ARCHITECTURES, completed_pair
@@ -144,8 +145,8 @@ class Seen:
         )
         steps = f"{c.epochs} epoch{'s' * (c.epochs > 1)} of {self.train // d.batch_size} batches of {d.batch_size}"
         return (
-            f"{self.root}: {self.train:,} training and {self.test:,} test images{held_out}, {self.classes} classes, "
-            f"typically of {self.width} x {self.height} pixels{', grey' if self.grey else ''}\n"
+            f"{for_terminal(self.root)}: {self.train:,} training and {self.test:,} test images{held_out}, "
+            f"{self.classes} classes, typically of {self.width} x {self.height} pixels{', grey' if self.grey else ''}\n"
             f"trained as {c.model.base} in {c.model.motivated} at {d.img_size} x {d.img_size}, {steps}, "
             f"{o.name} at lr {o.lr:g}{_usual(config)}{flips}; options go over it"
         )
@@ -193,7 +194,7 @@ def look(root: str) -> Seen:
             continue
     if not sizes:
         raise ValueError(
-            f"data.root = {root!r}: {found.train[0][0]} and others cannot be read as images; replace or remove them"
+            f"data.root = {quoted(root)}: {found.train[0][0]} and others cannot be read as images; replace or remove them"
         )
     width, height = (round(statistics.median(sides)) for sides in zip(*sizes, strict=True))
     side = round(statistics.median(min(size) for size in sizes))

@@ -3,8 +3,6 @@
 Images are brought to the network as the run's own evaluation does it (`nestnet.preprocessing`).
 """
 
-import csv
-import io
 import itertools
 import json
 import os
@@ -19,13 +17,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nestnet.build import torch_device
+from nestnet.escape import csv_row, for_data, for_terminal
 from nestnet.exporting import read_export
+from nestnet.files import utf8_name
 from nestnet.formats import Classify, Onnx, TorchExport
 from nestnet.image_files import USUAL, read_image
 from nestnet.image_folder import images_below
 from nestnet.metadata import Metadata
 from nestnet.notices import notice
 from nestnet.preprocessing import eval_transform
+from nestnet.terminal import give, say
 
 Layout = Literal["text", "csv", "json"]
 
@@ -99,7 +100,7 @@ class Predictor:
 
     def _read(self, file: Path) -> Tensor | str:
         """The normalised image `[C, H, W]`, or why there is none."""
-        if not file.exists():
+        if not os.path.exists(file):  # where the system refuses a name, Path.exists would end all
             return f"{file}: there is no such file"
         try:
             return self.transform(read_image(str(file), self.colours))
@@ -125,7 +126,8 @@ def _load(path: Path, device: torch.device) -> tuple[Metadata, Classify, torch.d
             )
     metadata = read_export(path)
     model = metadata.model()
-    model.load_state_dict(load_file(path))
+    with utf8_name(path) as name:
+        model.load_state_dict(load_file(name))
     return metadata, model.to(device), device
 
 
@@ -146,12 +148,12 @@ def predict(paths: Sequence[Path], model: Path, *, top: int = 5, batch_size: int
 
     try:
         for line in LAYOUTS[layout](readable()):
-            print(line)
+            give(line)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has enough, as `head` has; Python would complain once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for error in errors[:-1]:
-        print(f"nestnet predict: error: {error}", file=sys.stderr)
+        say(for_terminal(f"nestnet predict: error: {error}"), file=sys.stderr)
     if errors:
         raise ValueError(errors[-1])
 
@@ -164,7 +166,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """
     files = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             files.append(path)
             continue
         try:
@@ -180,35 +182,29 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def as_text(answers: Iterable[Answer]) -> Iterator[str]:
-    """The file, then names with percentages."""
+    """The file, then names with percentages, for a person."""
     for answer in answers:
-        yield f"{answer.file}  " + ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in answer.guesses)
+        guesses = [f"{for_terminal(guess.name)} {guess.probability:.1%}" for guess in answer.guesses]
+        yield f"{for_terminal(answer.file)}  {', '.join(guesses)}"
 
 
 def as_csv(answers: Iterable[Answer]) -> Iterator[str]:
-    """A row a guess."""
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="")
-    for row in itertools.chain([("file", "rank", "class", "name", "probability")], _rows(answers)):
-        writer.writerow(row)
-        yield line.getvalue()
-        line.seek(0)
-        line.truncate()
-
-
-def _rows(answers: Iterable[Answer]) -> Iterator[tuple[object, ...]]:
+    """A row a guess. Names are as `nestnet.escape.for_data` writes them."""
+    yield csv_row(["file", "rank", "class", "name", "probability"])
     for answer in answers:
         for rank, guess in enumerate(answer.guesses, start=1):
-            yield answer.file, rank, guess.index, guess.name, f"{guess.probability:.6f}"
+            yield csv_row([answer.file, rank, guess.index, guess.name, f"{guess.probability:.6f}"])
 
 
 def as_json(answers: Iterable[Answer]) -> Iterator[str]:
-    """One list, with an object a file and a line."""
+    """One list, with an object a file and a line. Names are as `nestnet.escape.for_data` writes them."""
     before = "["
     for answer in answers:
-        top = [{"class": g.index, "name": g.name, "probability": round(g.probability, 6)} for g in answer.guesses]
+        top = []
+        for guess in answer.guesses:
+            top.append({"class": guess.index, "name": for_data(guess.name), "probability": round(guess.probability, 6)})
         yield before
-        before = json.dumps({"file": str(answer.file), "top": top}) + ","
+        before = json.dumps({"file": for_data(answer.file), "top": top}) + ","
     yield before.removesuffix(",")
     yield "]"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nestnet.class_names import imagenet_class_names
 from nestnet.exporting import read_if_export
-from nestnet.files import open_regular
+from nestnet.files import open_regular, utf8_name
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.models.registry import completed_pair
@@ -234,9 +234,9 @@ def _tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix != ".safetensors":
             _check_archive(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), utf8_name(path) as name:
             warnings.simplefilter("ignore", UserWarning)  # torch's, of what no checkpoint has; the error says it
-            return load_state_dict(str(path), weights_only=True)
+            return load_state_dict(name, weights_only=True)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         reason = _first_line(error)
     except Exception as error:  # what a damaged file makes of an unpickler can be any of them

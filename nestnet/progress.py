@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from rich import progress
 from rich.console import Console, Group, RenderableType
@@ -10,11 +11,20 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nestnet.escape import for_terminal
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT
 from nestnet.nested import NestedModel
 
 STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", JOINT: "green"}
+
+
+class Best(NamedTuple):
+    """A subnet's best epoch: the accuracy by which it was chosen, its top-1 on the test images, and its number."""
+
+    chosen_by: float
+    top1: float
+    epoch: int
 
 
 class Progress:
@@ -49,7 +59,7 @@ class Progress:
         )
         self.task = self.bar.add_task("", total=epochs * steps, epoch=1, epochs=epochs, batch=0, batches=steps)
         self.facts: dict[str, Text] = {}
-        self.best: dict[Mode, tuple[float, int]] = {}
+        self.best: dict[Mode, Best] = {}
         self.live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -66,13 +76,11 @@ class Progress:
         """Training begins, or goes on after so many epochs and so many batches of the next."""
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
-        self.console.print(
-            f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}"
-        )
+        self._say(f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}")
         if epochs_done == self.epochs:
-            self.console.print("it was finished; its exports are written once more")
+            self._say("it was finished; its exports are written once more")
         elif epochs_done or batches_done:
-            self.console.print(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
+            self._say(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
         done = epochs_done * self.steps + batches_done
         self.bar.reset(self.task, total=self.epochs * self.steps - done)
         self._place(epochs_done + 1, batches_done)
@@ -103,7 +111,7 @@ class Progress:
     def epoch_done(self, metrics: dict[str, float]) -> None:
         epoch = int(metrics["epoch"])
         skipped = f"  {metrics['skipped_steps']} batches skipped" if metrics["skipped_steps"] else ""
-        self.console.print(
+        self._say(
             f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
@@ -111,9 +119,11 @@ class Progress:
         )
         for mode in Mode:
             top1 = metrics[f"{mode}_top1"]
-            self.best[mode] = max(self.best.get(mode, (top1, epoch)), (top1, epoch), key=lambda best: best[0])
-            best, when = self.best[mode]
-            self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best:.2f} % (epoch {when})")
+            chosen_by = metrics.get(f"{mode}_val_top1", top1)
+            if mode not in self.best or chosen_by > self.best[mode].chosen_by:
+                self.best[mode] = Best(chosen_by, top1, epoch)
+            best = self.best[mode]
+            self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best.top1:.2f} % (epoch {best.epoch})")
         if epoch < self.epochs:
             self._place(epoch + 1, 0)
 
@@ -127,11 +137,15 @@ class Progress:
         motivated = trained[Mode.MOTIVATED]
         share = f", {motivated / steps:.1%}{self._forecast}" if steps else ""
         both = ", each of which trained the base as well" if sum(trained.values()) > steps else ""
-        self.console.print(f"motivated batches in all: {motivated:,} of {steps:,}{share}{both}")
+        self._say(f"motivated batches in all: {motivated:,} of {steps:,}{share}{both}")
 
     @property
     def _forecast(self) -> str:
         return "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
+
+    def _say(self, line: str) -> None:
+        # as a text of its own, because rich would take brackets in a string for its markup
+        self.console.print(Text(for_terminal(line)))
 
     def _place(self, epoch: int, batch: int) -> None:
         self.bar.update(self.task, epoch=epoch, batch=batch)

@@ -84,6 +84,6 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
         ValueError: if one is not, or the folder is no run.
     """
     stored = replace(read_config(path), run_dir=str(path))
-    changed = configuration.parse(["--config", str(path / "config.yaml"), *changes], prog="nestnet resume")
+    changed = configuration.parse([f"--config={path / 'config.yaml'}", *changes], prog="nestnet resume")
     check_config(asdict(stored), asdict(changed), f"the run in {path}")
     return replace(changed, run_dir=str(path))

@@ -29,6 +29,7 @@ from nestnet import config as configuration
 from nestnet.checkpoints import NAME, Checkpoints, State, check_tensors
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data
+from nestnet.escape import for_shell, quoted
 from nestnet.faults import Stopped
 from nestnet.files import (
     is_unfinished,
@@ -133,7 +134,7 @@ class RunDirectory:
             self.descriptor = os.open(path, os.O_RDONLY)
             self.closing.callback(os.close, self.descriptor)
         except OSError as error:
-            raise ValueError(f"run_dir = {str(path)!r}: it cannot be written to: {error.strerror}") from error
+            raise ValueError(f"run_dir = {quoted(path)}: it cannot be written to: {error.strerror}") from error
 
     @classmethod
     def new(cls, config: Config) -> "RunDirectory":
@@ -147,13 +148,14 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "config.yaml").exists():
+                command = f"nestnet resume {for_shell(path)}"
                 raise ValueError(
-                    f"run_dir = {str(path)!r}: a run is there, and `nestnet resume {path}` goes on with it; name another folder"
+                    f"run_dir = {quoted(path)}: a run is there, and `{command}` goes on with it; name another folder"
                 )
             if any(other.name != ".lock" and not is_unfinished(other) for other in path.iterdir()):
-                raise ValueError(f"run_dir = {str(path)!r}: it is not empty; name another folder, or remove this one")
+                raise ValueError(f"run_dir = {quoted(path)}: it is not empty; name another folder, or remove this one")
         except OSError as error:
-            raise ValueError(f"run_dir = {str(path)!r}: it cannot be made: {error.strerror}") from error
+            raise ValueError(f"run_dir = {quoted(path)}: it cannot be made: {error.strerror}") from error
         return cls(path)
 
     def begin(self, config: Config, record: ImageRecord, steps: int, epochs: int) -> None:
@@ -388,7 +390,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     checkpoint = checkpoints.newest() if best is None else checkpoints.best(best)
     if checkpoint is None:
         raise ValueError(
-            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {path}` goes on"
+            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {for_shell(path)}` goes on"
         )
     assert checkpoints.last is not None
     check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, "another version of nestnet may have written it")

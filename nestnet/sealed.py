@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nestnet.files import open_regular
+from nestnet.files import open_regular, utf8_name
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -54,7 +54,8 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     metadata = verified(path)
     if "sha256" not in metadata:
         raise ValueError(f"{path} is damaged, or was not written by nestnet: it has no sha256")
-    return metadata, load_file(path)
+    with utf8_name(path) as name:
+        return metadata, load_file(name)
 
 
 def verified(path: Path) -> dict[str, str]:
@@ -86,7 +87,7 @@ def verified(path: Path) -> dict[str, str]:
                 if digest.hexdigest() != expected:
                     raise ValueError(f"{path} is damaged: its SHA-256 is not the one it had when it was written")
                 metadata["sha256"] = expected
-        with safe_open(path, framework="pt") as tensors:  # the format's own checks
+        with utf8_name(path) as name, safe_open(name, framework="pt") as tensors:  # the format's own checks
             return dict(tensors.metadata() or {})
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error

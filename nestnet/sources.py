@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from nestnet.class_names import imagenet_class_names
 from nestnet.config import IMG_SIZES, Augmentation, DataConfig, DataName, ModelConfig
+from nestnet.escape import quoted
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.image_folder import read_folder
 from nestnet.notices import notice
@@ -153,7 +154,7 @@ def _torchvision(data: DataConfig, model: ModelConfig, kind: Any, **which: Any) 
     except (RuntimeError, OSError) as error:
         remedy = "check the connection" if data.download else "--data.download true fetches it"
         raise ValueError(
-            f"data.root = {root!r}: {data.name} cannot be read from there ({' '.join(str(error).split())}); name the "
+            f"data.root = {quoted(root)}: {data.name} cannot be read from there ({' '.join(str(error).split())}); name the "
             f"folder that holds it, or {remedy}"
         ) from error
 
@@ -164,8 +165,8 @@ def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
     unknown = [name for name in source.class_names if name not in known]
     if unknown:
         raise ValueError(
-            f"data.root = {data.root or 'data'!r}: {unknown[0]!r} is no class of ImageNet-1k; its folders are named by WordNet "
-            "id, such as n01440764; for images of your own take --data.name folder"
+            f"data.root = {quoted(data.root or 'data')}: {unknown[0]!r} is no class of ImageNet-1k; its folders are named by "
+            "WordNet id, such as n01440764; for images of your own take --data.name folder"
         )
     return replace(source, class_names=[known[name] for name in source.class_names])
 
@@ -178,7 +179,7 @@ def _folder(data: DataConfig, model: ModelConfig) -> Source:
     root = data.root or "data"
     found = read_folder(root, whole=data.name == "folder")
     if found.left_out:
-        notice(f"data.root = {root!r}: {found.left_out}")
+        notice(f"data.root = {quoted(root)}: {found.left_out}")
     return _of_files(data, found.root, found.train, found.test, found.class_names, channels, val=found.val)
 
 

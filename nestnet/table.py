@@ -1,12 +1,11 @@
 """Tables of results as the paper prints them (arXiv 2602.21064, tables 1 to 7), in Markdown, CSV or LaTeX."""
 
-import csv
-import io
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nestnet.escape import csv_row, for_latex, for_markdown
 from nestnet.models.registry import choice
 from nestnet.results import Row, rows
 
@@ -88,19 +87,17 @@ def _published(row: Row) -> Figures:
 
 
 def _csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = list(asdict(Figures()))
-    writer.writerow(["network", "data", "setting", "runs", "unit", *names, *(f"published_{name}" for name in names)])
+    records = [["network", "data", "setting", "runs", "unit", *names, *(f"published_{name}" for name in names)]]
     for row in rows:
         numbers = [*asdict(_measured(row)).values(), *asdict(_published(row)).values()]
         figures = ["" if number is None else f"{number:.8g}" for number in numbers]
-        writer.writerow([row.name, row.dataset, row.setting, len(row.top1), _scale(row)[1], *figures])
-    return text.getvalue()
+        records.append([row.name, row.dataset, row.setting, str(len(row.top1)), _scale(row)[1], *figures])
+    return "".join(f"{csv_row(record)}\n" for record in records)
 
 
 def _markdown(rows: list[Row]) -> str:
-    columns, *lines = [[cell.replace("|", r"\|") for cell in line] for line in _cells(rows)]
+    columns, *lines = [list(map(for_markdown, line)) for line in _cells(rows)]
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "".join(
@@ -110,11 +107,7 @@ def _markdown(rows: list[Row]) -> str:
 
 
 def _latex(rows: list[Row]) -> str:
-    named = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "|": "bar", "<": "less", ">": "greater"}
-    special = {character: rf"\text{name}{{}}" for character, name in named.items()}
-    special |= {character: f"\\{character}" for character in "&%$#_{}"}
-    escape = str.maketrans(special | {"±": r"$\pm$"})
-    columns, *lines = [" & ".join(cell.translate(escape) for cell in line) + r" \\" for line in _cells(rows)]
+    columns, *lines = [" & ".join(map(for_latex, line)) + r" \\" for line in _cells(rows)]
     begin = rf"\begin{{tabular}}{{{'l' * (columns.count(' & ') + 1)}}}"
     return "\n".join([begin, r"\hline", columns, r"\hline", *lines, r"\hline", r"\end{tabular}", ""])
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from nestnet.files import utf8_name
 from nestnet.mode import Mode
 
 EPOCH = ("base_top1", "motivated_top1", "motivated_fraction", "train_loss", "images_per_second", "data_wait")
@@ -21,7 +23,10 @@ class Board:
     def __init__(self, folder: Path, *, after: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(folder, purge_step=after + 1)
+        folder.mkdir(exist_ok=True)
+        self.closing = ExitStack()
+        name = self.closing.enter_context(utf8_name(folder))
+        self.writer = SummaryWriter(name, purge_step=after + 1)
 
     def add_step(self, row: Mapping[str, Any]) -> None:
         self.writer.add_scalar("batch/loss", row["loss"], row["step"])
@@ -35,6 +40,7 @@ class Board:
 
     def close(self) -> None:
         self.writer.close()
+        self.closing.close()
 
 
 def check_installed() -> None:

@@ -33,6 +33,7 @@ from nestnet.build import (
 from nestnet.checkpoints import State, check_tensors, file_name
 from nestnet.config import Config
 from nestnet.data import ImageData, check_present, load_data, mixed
+from nestnet.escape import for_shell
 from nestnet.evaluation import recalibration_images, top1
 from nestnet.exporting import export
 from nestnet.faults import Stopped, reason
@@ -466,7 +467,7 @@ class Trainer:
         if at_hand and (alone or self.interrupts.agreed):
             self._save()
         where = f"at step {self.steps_done} (epoch {min(self.epochs_done + 1, self.config.epochs)})"
-        go_on = f"`nestnet resume {self.config.run_dir}` goes on from the last checkpoint"
+        go_on = f"`nestnet resume {for_shell(self.config.run_dir)}` goes on from the last checkpoint"
         if number is not None:
             raise Interrupted(f"interrupted by {signal.Signals(number).name} {where}; {go_on}", number) from None
         raise Stopped(f"{why} ({where}); {go_on}") from error
@@ -495,7 +496,7 @@ class Trainer:
             self._save()
             self.run.add_step(row)
             raise FloatingPointError(
-                f"{what}: {helps}; `nestnet resume {config.run_dir} --non_finite skip` goes on without such batches"
+                f"{what}: {helps}; `nestnet resume {for_shell(config.run_dir)} --non_finite skip` goes on without such batches"
             )
 
     def _is_finite(self) -> bool:

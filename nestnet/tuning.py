@@ -28,11 +28,13 @@ import yaml
 from nestnet.build import planned_motivation, torch_device
 from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
+from nestnet.escape import for_terminal, quoted
 from nestnet.files import check_output, is_unfinished, make_output_folder, remove_unfinished, write_atomically
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.read_back import Rule, damaged, number, or_null, read_json, read_yaml, whole
 from nestnet.run_directory import discard, read_table
+from nestnet.terminal import say
 from nestnet.training import Trainer
 from nestnet.tuning_report import FoldResult, write_report
 
@@ -101,7 +103,7 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     config, folder = study.config, study.folder
     runs = [(k, fold) for fold in range(1, study.folds + 1) for k in ks]
     pending = [run for run in runs if not study.is_finished(*run)]
-    print(f"{len(pending)} of {len(runs)} runs to train in {folder}")
+    say(f"{len(pending)} of {len(runs)} runs to train in {for_terminal(folder)}")
     on_cpu = torch_device(config.device).type == "cpu"
     if jobs is None:
         jobs = torch.get_num_threads() if on_cpu else 1
@@ -111,9 +113,9 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     outcomes = _side_by_side(study, pending, jobs, threads) if jobs > 1 else _in_turn(study, images, pending, threads)
     with closing(outcomes):
         for done, result in enumerate(outcomes, start=1):
-            print(f"{result} ({done} of {len(pending)})", flush=True)
+            say(f"{result} ({done} of {len(pending)})")
     results = study.results()
-    print(write_report(results, folder), end="")
+    say(write_report(results, folder).rstrip("\n"))
     return results
 
 
@@ -175,7 +177,7 @@ class Study:
             make_output_folder(self.folder, "folder")
             return Lock(self.folder, "tune k")
         except OSError as error:
-            raise ValueError(f"folder = {str(self.folder)!r}: it cannot be written to: {error.strerror}") from error
+            raise ValueError(f"folder = {quoted(self.folder)}: it cannot be written to: {error.strerror}") from error
 
     def begin(self, images: ImageData) -> None:
         """Record configuration and images in the folder, or go on with a folder that was begun with the same ones.
@@ -186,7 +188,7 @@ class Study:
             ValueError: if the folder was begun with others, has other contents, or holds a damaged file.
         """
         record = self.folder / RECORD
-        where = f"folder = {str(self.folder)!r}"
+        where = f"folder = {quoted(self.folder)}"
         fields = {"folds": self.folds, "images": images.record().fingerprint, **dotted(asdict(self.config))}
         del fields["motivation.k"], fields["run_dir"]
         for name in REPORT:

@@ -3,11 +3,13 @@
 import csv
 import re
 import statistics
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import HOSTILE
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +25,7 @@ from nestnet.dynamics import (
     trajectory_figure,
     variance_figure,
 )
+from nestnet.escape import for_figure
 from nestnet.figures import COLOURS, draw_run
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories, read_history
 from nestnet.trajectory import AVERAGED, Trajectory, gram_matrix, moving_average, principal_plane, read_parameters
@@ -267,3 +270,29 @@ def test_mistakes_are_one_line_and_leave_nothing(runs, output, epochs, message, 
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*$"):
         draw_dynamics([Path(name) for name in runs], Path(output), epochs)
     assert not Path("new").exists()
+
+
+SHOWN = ("leading underscore", "formula", "not UTF-8", "other scripts", "escape sequence of terminals")
+
+
+def test_runs_of_any_name_are_drawn_with_all_their_names(tmp_path, capsys):
+    names = [HOSTILE[what] for what in SHOWN]
+    paths = [write_run(tmp_path / name, MIXED) for name in names]
+    assert len(draw_dynamics(paths, tmp_path / "figures")) == 3
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == len(names)
+    assert "\x1b" not in said
+    histories = read_histories(paths)
+    (legend,) = variance_figure(histories).legends
+    assert [text.get_text() for text in legend.get_texts()] == [for_figure(name) for name in names]
+    (legend,) = fraction_figure(histories).legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[0].startswith("_hidden: ")
+    assert len(labels) == len(names) + 1
+
+
+@pytest.mark.parametrize("what", SHOWN)
+def test_a_run_of_any_name_is_drawn_as_xml(what, tmp_path):
+    path = draw_run(write_run(tmp_path / HOSTILE[what], MIXED), tmp_path / "run.svg")
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"

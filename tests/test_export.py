@@ -317,3 +317,11 @@ def test_an_export_replaces_the_file_and_leaves_the_network_alone(tmp_path):
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     assert timm.create_model("efficientnet_b2", num_classes=5, checkpoint_path=str(path)) is not None
     assert os.listdir(tmp_path) == ["base.safetensors"]
+
+
+def test_a_class_name_that_is_not_utf8_is_refused_by_its_place(tmp_path):
+    with pytest.raises(ValueError, match=r"class_names\[1\] = 'caf\\xe9': it must be a text that UTF-8 can hold"):
+        nestnet.export(
+            make("resnet"), "base", tmp_path / "net.safetensors", class_names=["a", "caf\udce9", "c", "d", "e"]
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,7 @@ def test_a_file_computes_what_the_network_computes(name, mode, nested, tmp_path)
     (base, motivated, options), mode = nested, Mode(mode)
     net = randomised(nestnet.create_model(base, motivated, num_classes=5, **options)).eval()
     metadata = Metadata.of(net, mode, class_names=list("abcde"), input_size=(net.in_chans, 32, 32))
-    path = tmp_path / f"net{FORMATS[name].suffix}"
+    path = tmp_path / f"caf\udce9{FORMATS[name].suffix}"  # its name is not UTF-8
     FORMATS[name].write(net, metadata, path)
     assert os.listdir(tmp_path) == [path.name], "a single file"
     classify = FORMATS[name].load(path, metadata)
@@ -58,6 +58,9 @@ def test_a_file_computes_what_the_network_computes(name, mode, nested, tmp_path)
     difference, scale = compare(classify, net.subnet(mode), batches)
     assert difference <= TOLERANCE * scale
     assert scale > 0.1
+    usage, names = FORMATS[name].usage(str(path), metadata), {"images": torch.zeros(1, *metadata.input_size)}
+    exec("\n".join([*usage.imports, f"{usage.name} = {usage.load}", *usage.more, f"logits = {usage.call}"]), names)
+    assert tuple(names["logits"].shape) == (1, 5)
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,32 @@
 """The model card, against the run and the file that it is of."""
 
+import ast
+import dataclasses
 import json
 import os
 import re
 import shutil
+from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import yaml
+from hostile import NAMES as HOSTILE
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 import nestnet
 from nestnet import Mode
 from nestnet.cli import main
 from nestnet.config import parse
 from nestnet.cost import network_cost
-from nestnet.model_card import described_file
+from nestnet.escape import for_shell, for_terminal
+from nestnet.formats import FORMATS
+from nestnet.metadata import Metadata
+from nestnet.model_card import Export, described_file, model_card
 from nestnet.run_directory import read_run, read_table
 from nestnet.training import Trainer
 
@@ -158,3 +167,66 @@ def test_what_is_no_card_of_the_file_is_not_written_over(run_dir, tmp_path, caps
 def test_a_card_is_written_anew(run_dir, tmp_path):
     first = written(run_dir, tmp_path / "net.safetensors")
     assert written(run_dir, tmp_path / "net.safetensors") == first
+
+
+RENDERER = MarkdownIt("commonmark", {"html": True}).enable("table")
+
+
+class Cells(HTMLParser):
+    """The rows of a page's tables, its code, and the elements that it has."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows, self.code, self.elements = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, attributes))
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+        if tag == "code":
+            self.code.append("")
+
+    def handle_endtag(self, tag):
+        self.elements.append((f"/{tag}", []))
+
+    def handle_data(self, data):
+        opened = [tag for tag, _ in self.elements]
+        if opened.count("code") > opened.count("/code"):
+            self.code[-1] += data
+        if opened.count("td") > opened.count("/td"):
+            self.rows[-1][-1] += data
+
+
+def test_every_name_is_text_in_its_place(run_dir):
+    """Ten at a time, because the digits have ten classes."""
+    run = read_run(run_dir)
+    kind = FORMATS["safetensors"]
+    metadata = Metadata.of(run.net, Mode.BASE, input_size=(1, 8, 8), mean=[0.5], std=[0.5])
+    expected = None
+    for first in range(0, len(HOSTILE) - 9, 10):
+        names = HOSTILE[first : first + 10]
+        file = f"{names[0]}.safetensors"
+        folder = dataclasses.replace(run.config.data, name="folder", root=names[1])
+        config = dataclasses.replace(run.config, data=folder)
+        hostile = dataclasses.replace(run, config=config)
+        named = dataclasses.replace(metadata, class_names=names)
+        card = model_card(Export(hostile, named, file, 9, kind, kind.usage(file, named), None, 0, f"check {names[2]}"))
+        assert card.encode()
+        page = RENDERER.render(card.split("---\n", 2)[2])
+        read = Cells(page)
+        rows = {row[0]: row[1] for row in read.rows if row}
+        assert rows["classes"] == f"10: {', '.join(map(for_terminal, names))}"
+        assert rows["data set"] == f"folder {for_terminal(Path(names[1]).name)}"
+        assert for_terminal(file) in read.code
+        block = next(code for code in read.code if "timm.create_model" in code)
+        assert any(isinstance(node, ast.Constant) and node.value == file for node in ast.walk(ast.parse(block)))
+        assert f"Checked with check {escape(for_terminal(names[2]))}." in page
+        command = next(code for code in read.code if code.startswith("nestnet predict"))
+        assert command == f"nestnet predict IMAGE --model {for_shell(file)}"
+        assert yaml.safe_load(next(code for code in read.code if code.startswith("model:")))["seed"] == 7
+        elements = [(tag, attributes) for tag, attributes in read.elements if tag.strip("/") != "code"]
+        expected = expected or elements
+        assert elements == expected

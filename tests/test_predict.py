@@ -1,19 +1,24 @@
 """`nestnet predict` against the evaluation of the run whose network it is."""
 
 import csv
+import io
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import make, randomised
+from hostile import NAMES as HOSTILE
 from PIL import Image
 
 import nestnet
 from nestnet.cli import main
 from nestnet.config import DataConfig, ModelConfig
 from nestnet.data import load_data
+from nestnet.escape import for_data, for_terminal
 from nestnet.loaders import eval_batches
-from nestnet.predict import Predictor, image_files
+from nestnet.predict import Answer, Guess, Predictor, as_csv, as_json, as_text, image_files
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
 
@@ -156,3 +161,48 @@ def test_packages_that_are_absent_are_named(tmp_path, folder, capsys, monkeypatc
     assert capsys.readouterr().err == (
         'nestnet predict: error: --format onnx takes onnxruntime: pip install "nestnet[onnx]"\n'
     )
+
+
+def test_layouts_hold_every_name(tmp_path):
+    """Also those of classes that only a file by hand could have: a lone surrogate, NUL."""
+    names = [*HOSTILE, "\ud800", "nul \x00", "a/b"]
+    answers = [Answer(Path(name), [Guess(0, name, 0.75), Guess(1, "other", 0.25)]) for name in names]
+    (tmp_path / "answers.csv").write_text("".join(f"{line}\n" for line in as_csv(answers)), newline="")
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    objects = json.loads("\n".join(as_json(answers)).encode("ascii"))
+    lines = list(as_text(answers))
+    assert (len(rows), len(objects), len(lines)) == (2 * len(names), len(names), len(names))
+    for name, row, entry, line in zip(names, rows[::2], objects, lines, strict=True):
+        assert row["file"] == entry["file"] == for_data(Path(name))
+        assert row["name"] == entry["top"][0]["name"] == for_data(name)
+        assert line == f"{for_terminal(Path(name))}  {for_terminal(name)} 75.0%, other 25.0%"
+
+
+@pytest.mark.parametrize("layout", ["text", "csv", "json"])
+def test_files_of_any_name_are_answered(layout, model, tmp_path, monkeypatch, capsys):
+    names = [f"{name[:200]}.png" for name in HOSTILE]
+    for name in names:
+        picture((8, 8)).save(tmp_path / name)
+    (tmp_path / "no image \udce9\x1b[31m.png").touch()
+    monkeypatch.chdir(tmp_path)
+    # a name that is too long to be one of a file, and a folder's
+    given = ["n" * 300, *(f"./{name}" for name in names), "no image \udce9\x1b[31m.png"]
+    assert main(["predict", *given, "--model", str(model), "--format", layout, "--top", "1"]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 2
+    assert "no image \\xe9\\x1b[31m.png cannot be read as an image" in err
+    if layout == "text":
+        assert [line.partition("  ")[0] for line in out.split("\n")[:-1] if "  " in line] != []
+        assert out.count("\n") == len(names)
+    else:
+        read = csv.DictReader(io.StringIO(out, newline="")) if layout == "csv" else json.loads(out)
+        assert [entry["file"] for entry in read] == [for_data(Path(name)) for name in names]
+
+
+def test_a_model_s_name_need_not_be_utf8(model, folder, tmp_path, capsys):
+    path = tmp_path / "caf\udce9.safetensors"
+    path.write_bytes(model.read_bytes())
+    assert main(["predict", str(folder / "test" / "ant" / "0.png"), "--model", str(path)]) == 0
+    assert os.fsencode(path).endswith(b"caf\xe9.safetensors")
+    assert capsys.readouterr().err == ""

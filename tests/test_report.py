@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,11 +23,12 @@ from nestnet.cli import main
 from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig
 from nestnet.cost import average_cost, forward_cost
 from nestnet.data import load_data
+from nestnet.escape import for_figure, for_terminal
 from nestnet.evaluation import ready, top1
 from nestnet.figures import running_median
 from nestnet.loaders import eval_batches
 from nestnet.mode import Mode, PerMode
-from nestnet.report.figures import confusion_figure, drawn, losses_figure, pooled
+from nestnet.report.figures import INK, comparison_figure, confusion_figure, drawn, losses_figure, pooled
 from nestnet.report.images import Judged, Picture
 from nestnet.report.page import Section, page
 from nestnet.report.predictions import RULES, Answers, Kind, Predictions, predict, seen
@@ -314,6 +317,89 @@ def test_what_a_user_names_is_only_text(write, tmp_path):
     for name in (*NAMES, run.name, "<i>.jpg", "<config>", "<version>", "<made>"):
         assert name in said.text
     assert "data:image/jpeg;base64," in text
+
+
+class Elements(HTMLParser):
+    """The elements of a page with the names of their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.text = [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, [name for name, _ in attributes]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_no_name_makes_an_element_or_an_attribute_of_a_page(write):
+    """Runs, classes, files, reasons and configurations with hostile names give the elements that harmless ones give."""
+    run = read_summary(write())
+    figures = {f"confusion_{mode}": drawn(lambda: confusion_figure(made_up(30, 9), Mode.BASE), mode) for mode in Mode}
+    pages = []
+    for names in ([f"name {index}" for index in range(len(HOSTILE))], list(HOSTILE.values())):
+        found = made_up(len(names), 600, names=names)
+        pictures = {
+            kind: [Picture(0, torch.zeros(3, 8, 8, dtype=torch.uint8), name) for name in names] for kind in RULES
+        }
+        sections = [Section(replace(run, name=name), {}, name, f"a: 1\nb: {name}\n", name) for name in names]
+        sections.append(Section(run, figures, Judged(found, 8, pictures), "", None))
+        pages.append(page(sections, [[section.run] for section in sections], None, names[0]))
+    harmless, hostile = map(Elements, pages)
+    assert hostile.found == harmless.found
+    assert {tag for tag, _ in hostile.found}.isdisjoint({"script", "iframe", "form"})
+    for name in HOSTILE.values():
+        assert for_terminal(name) in hostile.text
+        assert f"\nb: {for_terminal(name)}" in hostile.text or "\n" in name
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", pages[1])
+    assert pages[1].encode()
+
+
+def test_a_page_may_fetch_and_run_nothing(write):
+    run = read_summary(write())
+    text = page([Section(run, {}, "none", "", None)], [[run]], None, "")
+    policy = re.search('<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)[1]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert "script-src" not in rules  # and so is 'none' too
+    # it holds for what follows it alone
+    assert text.index("Content-Security-Policy") < min(text.index("<title>"), text.index("<style>"))
+
+
+def test_the_svg_of_a_page_keeps_every_text():
+    from matplotlib.figure import Figure
+
+    names = [*HOSTILE.values(), f'{INK} id="x" height="1pt" <style >a</style> <metadata></metadata> url(#x)']
+
+    def draw():
+        figure = Figure()
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            axes.text(0, place / len(names), for_figure(name, 80))
+        axes.axis("off")
+        return figure
+
+    root = ElementTree.fromstring(drawn(draw, "x").svg)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == [for_figure(name, 80) for name in names]
+    assert "width" not in root.attrib
+
+
+def test_every_run_has_its_line_in_the_legend(write):
+    runs = [read_summary(write(name=name)) for name in ("_hidden", "other", "$x$")]
+    (legend,) = comparison_figure([[run] for run in runs]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["_hidden", "other", "$x$"]
+
+
+def test_figures_of_runs_with_long_names_have_short_ones(write, tmp_path):
+    begun = "step,epoch,mode,loss,lr\n1,1,base,2,0.1\n"
+    paths = [write(name=name, steps=begun, top1=()) for name in ("long" * 60, "犬" * 80)]
+    write_report(paths, tmp_path / "out", images=False)
+    assert len(list((tmp_path / "out").glob("*-loss.png"))) == 2
 
 
 def test_the_figures_of_a_page_share_no_ids_and_take_its_colours(write):

@@ -5,16 +5,20 @@ import json
 import re
 import statistics
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import pytest
+from hostile import NAMES
+from markdown_it import MarkdownIt
 
 from nestnet import config
 from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig
 from nestnet.cost import flops_efficiency, flops_ratio, forward_cost
+from nestnet.escape import for_data, for_latex, for_terminal
 from nestnet.report.summary import grouped
 from nestnet.results import rows
-from nestnet.table import table
+from nestnet.table import FORMATS, table
 
 PAPER = {n: forward_cost(f"resnet{n}", img_size=32, num_classes=10, convention="paper") for n in (20, 32)}
 
@@ -344,3 +348,21 @@ def test_what_is_no_run_is_said(write, tmp_path):
         table([without_cost])
     with pytest.raises(ValueError, match=r"format = 'html': it must be one of markdown, csv, latex"):
         table([write()], "html")
+
+
+@pytest.mark.parametrize("name", ["markdown", "csv", "latex"])
+def test_every_name_stays_in_its_cell(name, write):
+    """Whatever a setting holds, such as the path of weights."""
+    row = rows([write()])[0]
+    text = FORMATS[name]([replace(row, setting=setting) for setting in NAMES])
+    match name:
+        case "markdown":
+            html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+            cells = [unescape(cell) for cell in re.findall("<td>(.*?)</td>", html)]
+            # the bare spaces beside a cell's border are dropped, and escaped ones are not
+            assert cells[2 :: html.count("<th>")] == [for_terminal(setting) for setting in NAMES]
+        case "csv":
+            assert [entry["setting"] for entry in read(text)] == [for_data(setting) for setting in NAMES]
+        case "latex":
+            lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+            assert [line.split(" & ")[2] for line in lines[1:]] == [for_latex(setting) for setting in NAMES]

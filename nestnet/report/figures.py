@@ -2,7 +2,7 @@
 
 import math
 import re
-import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nestnet.figures import COLOURS, draw_losses, draw_top1, over_epochs, tidy
+from nestnet.escape import for_figure
+from nestnet.figures import COLOURS, draw_losses, draw_top1, over_epochs, plain_text, tidy
 from nestnet.mode import Mode
 from nestnet.report.predictions import Predictions
 from nestnet.report.summary import RunSummary
@@ -28,6 +29,8 @@ NAMED = 20
 """Up to so many classes a confusion matrix has their names and its numbers, above it only colours."""
 NAME_LENGTH = 14
 """Letters of a class name along a matrix."""
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+"""Namespaces, as ElementTree puts them before names."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def drawn(draw: "Callable[[], Figure]", name: str) -> Drawn:
         figure.savefig(png, dpi=150, format="png")
         none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, dpi=150, format="svg", transparent=True, metadata=none)
-    return Drawn(_inline(svg.getvalue().decode()), png.getvalue())
+    return Drawn(_inline(svg.getvalue()), png.getvalue())
 
 
 @contextmanager
@@ -66,22 +69,39 @@ def _style(name: str) -> Iterator[None]:
 
     coloured = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = {**dict.fromkeys(coloured, INK), "grid.color": "#808080", "font.size": 10}
-    # text stays text, to be searched and read aloud; a class name with $ in it is no formula
-    style |= {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False, "font.family": "sans-serif"}
-    with rc_context(style), warnings.catch_warnings():
-        # a class name in a script that matplotlib's own font lacks: the page has the reader's fonts
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+    # text stays text, to be searched and read aloud
+    style |= {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    with rc_context(style), plain_text():
         yield
 
 
-def _inline(svg: str) -> str:
-    """The `<svg>` element of a file, as wide as its place, without ids that nothing refers to."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*pt"| height="[^"]*pt"', r"\1", svg)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
-    return svg.replace(INK, "currentColor").strip()
+def _inline(svg: bytes) -> str:
+    """The `<svg>` element of a file, as wide as its place, without ids that nothing refers to.
+
+    Only elements and attributes change: a name in the figure's text may look like either.
+    """
+    root = ElementTree.fromstring(svg)
+    del root.attrib["width"]
+    del root.attrib["height"]
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{SVG}metadata", f"{SVG}style"):
+                parent.remove(child)
+    used = set()
+    for element in root.iter():
+        for value in element.attrib.values():
+            used.update(re.findall(r"(?:^|url\()#([^)]+)", value))
+    for element in root.iter():
+        # HTML knows no namespaces: the prefix of links stays, that of elements goes
+        element.tag = element.tag.removeprefix(SVG)
+        element.attrib = {
+            name.replace(XLINK, "xlink:"): value.replace(INK, "currentColor")
+            for name, value in element.attrib.items()
+            if name != "id" or value in used
+        }
+    root.set("xmlns", SVG.strip("{}"))
+    root.set("xmlns:xlink", XLINK.strip("{}"))
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def losses_figure(run: RunSummary) -> "Figure":
@@ -173,7 +193,7 @@ def confusion_figure(predictions: Predictions, mode: Mode) -> "Figure":
     if (number := len(counts)) <= NAMED:
         size = 9 if number <= 12 else 6
         strong = {Mode.BASE: "white", Mode.MOTIVATED: "black"}[mode]  # on the full colour, light page or dark
-        names = [_shortened(name, NAME_LENGTH) for name in predictions.class_names]
+        names = [for_figure(name, NAME_LENGTH) for name in predictions.class_names]
         axes.set_xticks(range(number), names, rotation=90)
         axes.set_yticks(range(number), names)
         for (row, column), count in np.ndenumerate(counts):
@@ -217,6 +237,8 @@ def comparison_figure(groups: Sequence[Sequence[RunSummary]]) -> "Figure":
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    handles = []
+    labels = []
     for number, group in enumerate(groups):
         rounds, place = divmod(number, len(GROUP_COLOURS))
         colour, line = GROUP_COLOURS[place], ("-", "--", ":")[rounds % 3]
@@ -228,14 +250,16 @@ def comparison_figure(groups: Sequence[Sequence[RunSummary]]) -> "Figure":
                         run.epochs["epoch"], run.top1(mode), dots + line, color=colour, linewidth=1.2, markersize=4
                     )
         seeds = f" and {len(group) - 1} more" if len(group) > 1 else ""
-        panels[0].plot([], [], line, color=colour, label=_shortened(group[0].name, 30) + seeds)
+        handles += panels[0].plot([], [], line, color=colour)
+        labels.append(for_figure(group[0].name, 30) + seeds)
     for axes, mode in zip(panels, Mode, strict=True):
         axes.set_title(mode, fontsize=11)
         over_epochs(axes)
     panels[0].set_ylabel("top-1 on the test images, %")
     rows = math.ceil(len(groups) / 3)
     figure.set_figheight(3.6 + 0.22 * rows)
-    figure.legend(loc="outside upper center", ncols=min(3, len(groups)), frameon=False)
+    # given, because matplotlib itself leaves out labels that begin with an underscore
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(groups)), frameon=False)
     return figure
 
 
@@ -249,8 +273,3 @@ def _panel() -> "tuple[Figure, Axes]":
 def _legend(axes: "Axes") -> None:
     """Above the panel, where it covers nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2, handletextpad=0.4)
-
-
-def _shortened(name: str, length: int) -> str:
-    """Without its middle: names often begin alike, or end alike."""
-    return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"

@@ -3,11 +3,11 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 
 from torch import Tensor
 
+from nestnet.escape import for_html
 from nestnet.mode import Mode
 from nestnet.report.figures import NAMED, Drawn, pooled
 from nestnet.report.markup import Html, figure, table, tag
@@ -129,4 +129,4 @@ def _image(pixels: Tensor, alt: str) -> Html:
         image.save(content, "JPEG", quality=80)
     source = f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(content.getvalue()).decode()}"
     size = f'width="{PIXELS}" height="{PIXELS}"'
-    return Html(f'<img src="{source}" alt="{escape(alt)}" {size}{" class=pixels" if small else ""}>')
+    return Html(f'<img src="{source}" alt="{for_html(alt)}" {size}{" class=pixels" if small else ""}>')

@@ -1,8 +1,8 @@
 """HTML from Python: whatever is put into an element is escaped, unless it is `Html`."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
+from nestnet.escape import for_html
 from nestnet.report.figures import Drawn
 
 
@@ -16,13 +16,13 @@ def tag(name: str, *content: object, **attributes: object) -> Html:
     >>> tag("p", "1 < 2", tag("b", "!"), class_="small")
     '<p class="small">1 &lt; 2<b>!</b></p>'
     """
-    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items())
+    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{for_html(value)}"' for key, value in attributes.items())
     return Html(f"<{name}{given}>{joined(content)}</{name}>")
 
 
 def joined(parts: Iterable[object]) -> Html:
     """Parts one after the other; those that are no HTML are escaped."""
-    return Html("".join(part if isinstance(part, Html) else escape(str(part)) for part in parts))
+    return Html("".join(part if isinstance(part, Html) else for_html(part) for part in parts))
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], **attributes: object) -> Html:
@@ -31,6 +31,11 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], **attributes
     lines = (tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows)
     body = tag("table", tag("thead", columns), tag("tbody", *lines), **attributes)
     return tag("div", body, class_="scroll", tabindex=0)
+
+
+def lines(text: str) -> Html:
+    """Lines of text for a `<pre>`; elsewhere the line breaks of a text are written out."""
+    return Html("\n".join(map(for_html, text.split("\n"))))
 
 
 def words(text: str) -> Html:

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
+from nestnet.escape import for_html
 from nestnet.figures import MANY
 from nestnet.mode import Mode
 from nestnet.report.figures import Drawn
 from nestnet.report.images import Judged, judged_parts
-from nestnet.report.markup import Html, figure, joined, table, tag, words
+from nestnet.report.markup import Html, figure, joined, lines, table, tag, words
 from nestnet.report.predictions import Predictions
 from nestnet.report.style import PAGE, STYLE
 from nestnet.report.summary import RunSummary
@@ -77,7 +77,7 @@ def page(
         parts += [tag("nav", tag("ul", *links)), compared(groups, comparison)]
     parts += [run_section(section, number, single=not several) for number, section in enumerate(sections, start=1)]
     parts.append(tag("footer", made))
-    return PAGE.substitute(title=escape(f"{title} - nestnet"), style=STYLE, body=joined(parts))
+    return PAGE.substitute(title=for_html(f"{title} - nestnet"), style=STYLE, body=joined(parts))
 
 
 def compared(groups: Sequence[Sequence[RunSummary]], comparison: Drawn | None) -> Html:
@@ -144,9 +144,10 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
         parts += [tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="warning") for sentence in said if sentence]
     parts += [networks_table(run), facts(section)]
     medians = "; lines are running medians" if len(run.steps) > MANY else ""
+    by_validation = ", chosen on the validation images" if run.has_validation else ""
     captions = {
         "loss": f"The loss of each batch{medians}, and the learning rate.",
-        "top1": "Top-1 on the test images after each epoch; a ring marks the best.",
+        "top1": f"Top-1 on the test images after each epoch; a ring marks the best{by_validation}.",
         "motivated_fraction": f"Motivated batches in each epoch. {forecast_note(run)}",
         "cost": "Average forward pass in training, in multiply-accumulates, against that of the base alone.",
     }
@@ -159,7 +160,9 @@ def run_section(section: Section, number: int, *, single: bool) -> Html:
         parts.append(tag("p", f"No confusion matrices and no images: {section.judged}", class_="warning"))
     else:
         parts += [*judged_parts(section.judged, figures)]
-    parts.append(tag("details", tag("summary", "Configuration"), tag("pre", section.configuration, class_="scroll")))
+    parts.append(
+        tag("details", tag("summary", "Configuration"), tag("pre", lines(section.configuration), class_="scroll"))
+    )
     return tag("section", *parts, id=f"run-{number}")
 
 
@@ -184,7 +187,12 @@ def networks_table(run: RunSummary) -> Html:
         best = [f"{top1:.2f} % (epoch {epoch})" for top1, epoch in (run.best(mode) for mode in Mode)]
         none = "not trained"
         rows.append([f"top-1 after epoch {run.epochs_done}", *np.where(trained, final, none)])
-        rows.append(["best top-1", *np.where(trained, best, none)])
+        rows.append(
+            [
+                "top-1 after the best epoch" + (" by validation" if run.has_validation else ""),
+                *np.where(trained, best, none),
+            ]
+        )
     if cost is not None:
         rows.append(["cost of this run / of it alone", *(f"{cost / run.networks.of(mode).macs:.3f}" for mode in Mode)])
     return table(["", *(tag("span", mode, class_=mode) for mode in Mode)], rows, class_="numbers")

@@ -91,9 +91,17 @@ class RunSummary:
         """Of a subnet after each finished epoch [E], in percent."""
         return self.epochs[f"{mode}_top1"]
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether the best epoch is chosen on images of their own."""
+        return f"{Mode.BASE}_val_top1" in self.epochs
+
     def best(self, mode: Mode) -> tuple[float, int]:
-        """A subnet's highest top-1, and the first epoch that had it; at least one must be finished."""
-        index = int(self.top1(mode).argmax())
+        """A subnet's top-1 in its best epoch, and which that was; at least one must be finished.
+
+        It is the first epoch with the highest top-1 on the validation images, or, in a run without any, on the test images.
+        """
+        index = int(self.epochs.get(f"{mode}_val_top1", self.top1(mode)).argmax())
         return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
 
     def mean(self, column: str) -> float | None:

@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 from nestnet.config import Config
+from nestnet.escape import for_shell
 from nestnet.mode import Mode
 from nestnet.motivation import CONDITIONS, JOINT
 from nestnet.report.predictions import Predictions
@@ -22,9 +23,10 @@ def progress(run: RunSummary) -> str:
     last = datetime.fromtimestamp((run.path / "steps.csv").stat().st_mtime)
     which = "next" if run.epochs_done else "first"
     beyond = f" and {batches(run.steps_beyond)} of the {which}" if run.steps_beyond else ""
+    command = f"nestnet resume {for_shell(run.path)}"
     return (
         f"Not finished: {run.epochs_done} of its {run.config.epochs} epochs{beyond} were trained when this page was made; "
-        f"its last batch was written on {last:%Y-%m-%d at %H:%M}. `nestnet resume {run.path}` goes on with it if it was killed."
+        f"its last batch was written on {last:%Y-%m-%d at %H:%M}. `{command}` goes on with it if it was killed."
     )
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import timm
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 
 from nestnet.build import torch_device
 from nestnet.data import ImageData
-from nestnet.files import check_output, make_output_folder, write_atomically
+from nestnet.escape import for_terminal
+from nestnet.faults import last_line
+from nestnet.files import check_output, make_output_folder, utf8_name, write_atomically
 from nestnet.loaders import Batch
 from nestnet.mode import Mode
 from nestnet.report.figures import (
@@ -71,7 +73,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images
     if len(runs) > 1 and any(run.epochs_done for run in runs):
         comparison = drawn(partial(comparison_figure, groups), "comparison")
     for number, section in enumerate(sections, start=1):
-        plain = re.sub(r"[^\w.-]+", "-", section.run.name)
+        # names of files have at most 255 bytes, and a letter up to 4
+        plain = re.sub(r"[^\w.-]+", "-", section.run.name)[:40]
         start = "" if len(runs) == 1 else f"{number}-{plain}-"
         for name, figure in section.figures.items():
             write_atomically(output / f"{start}{name}.png", figure.png)
@@ -108,7 +111,7 @@ def _section(run: RunSummary, number: int, *, images: bool) -> Section:
     if isinstance(found, Judged):
         wanted |= {f"confusion_{mode}": partial(confusion_figure, found.predictions, mode) for mode in Mode}
     figures: dict[str, Drawn] = {name: drawn(draw, f"{number}-{name}") for name, draw in wanted.items()}
-    configuration = (run.path / "config.yaml").read_text()
+    configuration = (run.path / "config.yaml").read_text(encoding="utf-8")
     return Section(run, figures, found, configuration, _version(run.path / "base.safetensors"))
 
 
@@ -122,14 +125,15 @@ def judged(run: RunSummary) -> Judged | str:
         predictions = predict(read, images, torch_device("auto"), partial(_tracked, run.name, batches))
         return Judged(predictions, read.checkpoint["steps_done"], _pictures(predictions, images))
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, of a device without memory left
-        return str(error).strip().splitlines()[-1]
+        return last_line(error)
 
 
 def _tracked(name: str, batches: int, source: Iterable[Batch]) -> Iterable[Batch]:
     console = Console(stderr=True)
-    return track(
-        source, f"test images of {name}", batches, console=console, transient=True, disable=not console.is_terminal
-    )
+    # a text of its own, because a description would be taken for rich's markup
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(source, batches, description=f"test images of {for_terminal(name)}")
 
 
 def _pictures(predictions: Predictions, images: ImageData) -> dict[Kind, list[Picture]]:
@@ -145,7 +149,7 @@ def _pictures(predictions: Predictions, images: ImageData) -> dict[Kind, list[Pi
 def _version(export: Path) -> str | None:
     """Of nestnet, as an export tells it."""
     try:
-        with safe_open(export, framework="pt") as file:
+        with utf8_name(export) as name, safe_open(name, framework="pt") as file:
             return (file.metadata() or {}).get("nestnet_version")
     except (OSError, SafetensorError):
         return None

@@ -1,0 +1,63 @@
+"""Names that folders, files and classes can have, each with what makes it hostile. None has a slash or NUL, so that a file
+system takes them all."""
+
+HOSTILE = {
+    "escape sequence of terminals": "\x1b[31mred\x1b]0;title\x07",
+    "eight-bit control character": "\x9b31mred",
+    "markup of rich": "[bold red]x[blink]",
+    "emoji code of rich": ":skull: :bar_chart:",
+    "HTML element": '<img src=x onerror="alert(1)">',
+    "HTML comment and entity": "<!-- a &lt; b &amp;",
+    "script, style and title": "<script><style>*{}<title>",
+    "attribute": '" onclick="alert(1)',
+    "attributes of an SVG": ' id="x" fill="#1b1e23"',
+    "emphasis and links of Markdown": "**bold** _x_ ~~y~~ [a](b) ![c](d) <e@f.gh> www.example.com",
+    "block of Markdown": "# - 1. > ```",
+    "border of a table": "a|b\\|c",
+    "backtick": "`code` ``",
+    "formula": "$x^2$ $$y$$",
+    "specials of LaTeX": r"\input{x} 50 % & # _ {} ~ ^",
+    "start of an argument in LaTeX": "[2em] *",
+    "line break": "first\nsecond",
+    "line breaks of other kinds": "a\rb\x0bc\x0cd\x85e\u2028f\u2029g",
+    "tab": "a\tb",
+    "single quote": "it's",
+    "double quote": 'say "x"',
+    "both quotes": "'\"",
+    "command of a shell": "$(touch hacked); `touch hacked` & !x",
+    "leading dash": "-rf",
+    "option": "--help",
+    "leading underscore": "_hidden",
+    "tilde": "~root",
+    "override of the direction of writing": "photo\u202egpj.exe",
+    "zero width": "a\u200bb\ufeff",
+    "emoji": "👩\u200d🔬🏳️",
+    "combining characters": "e\u0301" + "a" + 20 * "\u0301",
+    "other scripts": "犬 кот كلب",
+    "noncharacter": "a\uffffb\ufffe",
+    "very long": 60 * "long",
+    "not UTF-8": "caf\udce9",
+    "not UTF-8, beside its written form": "caf\udce9\\xe9",
+    "written form of a byte": "caf\\xe9",
+    "formula of a spreadsheet": "=1+1",
+    "other formulas of a spreadsheet": "@SUM(A1)",
+    "plus": "+1",
+    "minus": "-1",
+    "spaces": "  two  spaces  ",
+    "only a space": " ",
+    "percent": "%s %(x)s 100%",
+    "braces": "{x} {0} {{}}",
+    "comma": "a, b",
+    "semicolon": "a;b",
+    "colon": "a: b",
+    "YAML": "- x: {y: [z]}  # no",
+    "null": "null",
+    "number": "007",
+    "ends like an image": "cat.png",
+}
+"""What makes it hostile -> the name."""
+
+NAMES = list(HOSTILE.values())
+
+PATH = "[/close]"
+"""A folder in a folder, whose path is a closing tag of rich without an opening one."""
