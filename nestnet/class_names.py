@@ -7,6 +7,8 @@ from typing import Any
 
 import timm.data
 
+from nestnet.escape import is_utf8, quoted
+
 
 def checked_class_names(names: Sequence[Any] | None, num_classes: int) -> list[str]:
     """Return names of classes, if they can name the outputs of a network.
@@ -28,17 +30,15 @@ def checked_class_names(names: Sequence[Any] | None, num_classes: int) -> list[s
         raise ValueError(f"class_names has {len(listed)} names for a network of num_classes = {num_classes}")
     places: dict[str, int] = {}
     for index, name in enumerate(listed):
-        field = f"class_names[{index}] = {name!r}"
+        field = f"class_names[{index}] = {quoted(name) if isinstance(name, str) else repr(name)}"
         if not isinstance(name, str):
             raise ValueError(f"{field}: a name must be a text; take [str(name) for name in class_names]")
         if not name:
             raise ValueError(f"{field}: a name must not be empty")
         if name in places:
             raise ValueError(f"{field}: class {places[name]} has this name too; give each class a name of its own")
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{field}: it cannot be written as UTF-8; take another name") from error
+        if not is_utf8(name):
+            raise ValueError(f"{field}: it cannot be written as UTF-8; take another name")
         places[name] = index
     # an array's texts are of a class of their own
     return [str(name) for name in listed]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from nestnet.class_names import checked_class_names
 from nestnet.config import Augmentation, DataConfig, ModelConfig
 from nestnet.escape import quoted
 from nestnet.image_files import ImageFiles
@@ -67,7 +68,8 @@ class ImageData:
     not_resident: str | None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a label that none of the classes has."""
+        """Raises ValueError for names that no export could carry, and for a label that none of the classes has."""
+        checked_class_names(self.class_names, len(self.class_names))
         wrong = [label for label in self.train_labels if not 0 <= label < len(self.class_names)]
         if wrong:
             raise ValueError(

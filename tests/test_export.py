@@ -287,7 +287,7 @@ def test_what_is_wrong_is_said_and_leaves_no_file(tmp_path):
         ({"class_names": ["a", "b", "c", "a", "e"]}, "class_names[3] = 'a': class 0 has this name too"),
         (
             {"class_names": ["a", "b\udcff", "c", "d", "e"]},
-            r"class_names[1] = 'b\udcff': it cannot be written as UTF-8",
+            r"class_names[1] = 'b\xff': it cannot be written as UTF-8",
         ),
         ({"class_names": range(5)}, "class_names[0] = 0: a name must be a text"),
         ({"class_names": list("abcdef")}, "class_names has 6 names for a network of num_classes = 5"),
@@ -317,11 +317,3 @@ def test_an_export_replaces_the_file_and_leaves_the_network_alone(tmp_path):
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     assert timm.create_model("efficientnet_b2", num_classes=5, checkpoint_path=str(path)) is not None
     assert os.listdir(tmp_path) == ["base.safetensors"]
-
-
-def test_a_class_name_that_is_not_utf8_is_refused_by_its_place(tmp_path):
-    with pytest.raises(ValueError, match=r"class_names\[1\] = 'caf\\xe9': it must be a text that UTF-8 can hold"):
-        nestnet.export(
-            make("resnet"), "base", tmp_path / "net.safetensors", class_names=["a", "caf\udce9", "c", "d", "e"]
-        )
-    assert list(tmp_path.iterdir()) == []
