@@ -15,7 +15,6 @@ motivated.safetensors
 import json
 import os
 import re
-import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -258,7 +257,7 @@ class RunDirectory:
         if place is None:
             raise Stopped(f"{self.path} was moved or removed while the run trained, which can write no more")
         raise Stopped(
-            f"{self.path} was moved to {place} while the run trained; `nestnet resume {shlex.quote(place)}` goes on from the "
+            f"{self.path} was moved to {place} while the run trained; `nestnet resume {for_shell(place)}` goes on from the "
             "last checkpoint"
         )
 

@@ -1,9 +1,9 @@
 """What a user of a trained subnet must be told: that it was never trained, or that its statistics are not to be relied on."""
 
 import os
-import shlex
 from collections.abc import Mapping
 
+from nestnet.escape import for_shell
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 from nestnet.recalibration import too_few_updates
@@ -38,12 +38,12 @@ def shortcomings(
     if updates is None:
         return []
     number = f"{updates} batch{'' if updates == 1 else 'es'}"
-    command = ["nestnet", "export", str(run_dir), "--mode", str(mode), "--output", str(output)]
-    command += ["--best"] if best else []
-    command += ["--recalibrate", str(ENOUGH)]
+    command = f"nestnet export {for_shell(run_dir)} --mode {mode} --output {for_shell(output)}"
+    if best:
+        command += " --best"
     return [
         f"the running BatchNorm statistics of the {mode} network are of {number} only, and its accuracy may be far below "
-        f"what its weights allow; `{shlex.join(command)}` computes them anew"
+        f"what its weights allow; `{command} --recalibrate {ENOUGH}` computes them anew"
     ]
 
 

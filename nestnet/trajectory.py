@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from nestnet.files import utf8_name
 from nestnet.run_directory import SNAPSHOT
 from nestnet.sealed import verified
 
@@ -72,13 +73,18 @@ def read_parameters(paths: Sequence[Path]) -> Iterator[Tensor]:
     """
     for path in paths:
         _check(path)
-    files = [safe_open(path, framework="pt") for path in paths]
+    files = [_opened(path) for path in paths]
     shapes = [_shapes(file) for file in files]
     for path, found in zip(paths, shapes, strict=True):
         if found != shapes[0]:
             raise ValueError(f"{path} is of another network than {paths[0]}; {REMEDY}")
     for name in sorted(shapes[0]):
         yield torch.stack([file.get_tensor(name).flatten() for file in files])
+
+
+def _opened(path: Path) -> safe_open:
+    with utf8_name(path) as name:
+        return safe_open(name, framework="pt")
 
 
 def gram_matrix(parts: Iterable[Tensor]) -> Tensor:

@@ -69,7 +69,7 @@ def test_the_code_that_is_printed_for_an_export_loads_it(file, place, capsys):
     assert main(["export", str(place / "run"), "--mode", "base", "--output", str(path)]) == 0
     captured = capsys.readouterr()
     assert quiet(captured)
-    assert captured.err.startswith(f"wrote {for_terminal(path)} and ")
+    assert f"wrote {for_terminal(path)} and " in captured.err
     names = {"timm": timm, "safetensors": safetensors, "pathlib": pathlib}
     exec(captured.out, names)
     assert names["model"](torch.zeros(2, 3, 8, 8)).shape == (2, 2)
