@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nestnet.build import (
     check_compiler,
+    check_optimizer,
     check_share,
     held_out_batch,
     make_optimizer,
@@ -42,12 +43,13 @@ from nestnet.motivation import JOINT, Condition
 from nestnet.nested import NestedModel
 from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
+from nestnet.optimizer_state import load_optimizer
 from nestnet.place import Place
 from nestnet.precision import autocast
 from nestnet.processes import join, synchronise_batch_norm
 from nestnet.progress import Progress
 from nestnet.random_state import random_state, restore_random_state, seed_all
-from nestnet.restore import check_same_run, fingerprint, load_optimizer
+from nestnet.restore import check_same_run, fingerprint
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import Elsewhere, RunDirectory, network
 from nestnet.step import Outcome, TrainStep
@@ -136,6 +138,7 @@ class Trainer:
         if config.sync_batch_norm and self.processes.size > 1:
             synchronise_batch_norm(self.net)
         self.optimizer = make_optimizer(self.net, config)
+        check_optimizer(self.optimizer, config)
         if config.optimizer.step_count == "literal":
             share_step_counts(self.optimizer, self.net)
         fill_momentum(self.optimizer)
