@@ -37,8 +37,10 @@ def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
     from nestnet.optimizer_trials import updates_whole_tensors, whole_tensor_reason  # it imports this file
 
     divided = [module for module in net.modules() if isinstance(module, NestedParameter)]
-    counts = any(is_scalar(value) for nested in divided[:1] for value in initial_state(optimizer, nested.base).values())
-    if counts and updates_whole_tensors(optimizer):
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    example = next((nested.base for nested in divided if nested.base in trained), None)
+    start = initial_state(optimizer, example) if example is not None else {}
+    if any(is_scalar(value) for value in start.values()) and updates_whole_tensors(optimizer):
         raise ValueError(
             f"step_count 'literal' is to train as copying does, which {type(optimizer).__name__} cannot: it computes "
             f"{whole_tensor_reason(optimizer)}, and the blocks of a divided weight are tensors of their own; leave it at 'own'"

@@ -144,6 +144,7 @@ class CopyReference:
                 self.own_scalars[name] = _scalars(optimizer.state[parameters[name]])
 
     def _step_apart(self, apart: list[str]) -> None:
+        """Take the two steps, where the differential parts of the tensors `apart` need one of their own."""
         optimizer, parameters = self.optimizers[Mode.MOTIVATED], self.parameters[Mode.MOTIVATED]
         before = _Snapshot(optimizer)
         optimizer.step()
@@ -291,7 +292,10 @@ def check_against_reference(
 
     Returns:
         The largest differences. In float32 on a CPU they are exactly 0 for optimizers that treat each entry of a weight by
-        itself (SGD, the Adam family, RMSprop).
+        itself (SGD, the Adam family, RMSprop); `docs/optimizers.md` has a table of all.
+
+    Raises:
+        ValueError: for an optimizer that keeps for a weight what cannot be copied for a part of it, such as sums of rows.
     """
     if step_count not in STEP_COUNTS:
         raise ValueError(f"step_count = {step_count!r}: it must be one of {', '.join(STEP_COUNTS)}")
