@@ -94,8 +94,9 @@ def _report(trainer: Trainer, comparison: Comparison) -> str:
     if comparison.identical:
         lines.append("identical to the copy-based reference, bit for bit")
     elif difference_of_blocks(trainer.optimizer) > 0:
+        reason = whole_tensor_reason(trainer.optimizer)
         lines.append(
-            f"{o.name} computes {whole_tensor_reason(trainer.optimizer)}: the differences come from that rounding"
+            f"{o.name} computes {reason}, with other last bits or other random numbers here: hence the differences"
         )
     elif not exact:
         lines.append("differences on this device come from its order of summation; a CPU gives the same bits")

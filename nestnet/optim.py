@@ -42,8 +42,8 @@ def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
     start = initial_state(optimizer, example) if example is not None else {}
     if any(is_scalar(value) for value in start.values()) and updates_whole_tensors(optimizer):
         raise ValueError(
-            f"step_count 'literal' is to train as copying does, which {type(optimizer).__name__} cannot: it computes "
-            f"{whole_tensor_reason(optimizer)}, and the blocks of a divided weight are tensors of their own; leave it at 'own'"
+            f"step_count = 'literal': it is to train as copying does, and {type(optimizer).__name__} computes "
+            f"{whole_tensor_reason(optimizer)}, for which the blocks of a divided weight are tensors of their own; take 'own'"
         )
 
     def take_over(optimizer: Optimizer, *_: Any) -> None:

@@ -271,9 +271,10 @@ def why_refused(name: str) -> str | None:
             "Lookahead pulls weights back to a slow copy at every sixth step, and differential weights would miss those that "
             "train the base"
         )
-    if name not in list_optimizers():
+    try:
+        info = get_optimizer_info(name)
+    except ValueError:
         return None
-    info = get_optimizer_info(name)
     if isinstance(info.opt_class, str):
         return f"it needs the package {info.opt_class.partition('.')[0]}, and nestnet takes what timm and PyTorch have"
     if info.second_order:

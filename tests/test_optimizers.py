@@ -103,7 +103,7 @@ def test_the_first_differential_update_of_rmsproptf_with_shared_counts(page):
 def test_step_counts_are_not_shared_where_copying_cannot_be_met(name, page):
     net = page.NestedNet()
     optimizer = create_optimizer_v2(net, opt=name, lr=0.01, weight_decay=0.1)
-    with pytest.raises(ValueError, match=r"step_count 'literal' .*: it computes .*; leave it at 'own'"):
+    with pytest.raises(ValueError, match=r"step_count = 'literal': .* computes .*; take 'own'"):
         share_step_counts(optimizer, net)
 
 
