@@ -30,6 +30,7 @@ from nestnet.motivation import (
 )
 from nestnet.nested import NestedModel
 from nestnet.notices import notice
+from nestnet.optimizer_trials import check_trainable
 from nestnet.pretrained import load_subnet
 from nestnet.processes import Processes, launched_here
 from nestnet.run_directory import read_table
@@ -223,6 +224,15 @@ def make_optimizer(module: nn.Module, config: Config) -> Optimizer:
         raise ValueError(f"optimizer.name = {o.name!r} with options {o.options}: {error}") from error
 
 
+def check_optimizer(optimizer: Optimizer, config: Config) -> None:
+    """Raises ValueError where a run with the optimizer of the configuration would go wrong, or could not be resumed."""
+    try:
+        check_trainable(optimizer)
+    except ValueError as error:
+        o = config.optimizer
+        raise ValueError(f"optimizer.name = {o.name!r} with options {o.options}: {error}") from error
+
+
 def make_schedule(optimizer: Optimizer, config: ScheduleConfig, epochs: int, steps_an_epoch: int) -> Any:
     """timm's schedule of the configuration, or `None` for a constant learning rate. It sets the first learning rate."""
     schedule, _ = create_scheduler_v2(
@@ -286,8 +296,11 @@ def check_share(config: Config, processes: Processes) -> None:
 def check_compiler(config: Config, device: torch.device) -> None:
     """Raises ValueError where a step is to be compiled, and what that takes is not there."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if config.compile and device.type == "cpu" and shutil.which(compiler) is None:
-        raise ValueError(f"compile = True: on a CPU it takes a C++ compiler, and there is no {compiler}; install one")
+    compiled = {"compile = True": config.compile}
+    compiled[f"optimizer.name = {config.optimizer.name!r}"] = config.optimizer.name.startswith("kron")
+    for setting, is_compiled in compiled.items():
+        if is_compiled and device.type == "cpu" and shutil.which(compiler) is None:
+            raise ValueError(f"{setting}: on a CPU it takes a C++ compiler, and there is no {compiler}; install one")
 
 
 def set_algorithms(device: torch.device, *, deterministic: bool) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from nestnet.blocks import NestedParameter
 from nestnet.build import make_optimizer
 from nestnet.config import Config
 from nestnet.mode import Mode
+from nestnet.optimizer_trials import difference_of_blocks, updates_whole_tensors, whole_tensor_reason
 from nestnet.reference import Comparison, check_against_reference
 from nestnet.training import Trainer
 
@@ -25,7 +27,8 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
             mode, with the configuration's seed, for many switches.
 
     Raises:
-        ValueError: for joint training, which does not switch; by a condition that watches something else than the loss.
+        ValueError: for joint training, which does not switch; by a condition that watches something else than the loss; for an
+            optimizer that updates a tensor as a whole, where weights are divided into blocks.
     """
     trainer = Trainer(config)
     if trainer.joint:
@@ -33,6 +36,13 @@ def check_config(config: Config, *, steps: int, sequence: str = "condition") -> 
     if sequence == "condition" and trainer.watches != "loss":
         raise ValueError(
             f"motivation.name = {config.motivation.name!r}: the check knows losses alone; take --sequence random"
+        )
+    divided = any(isinstance(module, NestedParameter) for module in trainer.net.modules())
+    if divided and updates_whole_tensors(trainer.optimizer):
+        raise ValueError(
+            f"optimizer.name = {config.optimizer.name!r}: it computes {whole_tensor_reason(trainer.optimizer)}, and the "
+            "blocks of a divided weight are tensors of their own: it trains, but not as copying does; check the rest with "
+            "another one, such as --optimizer.name momentum"
         )
     length = len(trainer.train_batches)
     comparison = check_against_reference(
@@ -83,6 +93,11 @@ def _report(trainer: Trainer, comparison: Comparison) -> str:
     ]
     if comparison.identical:
         lines.append("identical to the copy-based reference, bit for bit")
+    elif difference_of_blocks(trainer.optimizer) > 0:
+        reason = whole_tensor_reason(trainer.optimizer)
+        lines.append(
+            f"{o.name} computes {reason}, with other last bits or other random numbers here: hence the differences"
+        )
     elif not exact:
         lines.append("differences on this device come from its order of summation; a CPU gives the same bits")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nestnet.files import make_folder, remove, remove_unfinished, write_atomically
@@ -186,12 +187,26 @@ def read(path: Path) -> State:
         raise ValueError(f"{path} is no checkpoint of nestnet's: {error!r}") from error
 
 
+def as_kept(state: State) -> State:
+    """A state as it would come back from a checkpoint, without a file; its tensors are the same ones.
+
+    Raises:
+        ValueError: naming the place of what is neither a tensor nor a plain value.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(_encoded(state, "", tensors))
+    kept: State = _decoded(json.loads(plain), tensors)
+    return kept
+
+
 def _encoded(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """A value for JSON, its tensors put aside. Dictionaries become lists of pairs: their keys may be numbers."""
     match value:
         case Tensor():
             tensors[path] = value
             return {"tensor": path}
+        case torch.dtype():
+            return {"dtype": str(value).removeprefix("torch.")}
         case Mapping():
             return {
                 "dict": [[_plain(key, path), _encoded(item, _below(path, key), tensors)] for key, item in value.items()]
@@ -206,6 +221,8 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     match value:
         case {"tensor": str(path)}:
             return tensors[path]
+        case {"dtype": str(name)} if isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
         case {"dict": pairs}:
             return {key: _decoded(item, tensors) for key, item in pairs}
         case {"tuple": items}:

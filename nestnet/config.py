@@ -91,7 +91,7 @@ class DataConfig:
     eval_img_size: int | None = None
     """The same for test images; null: `img_size`."""
     crop_pct: float | None = None
-    """The part of a large test image's shorter side that is kept, above 0, at most 1; null: timm's of the network."""
+    """The part of a large test image's shorter side that is kept, from 0.01 to 1; null: timm's of the network."""
     batch_size: int = 128
     """Images a training step, at least 2, of all processes together: each gets an equal part. A last, smaller batch of an
     epoch is left out."""
@@ -149,18 +149,20 @@ class OptimizerConfig:
     """One of timm's optimizers. Biases, norms, position embedding and class token have no weight decay."""
 
     name: str = "momentum"
-    """timm's name: `momentum` (SGD), `sgd` (SGD with Nesterov's momentum), `adamw`, `rmsprop`, `lamb` ..."""
+    """timm's name: `momentum` (SGD), `sgd` (SGD with Nesterov's momentum), `adamw`, `rmsprop`, `lamb` ... `docs/optimizers.md`
+    says of each whether it trains as the paper's copying does."""
     lr: float = 0.1
-    """Learning rate, above 0."""
+    """Learning rate, above 0, at most 1e30."""
     weight_decay: float = 5e-4
-    """At least 0."""
+    """At least 0, at most 1e6."""
     momentum: float = 0.9
     """From 0 to below 1; for optimizers that have one."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimizer, such as `{betas: [0.9, 0.99]}`."""
     step_count: Literal["own", "literal"] = "own"
     """Adam and its kin: whether the differential part of a weight counts its own steps, or takes over the base's count as
-    the paper's copying does. `literal` is for optimizers that count the steps of each weight, and so not for SGD."""
+    the paper's copying does. `literal` is for optimizers that count the steps of each weight, and so not for SGD and LAMB;
+    nor for those that update a tensor as a whole, such as Adafactor."""
     clip_grad: float | None = None
     """Largest norm of all gradients together, above 0; null: no clipping."""
 
@@ -186,7 +188,8 @@ class ScheduleConfig:
     decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
     """multistep: the epochs of decays, rising, from 1 to below `epochs`."""
     decay_rate: float = 0.1
-    """step, multistep: what a decay multiplies the learning rate by, above 0; poly: the power, above 0."""
+    """step, multistep: what a decay multiplies the learning rate by, above 0; poly: the power, above 0. Above 1 the learning
+    rate grows, to 1e30 at most."""
 
 
 @dataclass

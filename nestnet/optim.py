@@ -5,6 +5,7 @@ parameter groups of timm's motivated model. The two functions here are for a fus
 optimizers that should count steps as the paper's copying does.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from nestnet.blocks import NestedParameter
 from nestnet.nested import NestedModel
+from nestnet.optimizer_state import initial_state, is_scalar
 
 
 def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
@@ -27,28 +29,44 @@ def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
     Args:
         optimizer: one that holds the parameters of `net`. Optimizers whose state has no scalars, such as SGD, and those
             that count steps by group, such as timm's Lamb, are not changed by it.
+
+    Raises:
+        ValueError: if the optimizer has a step count for each tensor, but updates a tensor as a whole, by its norm for
+            example. Training blocks is then another thing than copying whatever is counted.
     """
+    from nestnet.optimizer_trials import updates_whole_tensors, whole_tensor_reason  # it imports this file
+
     divided = [module for module in net.modules() if isinstance(module, NestedParameter)]
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    example = next((nested.base for nested in divided if nested.base in trained), None)
+    start = initial_state(optimizer, example) if example is not None else {}
+    if any(is_scalar(value) for value in start.values()) and updates_whole_tensors(optimizer):
+        raise ValueError(
+            f"step_count = 'literal': it is to train as copying does, and {type(optimizer).__name__} computes "
+            f"{whole_tensor_reason(optimizer)}, for which the blocks of a divided weight are tensors of their own; take 'own'"
+        )
 
     def take_over(optimizer: Optimizer, *_: Any) -> None:
         for nested in divided:
-            base = optimizer.state.get(nested.base)
-            if not base:
-                continue
+            base_state = optimizer.state.get(nested.base, {})
+            counts = {key: value for key, value in base_state.items() if is_scalar(value)}
             for block in (nested.right, nested.below):
-                if block is None or block.grad is None:
+                if not counts or block is None or block.grad is None:
                     continue
-                state = optimizer.state[block]
-                for key, value in base.items():
-                    if isinstance(value, Tensor) and isinstance(state.get(key), Tensor) and is_scalar(value):
-                        # in place: a captured step would otherwise put a tensor of its private memory here
-                        state[key].copy_(value)
-                    elif is_scalar(value):
-                        state[key] = value.clone() if isinstance(value, Tensor) else value
-                    elif isinstance(value, Tensor) and key not in state:
-                        state[key] = torch.zeros_like(block)
+                if not optimizer.state[block]:
+                    optimizer.state[block] = initial_state(optimizer, block)
+                _take_over(counts, optimizer.state[block])
 
     optimizer.register_step_pre_hook(take_over)
+
+
+def _take_over(counts: dict[str, Any], state: dict[str, Any]) -> None:
+    for key, value in counts.items():
+        if isinstance(value, Tensor) and isinstance(state.get(key), Tensor):
+            # in place: a captured step would otherwise put a tensor of its private memory here
+            state[key].copy_(value)
+        else:
+            state[key] = copy.deepcopy(value)
 
 
 def fill_momentum(optimizer: Optimizer) -> None:
@@ -57,7 +75,19 @@ def fill_momentum(optimizer: Optimizer) -> None:
     `torch.optim.SGD(fused=True, momentum=...)` raises a TypeError when parameters without a momentum buffer, the
     differential ones, join parameters that have one. A zero buffer gives the same step as none (at dampening 0).
     Other optimizers are not changed by it.
+
+    Raises:
+        ValueError: for a fused SGD with dampening, whose first step a zero buffer would change.
     """
+    fused = isinstance(optimizer, torch.optim.SGD) and any(group["fused"] for group in optimizer.param_groups)
+    if not fused:
+        return
+    for group in optimizer.param_groups:
+        if group["dampening"]:
+            raise ValueError(
+                f"dampening = {group['dampening']}: a fused SGD, which cuda_graphs takes too, would damp the first gradient of "
+                "weights that join later; leave out dampening, or fused"
+            )
 
     def fill(optimizer: Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
@@ -67,10 +97,4 @@ def fill_momentum(optimizer: Optimizer) -> None:
                     if optimizer.state[p].get("momentum_buffer") is None:
                         optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
-    if isinstance(optimizer, torch.optim.SGD) and any(group["fused"] for group in optimizer.param_groups):
-        optimizer.register_step_pre_hook(fill)
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a value of an optimizer's state is one number for a whole tensor, such as Adam's `step`."""
-    return value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, (int, float))
+    optimizer.register_step_pre_hook(fill)

@@ -6,6 +6,7 @@ check runs both on the same batches, with the same random numbers, and compares 
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from nestnet.blocks import NestedParameter
+from nestnet.checkpoints import kind
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel, whole_name
-from nestnet.optim import fill_momentum, is_scalar, share_step_counts
+from nestnet.optim import fill_momentum, share_step_counts
+from nestnet.optimizer_state import initial_state, is_scalar
 from nestnet.random_state import restore_torch_random_state, torch_random_state
 from nestnet.weights_map import Placement
 
@@ -46,22 +50,29 @@ class CopyReference:
         for optimizer in self.optimizers.values():
             fill_momentum(optimizer)
         self.parameters = {mode: dict(model.named_parameters()) for mode, model in self.models.items()}
+        motivated = self.parameters[Mode.MOTIVATED]
+        self.divided = {p.name: p for p in self.weights_map.values() if p.name in motivated and not p.is_whole}
         self.own_counts = step_count == "own"
         self.own_scalars: dict[str, dict[str, Any]] = {}
+        """Of each divided tensor whose differential part has been trained: that part's counts."""
+        # most optimizers make a parameter's state at its first step, and Adagrad at once
+        states = self.optimizers[Mode.MOTIVATED].state
+        self.new_states = {name: copy.deepcopy(states.get(motivated[name], {})) for name in self.divided}
+        self.settings = {name for group in self.optimizers[Mode.MOTIVATED].param_groups for name in group}
         self.active = Mode.BASE
         self.switches = 0
 
     def step(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> float:
         """Train the model of `mode` on one batch, after copying if it was not the active one; returns the loss."""
         self.switch(mode)
-        model, optimizer = self.models[mode], self.optimizers[mode]
+        model = self.models[mode]
         loss = loss_function(model(images), labels)
-        optimizer.zero_grad()
+        self.optimizers[mode].zero_grad()
         loss.backward()
-        if mode is Mode.MOTIVATED and self.own_counts:
-            self._step_parts(optimizer)
+        if mode is Mode.MOTIVATED:
+            self._step_motivated()
         else:
-            optimizer.step()
+            self.optimizers[mode].step()
         return loss.item()
 
     def end_epoch(self) -> None:
@@ -86,60 +97,130 @@ class CopyReference:
         for group, other in zip(
             self.optimizers[target].param_groups, self.optimizers[source].param_groups, strict=True
         ):
-            if "step" in other:  # timm's Lamb counts by group
-                group["step"] = copy.deepcopy(other["step"])
+            for counted in other.keys() - self.settings:  # timm's Lamb and Adan count steps by group
+                group[counted] = copy.deepcopy(other[counted])
         self.active = mode
         self.switches += 1
 
     def _copy_optimizer_state(
         self, parameters: dict[Mode, nn.Parameter], placement: Placement, source: Mode, target: Mode
     ) -> None:
-        state, other = (self.optimizers[mode].state[parameters[mode]] for mode in (target, source))
+        optimizer, parameter = self.optimizers[target], parameters[target]
+        other = self.optimizers[source].state.get(parameters[source])
+        if not other:
+            return
+        if not optimizer.state.get(parameter):
+            optimizer.state[parameter] = initial_state(optimizer, parameter)
+        state = optimizer.state[parameter]
         for key, value in other.items():
-            if not isinstance(value, Tensor) or is_scalar(value):
+            if placement.is_whole or value is None or isinstance(value, bool) or is_scalar(value):
                 state[key] = copy.deepcopy(value)
-            else:
-                if state.get(key) is None:
-                    state[key] = torch.zeros_like(parameters[target])
-                tensors = {target: state[key], source: value}
-                copy_part(tensors[Mode.BASE], tensors[Mode.MOTIVATED], placement, to=target)
+                continue
+            if not isinstance(value, Tensor) or value.shape != parameters[source].shape:
+                raise ValueError(
+                    f"{type(optimizer).__name__}: it keeps {key} of a weight as a whole ({kind(value)}), of which nothing can "
+                    "be copied for a part of the weight"
+                )
+            if state.get(key) is None:
+                state[key] = torch.zeros_like(parameter)
+            tensors = {target: state[key], source: value}
+            copy_part(tensors[Mode.BASE], tensors[Mode.MOTIVATED], placement, to=target)
+
+    def _step_motivated(self) -> None:
+        """Take a step of the motivated optimizer, in which each part of a divided tensor has state of its own.
+
+        Where the differential part has other counts than the base's part, or no state yet, one step cannot give both. Then
+        two are taken from the same point. The first has the state of the base's part; all but the differential parts is kept
+        of it. The second has that of the differential parts, which are kept of it.
+        """
+        optimizer, parameters = self.optimizers[Mode.MOTIVATED], self.parameters[Mode.MOTIVATED]
+        apart = [name for name in self.divided if parameters[name].grad is not None and self._stands_apart(name)]
+        if apart:
+            self._step_apart(apart)
+        else:
+            optimizer.step()
+        for name in self.divided:
+            if parameters[name].grad is not None and name not in apart:
+                self.own_scalars[name] = _scalars(optimizer.state[parameters[name]])
+
+    def _step_apart(self, apart: list[str]) -> None:
+        """Take the two steps, where the differential parts of the tensors `apart` need one of their own."""
+        optimizer, parameters = self.optimizers[Mode.MOTIVATED], self.parameters[Mode.MOTIVATED]
+        before = _Snapshot(optimizer)
+        optimizer.step()
+        after = _Snapshot(optimizer)
+        before.restore()
+        for name in apart:
+            optimizer.state[parameters[name]] = self._differential_state(name)
+        optimizer.step()
+        values = {name: parameters[name].detach().clone() for name in apart}
+        states = {name: dict(optimizer.state[parameters[name]]) for name in apart}
+        after.restore()
+        for name in apart:
+            self._keep_differential(name, values[name], states[name])
+            self.own_scalars[name] = _scalars(states[name])
+
+    def _stands_apart(self, name: str) -> bool:
+        """Whether the state of a divided tensor's differential part is not what lies around the base's part."""
+        state = self.optimizers[Mode.MOTIVATED].state.get(self.parameters[Mode.MOTIVATED][name], {})
+        counts = any(is_scalar(value) for value in state.values())
+        if self.own_counts:
+            return counts or name not in self.own_scalars
+        return not counts and name not in self.own_scalars
+
+    def _differential_state(self, name: str) -> dict[str, Any]:
+        """The state that a divided tensor's differential part takes its next step with."""
+        if name not in self.own_scalars:
+            return copy.deepcopy(self.new_states[name])
+        state = self.optimizers[Mode.MOTIVATED].state[self.parameters[Mode.MOTIVATED][name]]
+        return {**state, **copy.deepcopy(self.own_scalars[name])}
 
     @torch.no_grad()
-    def _step_parts(self, optimizer: Optimizer) -> None:
-        """One step of the motivated optimizer in which the differential part of a divided tensor has its own count.
+    def _keep_differential(self, name: str, values: Tensor, state: dict[str, Any]) -> None:
+        """Put the differential part of `values` and `state` around the base's part of a divided tensor and its state."""
+        parameter, placement = self.parameters[Mode.MOTIVATED][name], self.divided[name]
+        own_state = self.optimizers[Mode.MOTIVATED].state[parameter]
+        pairs = [(parameter, values)]
+        pairs += [(own_state[key], value) for key, value in state.items() if _has_shape_of(parameter, value)]
+        for ours, theirs in pairs:
+            base = ours[placement.index].clone()
+            ours.copy_(theirs)
+            copy_part(base, ours, placement, to=Mode.MOTIVATED)
 
-        The whole step is taken with the base's counts and gives the base's part; then the divided tensors are put back
-        and stepped again with their differential part's counts, which gives that part.
-        """
-        parameters = self.parameters[Mode.MOTIVATED]
-        divided = {p.name: p for name, p in self.weights_map.items() if p.name in parameters and not p.is_whole}
-        before = {
-            name: (parameters[name].clone(), copy.deepcopy(optimizer.state[parameters[name]])) for name in divided
-        }
-        optimizer.step()
-        states = {name: optimizer.state[parameters[name]] for name in divided}
-        if not any(is_scalar(value) for state in states.values() for value in state.values()):
-            return
-        after = {name: (parameters[name].clone(), copy.deepcopy(state)) for name, state in states.items()}
-        others = {name: p.grad for name, p in parameters.items() if name not in divided}
-        for name in others:
-            parameters[name].grad = None
-        for name, (values, state) in before.items():
-            parameters[name].copy_(values)
-            optimizer.state[parameters[name]] = {**state, **self.own_scalars.get(name, initial_scalars(state))}
-        optimizer.step()
-        for name, placement in divided.items():
-            second = optimizer.state[parameters[name]]
-            self.own_scalars[name] = {key: copy.deepcopy(v) for key, v in second.items() if is_scalar(v)}
-            values, state = after[name]
-            copy_part(values[placement.index], parameters[name], placement, to=Mode.MOTIVATED)
-            for key, value in state.items():
-                if is_scalar(value):
-                    second[key] = value
-                elif isinstance(value, Tensor):
-                    copy_part(value[placement.index], second[key], placement, to=Mode.MOTIVATED)
-        for name, grad in others.items():
-            parameters[name].grad = grad
+
+class _Snapshot:
+    """All that a step of an optimizer changes, as it is now."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.values = [(p, p.detach().clone()) for p in parameters]
+        self.states = [(p, copy.deepcopy(optimizer.state[p])) for p in parameters if optimizer.state.get(p)]
+        self.groups = [_settings(group) for group in optimizer.param_groups]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for parameter, values in self.values:
+            parameter.copy_(values)
+        self.optimizer.state.clear()
+        for parameter, state in self.states:
+            self.optimizer.state[parameter] = state
+        for group, settings in zip(self.optimizer.param_groups, self.groups, strict=True):
+            for name in group.keys() - settings.keys() - {"params"}:
+                del group[name]
+            group.update(settings)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+
+
+def _scalars(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: copy.deepcopy(value) for key, value in state.items() if is_scalar(value)}
+
+
+def _has_shape_of(parameter: Tensor, value: Any) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
 @torch.no_grad()
@@ -149,16 +230,6 @@ def copy_part(base: Tensor, motivated: Tensor, placement: Placement, *, to: Mode
         motivated[placement.index] = base
     else:
         base.copy_(motivated[placement.index])
-
-
-def initial_scalars(state: dict[str, Any]) -> dict[str, Any]:
-    """What an optimizer starts the scalars of its state with: counts at 0, running products (NAdam's) at 1."""
-    start = {"mu_product": 1.0}
-    return {
-        key: torch.full_like(value, start.get(key, 0.0)) if isinstance(value, Tensor) else start.get(key, 0)
-        for key, value in state.items()
-        if is_scalar(value)
-    }
 
 
 @dataclass
@@ -221,7 +292,10 @@ def check_against_reference(
 
     Returns:
         The largest differences. In float32 on a CPU they are exactly 0 for optimizers that treat each entry of a weight by
-        itself (SGD, the Adam family, RMSprop).
+        itself (SGD, the Adam family, RMSprop); `docs/optimizers.md` has a table of all.
+
+    Raises:
+        ValueError: for an optimizer that keeps for a weight what cannot be copied for a part of it, such as sums of rows.
     """
     if step_count not in STEP_COUNTS:
         raise ValueError(f"step_count = {step_count!r}: it must be one of {', '.join(STEP_COUNTS)}")
@@ -292,17 +366,17 @@ def _compare(comparison: Comparison, net: NestedModel, optimizer: Optimizer, ref
         else:
             expected.append((weight, state))
         if isinstance(weight, NestedParameter):
-            scalars = {key: value for key, value in state.items() if is_scalar(value)}
-            scalars = reference.own_scalars.get(name, scalars)
-            wholes = {key: weight.split(v) for key, v in state.items() if key not in scalars and v is not None}
+            shaped = {key: weight.split(value) for key, value in state.items() if _has_shape_of(parameter, value)}
+            others = {key: value for key, value in state.items() if key not in shaped}
             for block_name, block in weight.named_parameters():
                 if block_name != "base":
-                    parts = {key: blocks[block_name] for key, blocks in wholes.items()}
-                    expected.append((block, {**parts, **scalars}))
+                    parts = {key: blocks[block_name] for key, blocks in shaped.items()}
+                    expected.append((block, {**parts, **others, **reference.own_scalars.get(name, {})}))
         for block, block_state in expected:
             own_state = optimizer.state.get(block, {})
             for key in own_state.keys() | block_state.keys():
-                values = (own_state.get(key), block_state.get(key))
-                if any(value is not None for value in values):
-                    missing = [math.nan if value is None else value for value in values]
-                    comparison.add("optimizer state", *missing)
+                # some keep a list of tensors
+                leaves = [tree_leaves(state.get(key, math.nan)) for state in (own_state, block_state)]
+                for values in itertools.zip_longest(*leaves, fillvalue=math.nan):
+                    if any(value is not None for value in values):
+                        comparison.add("optimizer state", *[math.nan if value is None else value for value in values])

@@ -3,11 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.optim import Optimizer
-
-from nestnet.checkpoints import State, kind
+from nestnet.checkpoints import State
 from nestnet.config import dotted
 
 FREE = {
@@ -25,18 +21,6 @@ FREE = {
     "tensorboard",
 }
 """Fields that may be others when a run goes on: where it runs and what it leaves, but not what it trains."""
-
-LIKE_ITS_PARAMETER = {
-    "momentum_buffer",
-    "exp_avg",
-    "exp_avg_sq",
-    "max_exp_avg_sq",
-    "square_avg",
-    "grad_avg",
-    "acc_delta",
-    "sum",
-}
-"""Names of an optimizer's state that has a parameter's shape."""
 
 
 def check_same_run(state: State, own: State) -> None:
@@ -68,34 +52,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     for name in dict.fromkeys((*before, *now)):
         if before.get(name) != now.get(name):
             yield name, before.get(name), now.get(name)
-
-
-def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state, if it is of its parameters; each tensor gets its parameter's layout.
-
-    Raises:
-        ValueError: if it is not; the optimizer is as it was then.
-    """
-    try:
-        groups, own = state["param_groups"], optimizer.state_dict()["param_groups"]
-        if [group["params"] for group in groups] != [group["params"] for group in own]:
-            raise ValueError("it has other groups of parameters")
-        if [set(group) for group in groups] != [set(group) for group in own]:
-            raise ValueError("its groups have other settings")
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        tensors = {index: dict(entry) for index, entry in state["state"].items()}
-        for index, entry in tensors.items():
-            for name, value in entry.items():
-                if name in LIKE_ITS_PARAMETER and kind(value) != kind(parameters[index]):
-                    raise ValueError(
-                        f"{name} of parameter {index} is {kind(value)}, and must be {kind(parameters[index])}"
-                    )
-                if isinstance(value, Tensor) and value.shape == parameters[index].shape:
-                    entry[name] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        reason = str(error) if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"the checkpoint is of another optimizer: {reason}") from error
-    optimizer.load_state_dict({"state": tensors, "param_groups": groups})
 
 
 def _short(value: Any) -> str:

@@ -45,6 +45,11 @@ SCHEDULE_SETTINGS = {
 }
 """Which schedules have a setting."""
 
+FLOAT32 = torch.finfo(torch.float32)
+
+HIGHEST_LR = 1e30
+"""Which a schedule may reach, so that the products that an optimizer makes of a learning rate are float32 numbers too."""
+
 Rule = tuple[str, Any, bool, str]
 """A field, its value, whether that is fine, and what it must be; or, after a colon, what is wrong and the remedy."""
 
@@ -67,10 +72,14 @@ def checked(config: Config) -> Config:
 
 
 def _plain(c: Config) -> Iterator[Rule]:
-    """No empty text, and no number that is NaN or infinite, anywhere."""
+    """No empty text, and no number that is NaN, infinite, or of a size that computing with it does not allow, anywhere."""
     for name, value in _leaves(dataclasses.asdict(c)):
         if isinstance(value, float):
             yield name, value, math.isfinite(value), "a finite number"
+            fits = value == 0 or FLOAT32.tiny <= abs(value) <= FLOAT32.max
+            yield name, value, fits, f"of a size that float32 holds: from {FLOAT32.tiny:.2g} to {FLOAT32.max:.2g}, or 0"
+        if isinstance(value, int):
+            yield name, value, abs(value) < 2**63, f"below {2**63} in size"
         if isinstance(value, str):
             yield name, value, value != "", "a text; leave the field out where there is nothing to say"
 
@@ -88,9 +97,9 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _ranges(c: Config) -> list[Rule]:
     d, o, s, m = c.data, c.optimizer, c.schedule, c.motivation
-    # timm's optimizers but for those that need packages of their own
-    optimizers = [str(name) for name in list_optimizers(exclude_filters=["fused*", "bnb*"])]
+    optimizers = [str(name) for name in list_optimizers() if why_refused(str(name)) is None]
     near = difflib.get_close_matches(o.name, optimizers, n=3) or ["momentum", "adamw", "rmsprop", "lamb"]
+    why_not = why_refused(o.name)
     conditions = [*CONDITIONS, JOINT]
     condition = difflib.get_close_matches(m.name, conditions, n=1)[:1] or conditions
     return [
@@ -124,6 +133,7 @@ def _ranges(c: Config) -> list[Rule]:
         ("data.img_size", d.img_size, d.img_size is None or d.img_size >= 1, "at least 1 pixel"),
         ("data.eval_img_size", d.eval_img_size, d.eval_img_size is None or d.eval_img_size >= 1, "at least 1 pixel"),
         ("data.crop_pct", d.crop_pct, d.crop_pct is None or 0 < d.crop_pct <= 1, "above 0, at most 1"),
+        ("data.crop_pct", d.crop_pct, d.crop_pct is None or d.crop_pct >= 0.01, "at least 0.01, images are enlarged by it"),
         ("data.auto_augment", d.auto_augment, _is_policy(d.auto_augment), AUTO_AUGMENT_RULE),
         ("data.random_erasing", d.random_erasing, 0 <= d.random_erasing <= 1, "from 0 to 1"),
         ("data.cutout", d.cutout, d.cutout >= 0, "at least 0 pixels"),
@@ -139,9 +149,12 @@ def _ranges(c: Config) -> list[Rule]:
          "at most 1 for each channel, the values of the images are from 0 to 1; divide one of bytes by 255"),
         ("loss.label_smoothing", c.loss.label_smoothing, 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
         ("loss.target_threshold", c.loss.target_threshold, 0 <= (c.loss.target_threshold or 0) < 1, "from 0 to below 1"),
+        ("optimizer.name", o.name, why_not is None, f": {why_not}; take another one, such as {near[0]}"),
         ("optimizer.name", o.name, o.name in optimizers, f"an optimizer of timm's, such as {', '.join(near)}"),
         ("optimizer.lr", o.lr, o.lr > 0, "above 0"),
+        ("optimizer.lr", o.lr, o.lr <= HIGHEST_LR, f"at most {HIGHEST_LR:g}, and usual are 1e-5 to 10"),
         ("optimizer.weight_decay", o.weight_decay, o.weight_decay >= 0, "at least 0"),
+        ("optimizer.weight_decay", o.weight_decay, o.weight_decay <= 1e6, "at most 1e+06, and usual are 0 to 0.3"),
         ("optimizer.momentum", o.momentum, 0 <= o.momentum < 1, "from 0 to below 1"),
         ("optimizer.clip_grad", o.clip_grad, o.clip_grad is None or o.clip_grad > 0, "above 0, or null for no clipping"),
         ("schedule.warmup_epochs", s.warmup_epochs, 0 <= s.warmup_epochs < c.epochs, f"from 0 to below epochs = {c.epochs}"),
@@ -265,6 +278,11 @@ def _schedule(c: Config) -> Iterator[Rule]:
         # a learning rate that changes after whole epochs alone is last changed before the last one
         decays = s.decay_epochs <= after_warmup - 1 if s.interval == "epoch" else s.decay_epochs < after_warmup
         yield "schedule.decay_epochs", s.decay_epochs, decays, f"below {end}, or nothing decays"
+    if s.decay_rate > 1 and s.name in ("step", "multistep"):
+        times = c.epochs / s.decay_epochs if s.name == "step" else len(milestones)
+        fits = math.log10(lr) + times * math.log10(s.decay_rate) <= math.log10(HIGHEST_LR)
+        grows = f": above 1 the learning rate grows, in {times:g} times to more than {HIGHEST_LR:g}; lower it"
+        yield "schedule.decay_rate", s.decay_rate, fits, grows
     if s.warmup_epochs:
         yield "schedule.warmup_lr", s.warmup_lr, s.warmup_lr <= lr, f"at most optimizer.lr = {lr}, where warm-up ends"
     for name in ("warmup_lr", "warmup_prefix"):
@@ -272,6 +290,25 @@ def _schedule(c: Config) -> Iterator[Rule]:
         yield (f"schedule.{name}", value, s.warmup_epochs > 0 or value == getattr(defaults, name),
                ": there is no warm-up; give schedule.warmup_epochs, or leave it out")  # fmt: skip
     yield "schedule.min_lr", s.min_lr, s.min_lr <= lr, f"at most optimizer.lr = {lr}, from where it falls"
+
+
+def why_refused(name: str) -> str | None:
+    """Why nestnet does not train with an optimizer that timm knows by this name; `None` of others."""
+    wrapper, _, wrapped = name.partition("_")
+    if wrapper == "lookahead" and wrapped:
+        return (
+            "Lookahead pulls weights back to a slow copy at every sixth step, and differential weights would miss those that "
+            "train the base"
+        )
+    try:
+        info = get_optimizer_info(name)
+    except ValueError:
+        return None
+    if isinstance(info.opt_class, str):
+        return f"it needs the package {info.opt_class.partition('.')[0]}, and nestnet takes what timm and PyTorch have"
+    if info.second_order:
+        return "it needs second derivatives of the loss, which training does not compute"
+    return None
 
 
 def _check_optimizer(o: OptimizerConfig) -> None:

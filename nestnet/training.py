@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nestnet.build import (
     check_compiler,
+    check_optimizer,
     check_share,
     held_out_batch,
     make_optimizer,
@@ -46,13 +47,14 @@ from nestnet.nested import NestedModel
 from nestnet.notices import notice
 from nestnet.objective import Objective
 from nestnet.optim import fill_momentum, share_step_counts
+from nestnet.optimizer_state import load_optimizer
 from nestnet.place import Place
 from nestnet.precision import autocast
 from nestnet.processes import join, synchronise_batch_norm
 from nestnet.progress import Progress
 from nestnet.random_state import random_state, restore_random_state, seed_all
 from nestnet.recalibration import has_statistics, statistics_of, with_statistics
-from nestnet.restore import check_same_run, load_optimizer
+from nestnet.restore import check_same_run
 from nestnet.run_cost import RunCost
 from nestnet.run_directory import Elsewhere, RunDirectory, network
 from nestnet.shortcomings import shortcomings
@@ -160,6 +162,7 @@ class Trainer:
         if config.sync_batch_norm and self.processes.size > 1:
             synchronise_batch_norm(self.net)
         self.optimizer = make_optimizer(self.net, config)
+        check_optimizer(self.optimizer, config)
         if config.optimizer.step_count == "literal":
             share_step_counts(self.optimizer, self.net)
         fill_momentum(self.optimizer)

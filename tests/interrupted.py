@@ -1,9 +1,11 @@
 """Short runs, runs that are killed, and all that must be the same of two of them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from nestnet import config
 from nestnet.checkpoints import Checkpoints, _encoded
@@ -43,10 +45,30 @@ def kill(run, path, monkeypatch, method, number):
             Trainer(replace(run, run_dir=str(path)), images=few(run)).fit()
 
 
+def train_and_copy(run, path, copy, monkeypatch, number):
+    """Train a whole run; `copy` becomes its folder as it is just before the number-th batch has its row.
+
+    A process that is killed there by SIGKILL leaves the same.
+    """
+    calls, original = [], RunDirectory.add_step
+
+    def copying(directory, row):
+        calls.append(row)
+        if len(calls) == number:
+            shutil.copytree(path, copy)
+        original(directory, row)
+
+    images = few(run) if run.data.name == "digits" else None
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "add_step", copying)
+        Trainer(replace(run, run_dir=str(path)), images=images).fit()
+    assert copy.exists()
+
+
 def encoded(state):
     tensors = {}
     return json.dumps(_encoded(state, "", tensors)), {
-        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
+        name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()
     }
 
 

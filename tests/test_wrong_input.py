@@ -219,6 +219,53 @@ train --optimizer.options '{lr: 3}'
     optimizer.name = 'momentum' with options {'lr': 3}: lr is a field of its own: give
 train --optimizer.name adamw --optimizer.options '{betas: [2, 3]}'
     optimizer.name = 'adamw' with options {'betas': [2, 3]}: Invalid beta parameter at index 0: 2
+train --optimizer.name adahessian
+    optimizer.name = 'adahessian': it needs second derivatives of the loss, which training does not compute; take another one
+train --optimizer.name lookahead_adam
+    optimizer.name = 'lookahead_adam': Lookahead pulls weights back to a slow copy at every sixth step
+train --optimizer.name fusedlamb
+    optimizer.name = 'fusedlamb': it needs the package apex, and nestnet takes what timm and PyTorch have; take another one
+train --optimizer.name bnbadam8bit
+    optimizer.name = 'bnbadam8bit': it needs the package bitsandbytes
+train --optimizer.options '{differentiable: true}'
+    optimizer.name = 'momentum' with options {'differentiable': True}: SGD cannot take a step: a leaf Variable
+train --optimizer.options '{fused: true, dampening: 0.5}'
+    optimizer.name = 'momentum' with options {'fused': True, 'dampening': 0.5}: SGD cannot take a step: dampening = 0.5: a fused
+
+# numbers of extreme size
+train --optimizer.lr 1e308
+    optimizer.lr = 1e+308: it must be of a size that float32 holds: from 1.2e-38 to 3.4e+38, or 0
+train --optimizer.lr 1e38
+    optimizer.lr = 1e+38: it must be at most 1e+30, and usual are 1e-5 to 10
+train --optimizer.lr 1e400
+    optimizer.lr = inf: it must be a finite number
+train --optimizer.weight_decay 1e308
+    optimizer.weight_decay = 1e+308: it must be of a size that float32 holds
+train --optimizer.weight_decay 1e38
+    optimizer.weight_decay = 1e+38: it must be at most 1e+06
+train --optimizer.name adamw --optimizer.lr 1e30 --optimizer.options '{betas: [0.99999999999, 0.9]}'
+    optimizer.name = 'adamw' with options {'betas': [0.99999999999, 0.9]}: AdamW cannot take a step: value cannot be converted
+train --optimizer.clip_grad 1e308
+    optimizer.clip_grad = 1e+308: it must be of a size that float32 holds
+train --optimizer.options '{dampening: 1e308}'
+    optimizer.options.dampening = 1e+308: it must be of a size that float32 holds
+train --optimizer.name adamw --optimizer.options '{eps: .inf}'
+    optimizer.options.eps = inf: it must be a finite number
+train --ema_decay 1e-320
+    ema_decay = 1e-320: it must be of a size that float32 holds
+train --data.cutmix 5e-324
+    data.cutmix = 5e-324: it must be of a size that float32 holds
+train --data.crop_pct 1e-5
+    data.crop_pct = 1e-05: it must be at least 0.01
+train --schedule.name step --schedule.decay_epochs 0.1 --schedule.decay_rate 10
+    schedule.decay_rate = 10.0: above 1 the learning rate grows, in 200 times to more than 1e+30; lower it
+train --schedule.name multistep --schedule.decay_milestones [1,2] --schedule.decay_rate 1e20
+    schedule.decay_rate = 1e+20: above 1 the learning rate grows, in 2 times to more than 1e+30; lower it
+train --epochs 10000000000000000000000
+    epochs = 10000000000000000000000: it must be below 9223372036854775808 in size
+train --recalibration_batches 10000000000000000000000
+    recalibration_batches = 10000000000000000000000: it must be below 9223372036854775808 in size
+
 train --loss.target_threshold 0.2
     loss.target_threshold = 0.2: it must be null: it is for --loss.name bce
 train --schedule.warmup_epochs 20
