@@ -21,8 +21,9 @@ from nestnet.mode import Mode
 from nestnet.motivation import JOINT, Always, Condition, make_condition, motivated_counts
 from nestnet.nested import NestedModel
 from nestnet.pretrained import load_weights
-from nestnet.processes import Processes, launched_here
+from nestnet.processes import Processes
 from nestnet.run_directory import read_table
+from nestnet.torchrun import local_launch
 
 
 def motivation(config: Config, batches: int) -> Condition:
@@ -184,7 +185,7 @@ def torch_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    rank, processes = launched_here()
+    rank, processes = local_launch()
     if name == "cuda" and processes > 1:
         if processes > torch.cuda.device_count():
             raise ValueError(

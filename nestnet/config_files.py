@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from nestnet.paths import expand_home
+
 
 class Loader(yaml.SafeLoader):
     """YAML's safe loader, which besides refuses a key that comes twice or is no text; YAML itself would take the last one."""
@@ -68,7 +70,10 @@ def contents(
         for name in [f"{key}.{sub}" for sub in value or ()] if key in sections else [key]:
             if name not in names:
                 raise ValueError(f"{name} in {path} is no field{nearest(name, names, sections)}")
-    before = [contents(path.parent / name, names, sections, (*includers, path.resolve())) for name in included]
+    before = [
+        contents(path.parent / expand_home(name, "include"), names, sections, (*includers, path.resolve()))
+        for name in included
+    ]
     own = {
         key: value for key, value in content.items() if value is not None or key not in sections
     }  # all lines left out

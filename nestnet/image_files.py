@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from nestnet.torchrun import is_first_process
+
 Sample = tuple[str, int]
 """The path of an image and its label."""
 
@@ -78,7 +80,7 @@ class ImageFiles(Dataset[Any]):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             faults = list(pool.map(fault, indices))
         for index, said in zip(indices, faults, strict=True):
-            if said is not None and os.environ.get("RANK", "0") == "0":  # all processes look at the same files
+            if said is not None and is_first_process():  # all processes look at the same files
                 self._name(index, f"{said}; it is left out")
         whole = [index for index, said in zip(indices, faults, strict=True) if said is None]
         if indices and not whole:

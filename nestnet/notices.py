@@ -1,9 +1,9 @@
 """What a person should know although nothing has failed: one line each on standard error."""
 
-import os
 import sys
 
 from nestnet.escape import for_terminal
+from nestnet.torchrun import is_first_process
 
 
 def notice(message: str) -> None:
@@ -12,5 +12,5 @@ def notice(message: str) -> None:
     Args:
         message: text without a final full stop. Whatever a terminal could take for a command is written out.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(f"nestnet: {for_terminal(message)}", file=sys.stderr, flush=True)

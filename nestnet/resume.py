@@ -1,7 +1,6 @@
 """Going on with a run that was killed, interrupted, or stopped by a fault."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from nestnet import config as configuration
 from nestnet.config import Config
 from nestnet.data import ImageData
 from nestnet.motivation import Condition
+from nestnet.notices import notice
 from nestnet.restore import check_config
 from nestnet.run_directory import Elsewhere, RunDirectory, read_config
+from nestnet.torchrun import is_first_process
 from nestnet.training import Trainer
 
 
@@ -39,8 +40,8 @@ def resume(
         FloatingPointError, Stopped, Interrupted: as `Trainer.fit`.
     """
     path = Path(run_dir)
-    config, first = _changed(path, changes), os.environ.get("RANK", "0") == "0"
-    with RunDirectory(path) if first else Elsewhere() as run:
+    config = _changed(path, changes)
+    with RunDirectory(path) if is_first_process() else Elsewhere() as run:
         state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
         begun = any((path / "checkpoints").glob("step-*"))
         trainer = Trainer(config, images=images, condition=condition, initial_weights=not begun)
@@ -52,10 +53,9 @@ def resume(
                 where = run.checkpoints.last if isinstance(run, RunDirectory) else path
                 raise ValueError(f"{where}: {error}") from error
             before, now = len(state["processes"]), trainer.processes.size
-            if before != now and first:
-                print(
-                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits",
-                    file=sys.stderr,
+            if before != now:
+                notice(
+                    f"{before} processes trained this run before, and {now} do now: it will not end with the same bits"
                 )
         return trainer.fit(run)
 
@@ -66,7 +66,13 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
     Raises:
         ValueError: if one is not, or the folder is no run.
     """
-    stored = replace(read_config(path), run_dir=str(path))
+    stored = read_config(path)
     changed = configuration.parse(["--config", str(path / "config.yaml"), *changes], prog="nestnet resume")
+    named = any(change.partition("=")[0] == "--run_dir" for change in changes)
+    if named or changed.run_dir != stored.run_dir:
+        raise ValueError(
+            f"run_dir = {changed.run_dir!r}: a run is resumed where it lies, in {path}; leave it out, or move the folder and "
+            "resume it there"
+        )
     check_config(asdict(stored), asdict(changed), f"the run in {path}")
     return replace(changed, run_dir=str(path))
