@@ -437,7 +437,7 @@ def _say(failure: Failure, signals: CommandSignals) -> None:
 def _reader_is_gone() -> bool:
     """Whether nobody reads standard output any more, as after `| head`."""
     poll = select.poll()
-    poll.register(1, select.POLLOUT)
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
@@ -446,4 +446,4 @@ def _drop_unwritten_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

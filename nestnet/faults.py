@@ -2,6 +2,7 @@
 
 import errno
 import re
+from collections.abc import Iterator
 
 import torch
 
@@ -10,6 +11,7 @@ from nestnet.processes import loss_of_another
 
 OUT_OF_MEMORY = (
     "can't allocate memory",  # torch's allocator of the host
+    "Cannot allocate memory",  # the system
     "out of memory",  # the CUDA driver
     "ALLOC_FAILED",  # cuBLAS and cuDNN
 )
@@ -20,6 +22,14 @@ OUT_OF_HANDLES = (
     "received 0 items of ancdata",  # a handle that was sent from one process to another found no place
 )
 """What an error says of file handles that could not be had."""
+
+OUT_OF_SHARED_MEMORY = (
+    "shared memory(shm)",
+    "out of shared memory",
+    "to file </torch_",  # of the files in which processes share tensors, none can be written
+    "resize file </torch_",
+)
+"""What an error says of the memory in which batches come from one process to another. In a container it is small."""
 
 
 class Stopped(RuntimeError):
@@ -51,6 +61,11 @@ def shortage(error: BaseException) -> str | None:
     memory = memory_shortage(error)
     if memory is not None:
         return f"out of memory ({_line_on_memory(memory)[:200]}): the rest of the machine may be using it"
+    if _says(error, OUT_OF_SHARED_MEMORY):
+        return (
+            "out of the shared memory in which images come from the processes that read them: allow more, such as by "
+            "`docker run --shm-size 8g`, or lower data.workers"
+        )
     if _is_out_of_handles(error):
         return (
             "out of file handles (too many open files): run `ulimit -n 4096` before, or lower data.workers, or --jobs where "
@@ -71,31 +86,35 @@ def memory_shortage(error: BaseException) -> BaseException | None:
 
     Memory that is short while a CUDA graph is captured also ends the capture, and the error of that end hides the reason.
     """
-    found: BaseException | None = error
-    while found is not None:
-        if _is_out_of_memory(found):
-            return found
-        found = found.__cause__ or found.__context__
-    return None
+    return next(filter(_is_out_of_memory, _causes(error)), None)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Of a device, or of the host; for the host and for libraries on the device torch has no class of its own."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _is_out_of_handles(error: BaseException) -> bool:
-    """In this process, or in one that reads images, whose error comes as text."""
+    numbers = (errno.EMFILE, errno.ENFILE)
+    return _says(error, OUT_OF_HANDLES) or any(getattr(each, "errno", None) in numbers for each in _causes(error))
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    """Whether an error of torch's or the system's has some of the words, here or in a process whose error comes as text."""
+    texts = [str(each) for each in _causes(error) if isinstance(each, (RuntimeError, OSError))]
+    return any(word in text for text in texts for word in words)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those behind it."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, OSError) and found.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        if isinstance(found, (RuntimeError, OSError)) and any(words in str(found) for words in OUT_OF_HANDLES):
-            return True
+        yield found
         found = found.__cause__ or found.__context__
-    return False
 
 
 def _line_on_memory(error: BaseException) -> str:
