@@ -70,10 +70,10 @@ def contents(
         for name in [f"{key}.{sub}" for sub in value or ()] if key in sections else [key]:
             if name not in names:
                 raise ValueError(f"{name} in {path} is no field{nearest(name, names, sections)}")
-    before = [
-        contents(path.parent / expand_home(name, "include"), names, sections, (*includers, path.resolve()))
-        for name in included
-    ]
+    before: list[list[dict[str, Any]]] = []
+    for name in included:
+        file = path.parent / expand_home(name, "include")
+        before.append(contents(file, names, sections, (*includers, path.resolve())))
     own = {
         key: value for key, value in content.items() if value is not None or key not in sections
     }  # all lines left out

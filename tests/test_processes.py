@@ -196,7 +196,9 @@ def test_the_same_command_under_torchrun(tmp_path):
     arguments += ["--ema_decay", "0.5", "--recalibration_batches", "2", "--device", "cpu"]
     done = torchrun("-m", "nestnet", *arguments, "--run_dir", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\S+) ", done.stdout, re.MULTILINE) == ["resnet20", "epoch", "exported"], "one process prints"
+    first_words = re.findall(r"^(\S+) ", done.stdout, re.MULTILINE)
+    ours = [word for word in first_words if word != "[Gloo]"]  # torch 2.10 says there that its processes have met
+    assert ours == ["resnet20", "epoch", "exported"], "one process prints"
     assert main([*arguments, "--run_dir", str(tmp_path / "one")]) == 0
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
     ours, theirs = (read_table(tmp_path / n / "steps.csv") for n in ("one", "two"))
