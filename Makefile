@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST ?= .venv-oldest
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint format docs package
+.PHONY: demo test test-oldest lint format docs package
 
 demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, evaluate, export and report both
 	$(BIN)/nestnet train --config configs/digits_resnet20_32.yaml --run_dir $(RUN)
@@ -16,6 +17,9 @@ demo: .venv/installed  ## train ResNet-20 in ResNet-32 on the bundled digits, ev
 
 test: .venv/installed  ## all tests, the slow ones included
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-oldest: $(OLDEST)/installed  ## all tests with the oldest releases of the dependencies that pyproject.toml admits
+	$(OLDEST)/bin/pytest -n 2 --dist worksteal
 
 lint: .venv/installed  ## style, format and types
 	$(BIN)/ruff check .
@@ -42,4 +46,11 @@ package: .venv/installed  ## dist/: a source distribution, and from it a wheel
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(OLDEST)/installed: pyproject.toml tests/oldest.py
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --requirement $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@

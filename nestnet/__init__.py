@@ -8,6 +8,10 @@ Besides this module: `nestnet.config` has every field of a run, `nestnet.cost` c
 of your own is made of `nestnet.layers`, `nestnet.blocks` and `nestnet.mode`, and `nestnet.models.registry` makes it known.
 """
 
+from nestnet.interrupts import answer_during_import
+
+answer_during_import()
+
 from nestnet.exporting import export
 from nestnet.mode import Mode
 from nestnet.models import create_model, list_models

@@ -32,9 +32,10 @@ from nestnet.nested import NestedModel
 from nestnet.notices import notice
 from nestnet.optimizer_trials import check_trainable
 from nestnet.pretrained import load_subnet
-from nestnet.processes import Processes, launched_here
+from nestnet.processes import Processes
 from nestnet.run_directory import read_table
 from nestnet.sources import KNOWN
+from nestnet.torchrun import local_launch
 
 
 def motivation(config: Config, batches: int) -> Condition:
@@ -323,7 +324,7 @@ def torch_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    rank, processes = launched_here()
+    rank, processes = local_launch()
     if name == "cuda" and processes > 1:
         if processes > torch.cuda.device_count():
             raise ValueError(

@@ -3,14 +3,20 @@
 import argparse
 import difflib
 import os
+import select
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from nestnet.escape import for_terminal, quoted
+from nestnet.interrupts import CommandSignals, command_signals
+from nestnet.paths import expand_home
 from nestnet.terminal import accept_any_text, give, say
+from nestnet.torchrun import is_first_of_machine, is_first_process, launch
 from nestnet.version import __version__
 
 USAGE = """\
@@ -29,8 +35,12 @@ usage: nestnet <verb> ...
   dynamics  RUN_DIR [RUN_DIR ...] [--epochs E [E ...]] [--output DIR]
   check     --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
-`nestnet <verb> --help` says more; `nestnet --version` prints the version.
+`nestnet <verb> --help` says more; `nestnet --version` prints the version. A mistake is told in one line; with
+NESTNET_TRACEBACK=1 in the environment the whole stack comes before it.
 """
+
+GRACE = 3.0
+"""Seconds in which the first process of a machine should have said what ends another one of it too."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,6 +53,8 @@ class Parser(argparse.ArgumentParser):
         """As argparse does, with the name that an unknown one may stand for."""
         options, unknown = self.parse_known_args(*arguments, **settings)
         if unknown:
+            if not unknown[0].startswith("-"):
+                raise ValueError(f"unrecognized arguments: {' '.join(unknown)}; see `{self.prog} --help`")
             near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
             meant = f"; did you mean {near[0]}?" if near else f"; see `{self.prog} --help`"
             raise ValueError(f"{unknown[0]} is no option of {self.prog}{meant}")
@@ -50,6 +62,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def path(text: str) -> Path:
+    """The type of arguments that name a file or folder."""
+    try:
+        return Path(expand_home(text, "path"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 # Verbs import what they need when they run, so that --help and mistakes answer at once.
@@ -61,7 +81,7 @@ def train(arguments: list[str]) -> None:
     from nestnet.processes import leave
     from nestnet.training import Trainer
 
-    tell = say if os.environ.get("RANK", "0") == "0" else None
+    tell = say if is_first_process() else None
     settings = [argument for argument in arguments if argument != "--dry_run"]
     trainer = Trainer(config.parse(settings, others=["dry_run"], tell=tell))
     if settings != arguments:
@@ -83,16 +103,19 @@ def resume(arguments: list[str]) -> None:
 
     Settings that do not change what is trained may be given anew, such as --data.root, --device or --non_finite skip.
     """
-    parser = Parser("nestnet resume", description=resume.__doc__, allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    options, rest = parser.parse_known_args(arguments)
+    from nestnet import config
+
+    parser = Parser("nestnet resume", description=resume.__doc__)
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR")
+    changes, own = config.split(arguments)
+    options = parser.parse_args(own)
 
     from nestnet.processes import leave
     from nestnet.resume import resume as go_on
 
-    run_dir = go_on(options.run_dir, rest)
+    run_dir = go_on(options.run_dir, changes)
     leave()
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         _say_exported(run_dir)
 
 
@@ -111,19 +134,22 @@ def cost(arguments: list[str]) -> None:
 
 def tune_k(arguments: list[str]) -> None:
     """Find k by cross-validation on the training images. The same command goes on where it was interrupted."""
-    parser = Parser("nestnet tune-k", description=tune_k.__doc__, allow_abbrev=False)
+    from nestnet import config
+
+    parser = Parser("nestnet tune-k", description=tune_k.__doc__)
     parser.add_argument("--k", type=int, nargs="+", required=True, metavar="K", help="the values to try")
     parser.add_argument("--folds", type=int, default=5, help="parts of the training images (5)")
     parser.add_argument("--jobs", type=int, help="runs side by side; by default one a core on a CPU, one on a GPU")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="by default a folder in runs/, named after the networks"
+        "--output", type=path, metavar="DIR", help="by default a folder in runs/, named after the networks"
     )
-    options, rest = parser.parse_known_args(arguments)
+    others = ("k", "folds", "jobs", "output")
+    settings, own = config.split(arguments, others)
+    options = parser.parse_args(own)
 
-    from nestnet import config
     from nestnet.tuning import tune_k as tune
 
-    run = config.parse(rest, prog="nestnet tune-k", others=("k", "folds", "jobs", "output"))
+    run = config.parse(settings, prog="nestnet tune-k", others=others)
     folder = options.output or Path("runs") / f"tune-k-{run.model.base}-{run.model.motivated}-{run.data.name}"
     tune(run, options.k, folder, folds=options.folds, jobs=options.jobs)
 
@@ -131,7 +157,7 @@ def tune_k(arguments: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     """Print a subnet's top-1 on the test images of its run."""
     parser = Parser("nestnet evaluate", description=evaluate.__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
     _add_state(parser)
     options = parser.parse_args(arguments)
@@ -165,9 +191,9 @@ def export(arguments: list[str]) -> None:
     How to load it goes to standard output, what was checked to standard error.
     """
     parser = Parser("nestnet export", description=export.__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"))
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--output", required=True, type=path, metavar="FILE")
     parser.add_argument(
         "--format",
         choices=("safetensors", "onnx", "torch-export"),
@@ -195,8 +221,8 @@ def predict(arguments: list[str]) -> None:
     A file that cannot be read is named on standard error, the others are answered, and the exit code is 2.
     """
     parser = Parser("nestnet predict", description=predict.__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
-    parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="a .safetensors or .onnx export")
+    parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
+    parser.add_argument("--model", required=True, type=path, metavar="FILE", help="a .safetensors or .onnx export")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes an image (5)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images at a time (32)")
     parser.add_argument("--format", choices=("text", "csv", "json"), default="text")
@@ -223,8 +249,8 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 def plot(arguments: list[str]) -> None:
     """Draw a run: the loss of each batch with the motivated ones marked, and both subnets' top-1."""
     parser = Parser("nestnet plot", description=plot.__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="a PNG, SVG or PDF; by default RUN_DIR/run.png")
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR")
+    parser.add_argument("--output", type=path, metavar="FILE", help="a PNG, SVG or PDF; by default RUN_DIR/run.png")
     options = parser.parse_args(arguments)
 
     from nestnet.figures import draw_run
@@ -235,10 +261,10 @@ def plot(arguments: list[str]) -> None:
 def report(arguments: list[str]) -> None:
     """Write a page on runs, finished or not: what came of them, what both subnets confuse, and where they differ."""
     parser = Parser("nestnet report", description=report.__doc__)
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", type=path, nargs="+", metavar="RUN_DIR")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="for report.html and its figures as PNGs; by default RUN_DIR/report, of several runs report/",
     )
@@ -253,9 +279,9 @@ def report(arguments: list[str]) -> None:
 def table(arguments: list[str]) -> None:
     """Print the paper's table of some runs: those that differ in the seed alone make one row."""
     parser = Parser("nestnet table", description=table.__doc__)
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", type=path, nargs="+", metavar="RUN_DIR")
     parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="instead of printing it")
+    parser.add_argument("--output", type=path, metavar="FILE", help="instead of printing it")
     options = parser.parse_args(arguments)
 
     from nestnet.files import check_output, write_atomically
@@ -274,24 +300,26 @@ def table(arguments: list[str]) -> None:
 def dynamics(arguments: list[str]) -> None:
     """Draw runs side by side: losses, their variance, motivated batches, and the path of the weights."""
     parser = Parser("nestnet dynamics", description=dynamics.__doc__)
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("run_dirs", type=path, nargs="+", metavar="RUN_DIR")
     parser.add_argument(
         "--epochs", type=int, nargs="+", default=(), metavar="E", help="by default the middle and the last"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", default=Path("dynamics"), help="for the figures: dynamics/"
+        "--output", type=path, metavar="DIR", default=Path("dynamics"), help="for the figures: dynamics/"
     )
     options = parser.parse_args(arguments)
 
     from nestnet.dynamics import draw_dynamics
 
-    for path in draw_dynamics(options.run_dirs, options.output, options.epochs):
-        give(path)
+    for figure in draw_dynamics(options.run_dirs, options.output, options.epochs):
+        give(figure)
 
 
 def check(arguments: list[str]) -> None:
     """Train the nested network and the copy-based reference side by side and print the largest differences."""
-    parser = Parser("nestnet check", description=check.__doc__, allow_abbrev=False)
+    from nestnet import config
+
+    parser = Parser("nestnet check", description=check.__doc__)
     parser.add_argument("--steps", type=int, default=60, help="batches to train (60)")
     parser.add_argument(
         "--sequence",
@@ -299,14 +327,15 @@ def check(arguments: list[str]) -> None:
         default="condition",
         help="modes by the configured condition, or drawn at random for many switches",
     )
-    options, rest = parser.parse_known_args(arguments)
+    others = ("steps", "sequence")
+    settings, own = config.split(arguments, others)
+    options = parser.parse_args(own)
 
-    from nestnet import config
     from nestnet.check import check_config
 
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps}: it must be at least 1")
-    run = config.parse(rest, prog="nestnet check", others=("steps", "sequence"))
+    run = config.parse(settings, prog="nestnet check", others=others)
     say(check_config(run, steps=options.steps, sequence=options.sequence))
 
 
@@ -326,8 +355,26 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+class Failure(NamedTuple):
+    """How a verb ended that did not end well.
+
+    Attributes:
+        what: one line on it.
+        exit_code: of the command.
+        is_agreed: whether all of several processes end for the same reason, so that one of them can say so for all.
+    """
+
+    what: str
+    exit_code: int
+    is_agreed: bool = False
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. A user's mistake gives one line on standard error and 2; a run that cannot go on gives 1."""
+    """Run a verb.
+
+    A user's mistake gives one line on standard error and 2, a run that cannot go on gives 1, and a signal 128 and its number.
+    With NESTNET_TRACEBACK=1 in the environment the stack comes before the line.
+    """
     accept_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -340,36 +387,81 @@ def main(arguments: list[str] | None = None) -> int:
     if verb not in VERBS:
         say(f"nestnet: error: {quoted(verb)} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    with command_signals(f"nestnet {verb}") as signals:
+        failure = _run(verb, rest, signals)
+        if failure is None:
+            return 0
+        _say(failure, signals)
+        return failure.exit_code
+
+
+def _run(verb: str, arguments: list[str], signals: CommandSignals) -> Failure | None:
+    """Run a verb; an error that is no one's mistake but ours is raised."""
     try:
-        VERBS[verb](rest)
-    except (FloatingPointError, ChildProcessError) as error:
-        return _failed(verb, f"stopped: {error}", 1)
-    except KeyboardInterrupt as error:
-        return _failed(verb, str(error) or "interrupted", 128 + getattr(error, "number", signal.SIGINT))
-    except RuntimeError as error:
-        from nestnet.faults import Stopped
-        from nestnet.processes import is_loss_of_another
-
-        if isinstance(error, Stopped):
-            return _failed(verb, f"stopped: {error}", 1, own=True)
-        if not is_loss_of_another(error):
+        launch()  # what torchrun says is known to be right before anything relies on it
+        VERBS[verb](arguments)
+        sys.stdout.flush()
+        failure = None
+    except (Exception, KeyboardInterrupt) as error:
+        failure = _failure(error)
+        if failure is None and signals.number is None:
             raise
-        return _failed(verb, "stopped: another process has failed, and says why", 1)
-    except (ValueError, OSError) as error:
-        from nestnet.faults import last_line
+        if os.environ.get("NESTNET_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exc()
+    if signals.number is not None and (failure is None or failure.exit_code != 128 + signals.number):
+        # the interruption was lost in, or taken for, an error of the code that it came upon
+        return Failure(signals.message, 128 + signals.number)
+    return failure
 
-        return _failed(verb, f"error: {last_line(error)}", 2, own=True)
-    return 0
+
+def _failure(error: BaseException) -> Failure | None:
+    """What to say of an error, `None` where it is a mistake of ours."""
+    if isinstance(error, KeyboardInterrupt):
+        number = getattr(error, "number", signal.SIGINT)
+        return Failure(str(error) or "interrupted", 128 + number, getattr(error, "agreed", False))
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        return Failure("", 0)
+
+    from nestnet.faults import Stopped, last_line, shortage
+    from nestnet.processes import loss_of_another
+
+    if isinstance(error, (FloatingPointError, ChildProcessError, Stopped)):
+        return Failure(f"stopped: {error}", 1, isinstance(error, FloatingPointError))
+    lost = shortage(error) or loss_of_another(error)
+    if lost is not None:
+        return Failure(f"stopped: {lost}", 1)
+    if isinstance(error, (ValueError, OSError)):
+        return Failure(f"error: {last_line(error)}", 2)
+    return None
 
 
-def _failed(verb: str, what: str, code: int, *, own: bool = False) -> int:
+def _say(failure: Failure, signals: CommandSignals) -> None:
     """Say it once. Of several processes, all of a machine find the same mistake before they meet, and each its own after."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if rank != "0":
+    _drop_unwritten_output()
+    if not failure.what:
+        return
+    if not is_first_of_machine():
         from nestnet.processes import met
 
-        if not own or not met():
-            return code
-        what = f"process {os.environ['RANK']}: {what}"
-    say(for_terminal(f"nestnet {verb}: {what}"), file=sys.stderr)
-    return code
+        if failure.is_agreed:
+            return
+        if not met():
+            # torchrun ends this process as soon as the first one has said it, if it has; then there is nothing to add
+            signals.exit_code = failure.exit_code
+            time.sleep(GRACE)
+    signals.say(failure.what, failure.exit_code)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _drop_unwritten_output() -> None:
+    """Keep Python from complaining, as it ends, of output that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,15 @@ import yaml
 from nestnet.config_files import contents, nearest
 from nestnet.escape import is_utf8
 from nestnet.files import write_atomically
+from nestnet.paths import expand_home
 
 Pair = float | list[float]
 Corrupt = Literal["stop", "skip"]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
 DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
+
+PATHS = ("run_dir", "data.root", "model.base_weights", "model.motivated_weights", "motivation.runs")
+"""Fields that name files or folders: a `~` at their beginning is the home directory."""
 
 IMG_SIZES: dict[str, int] = {"digits": 8, "cifar10": 32, "cifar100": 32}
 """Pixels a side of training images where `data.img_size` names no other; 224 of all other data."""
@@ -312,14 +316,14 @@ def parse(
 
     parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
-        given = parser.parse_args(arguments, defaults=False).as_dict()
+        given = _at_home(parser.parse_args(arguments, defaults=False)).as_dict()
         chosen = _of_exports(given)
         seen = _own_data(given)
         if seen is not None:
             chosen = seen.recipe(_over(given, chosen))
         if chosen:
             arguments = [f"--config={json.dumps(chosen)}", *arguments]
-        namespace = parser.parse_args(arguments)
+        namespace = _at_home(parser.parse_args(arguments))
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
     namespace.pop("config", None)
@@ -327,6 +331,51 @@ def parse(
     if seen is not None and tell is not None:
         tell(seen.told(config))
     return config
+
+
+def split(arguments: Sequence[str], own_options: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """Divide a verb's arguments into those of the configuration and its own, such as the folder of `nestnet resume`.
+
+    An option of the configuration has one value, which follows it or stands behind `=`. What comes after that value belongs to
+    the verb itself, and not to an option of the verb further ahead: `--k 2 --epochs 3 4` has no second k.
+
+    Args:
+        own_options: names of the verb's own options; an unknown one is left to `parse`, which refuses it.
+
+    Returns:
+        The arguments for `parse`, and the verb's own, of which those that belong to no option come first.
+    """
+    settings: list[str] = []
+    positional: list[str] = []
+    own: list[str] = []
+    rest = list(arguments)
+    after_own_option = False
+    while rest:
+        argument = rest.pop(0)
+        name, equals, _ = argument.removeprefix("--").partition("=")
+        is_own = name in own_options or not argument.startswith("--") or name in ("", "help")
+        if not is_own:
+            settings.append(argument)
+            after_own_option = False
+            if not equals and rest and not rest[0].startswith("--"):
+                settings.append(rest.pop(0))
+        elif argument.startswith("-") or after_own_option:
+            own.append(argument)
+            after_own_option = True
+        else:
+            positional.append(argument)
+    return settings, [*positional, *own]
+
+
+def _at_home(namespace: jsonargparse.Namespace) -> jsonargparse.Namespace:
+    """The same namespace, whose paths have the home directory in place of `~`."""
+    for name in PATHS:
+        value = namespace.get(name)
+        if isinstance(value, str):
+            namespace[name] = expand_home(value, name)
+        elif isinstance(value, list):
+            namespace[name] = [expand_home(path, name) for path in value]
+    return namespace
 
 
 def _own_data(given: dict[str, Any]) -> Any:
@@ -428,7 +477,7 @@ def _expanded(arguments: list[str], others: Iterable[str]) -> list[str]:
         if argument.startswith("--") and name not in names:
             raise ValueError(f"--{name} is no option{nearest(name, {*names, *others}, SECTIONS)}")
         if path := argument if previous == "--config" else value if argument.startswith("--config=") else "":
-            files = contents(Path(path), names, SECTIONS)
+            files = contents(Path(expand_home(path, "config")), names, SECTIONS)
             expanded += [f"--config={json.dumps(content)}" for content in files]
         elif argument != "--config":
             expanded.append(argument)
@@ -440,7 +489,12 @@ def _one_line(message: str) -> str:
     """jsonargparse's message about a value as `field = value: rule`."""
     found = re.search(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL)
     if not found:
-        return " ".join(message.split())
+        line = " ".join(message.split())
+        if line.startswith("unrecognized arguments"):
+            line += (
+                "; images are given as --data.root FOLDER, a file as --config FILE, any field as --section.key value"
+            )
+        return line
     name, rest = found[1], found[2]
     value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", rest)
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", rest)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nestnet.escape import quoted
+from nestnet.paths import expand_home
 
 
 class Loader(yaml.SafeLoader):
@@ -70,7 +71,10 @@ def contents(
         for name in [f"{key}.{sub}" for sub in value or ()] if key in sections else [key]:
             if name not in names:
                 raise ValueError(f"{name} in {path} is no field{nearest(name, names, sections)}")
-    before = [contents(path.parent / name, names, sections, (*includers, path.resolve())) for name in included]
+    before: list[list[dict[str, Any]]] = []
+    for name in included:
+        file = path.parent / expand_home(name, "include")
+        before.append(contents(file, names, sections, (*includers, path.resolve())))
     own = {
         key: value for key, value in content.items() if value is not None or key not in sections
     }  # all lines left out

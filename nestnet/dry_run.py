@@ -172,15 +172,18 @@ class _Evaluation:
         net, shapes = trainer.step.averaged.eval(), []
         batches = iter(trainer.test_batches)
         found: list[Tensor] = []
-        reading = _seconds(lambda: found.extend(next(batches)), trainer)
+        reading = _seconds(lambda: found.extend(next(batches, ())), trainer)
 
         def forward() -> None:
+            if not found:  # there are fewer test images than processes, and this one has none
+                return
             with autocast(trainer.device, trainer.config.precision):
                 shapes.extend([list(net(found[0], mode).shape) for mode in Mode])
 
         seconds = _seconds(forward, trainer) + (0.0 if trainer.config.data.workers else reading)
         own = len(trainer.processes.every(len(trainer.images.test)))
-        return cls(list(found[0].shape), shapes[0], math.ceil(own / trainer.config.data.eval_batch_size), seconds)
+        shape = list(found[0].shape) if found else []
+        return cls(shape, shapes[0] if shapes else [], math.ceil(own / trainer.config.data.eval_batch_size), seconds)
 
 
 def _table(trainer: Trainer, figures: dict[str, Figures]) -> list[tuple[str, ...]]:

@@ -1,17 +1,35 @@
 """What can end a run that was right when it began, in words for the person whose run it is."""
 
+import errno
 import re
+from collections.abc import Iterator
 
 import torch
 
 from nestnet.config import Config
+from nestnet.processes import loss_of_another
 
 OUT_OF_MEMORY = (
     "can't allocate memory",  # torch's allocator of the host
+    "Cannot allocate memory",  # the system
     "out of memory",  # the CUDA driver
     "ALLOC_FAILED",  # cuBLAS and cuDNN
 )
 """What an error says of memory that could not be had."""
+
+OUT_OF_HANDLES = (
+    "Too many open files",  # the system's words, also in what torch says of shared memory and sockets
+    "received 0 items of ancdata",  # a handle that was sent from one process to another found no place
+)
+"""What an error says of file handles that could not be had."""
+
+OUT_OF_SHARED_MEMORY = (
+    "shared memory(shm)",
+    "out of shared memory",
+    "to file </torch_",  # of the files in which processes share tensors, none can be written
+    "resize file </torch_",
+)
+"""What an error says of the memory in which batches come from one process to another. In a container it is small."""
 
 
 class Stopped(RuntimeError):
@@ -19,22 +37,40 @@ class Stopped(RuntimeError):
 
 
 def reason(error: Exception, config: Config) -> str | None:
-    """Why a run ended, and what helps; `None` where it is none of the known faults."""
-    last = last_line(error)
-    shortage = memory_shortage(error)
-    if shortage is not None:
+    """Return why a run ended, and what helps; `None` where it is none of the known faults."""
+    if memory_shortage(error) is not None:
         return (
-            f"out of memory ({_line_on_memory(shortage)[:200]}): the rest of the machine may be using it; a new run takes "
-            f"less with a lower data.batch_size = {config.data.batch_size}, a higher accumulate = {config.accumulate} (a batch "
-            "in parts), or --precision bfloat16"
+            f"{shortage(error)}; a new run takes less with a lower data.batch_size = {config.data.batch_size}, a higher "
+            f"accumulate = {config.accumulate} (a batch in parts), or --precision bfloat16"
         )
+    known = shortage(error) or loss_of_another(error)
+    if known is not None:
+        return known
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
             f"a process that reads images was killed ({str(error).strip().splitlines()[0]}), often for want of memory: lower "
             f"data.workers = {config.data.workers}"
         )
     if isinstance(error, (OSError, ValueError)):
-        return last
+        return last_line(error)
+    return None
+
+
+def shortage(error: BaseException) -> str | None:
+    """Return what the system could not give, memory or file handles, and what helps; `None` for any other error."""
+    memory = memory_shortage(error)
+    if memory is not None:
+        return f"out of memory ({_line_on_memory(memory)[:200]}): the rest of the machine may be using it"
+    if _says(error, OUT_OF_SHARED_MEMORY):
+        return (
+            "out of the shared memory in which images come from the processes that read them: allow more, such as by "
+            "`docker run --shm-size 8g`, or lower data.workers"
+        )
+    if _is_out_of_handles(error):
+        return (
+            "out of file handles (too many open files): run `ulimit -n 4096` before, or lower data.workers, or --jobs where "
+            "runs go side by side"
+        )
     return None
 
 
@@ -55,19 +91,35 @@ def memory_shortage(error: BaseException) -> BaseException | None:
 
     Memory that is short while a CUDA graph is captured also ends the capture, and the error of that end hides the reason.
     """
-    found: BaseException | None = error
-    while found is not None:
-        if _is_out_of_memory(found):
-            return found
-        found = found.__cause__ or found.__context__
-    return None
+    return next(filter(_is_out_of_memory, _causes(error)), None)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Of a device, or of the host; for the host and for libraries on the device torch has no class of its own."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _is_out_of_handles(error: BaseException) -> bool:
+    numbers = (errno.EMFILE, errno.ENFILE)
+    return _says(error, OUT_OF_HANDLES) or any(getattr(each, "errno", None) in numbers for each in _causes(error))
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    """Whether an error of torch's or the system's has some of the words, here or in a process whose error comes as text."""
+    texts = [str(each) for each in _causes(error) if isinstance(each, (RuntimeError, OSError))]
+    return any(word in text for text in texts for word in words)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those behind it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def _line_on_memory(error: BaseException) -> str:

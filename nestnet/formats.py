@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import safetensors.torch
 import timm
@@ -148,7 +148,11 @@ class Onnx(Format):
         entries = metadata.entries() | {"sha256": self.PLACEHOLDER.decode()}
         model, images = _plain(net, metadata), torch.zeros(2, *metadata.input_size)
         with _quiet(self.name, metadata):
-            proto = (_by_dynamo if torch.__version__ >= "2.9" else _by_tracing)(model, images)
+            program = torch.onnx.export(
+                _program(model, images), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
+            )
+        assert program is not None
+        proto = program.model_proto
         onnx.helper.set_model_props(proto, entries)
         file = proto.SerializeToString()
         assert file.count(self.PLACEHOLDER) == 1
@@ -260,28 +264,8 @@ def _plain(net: NestedModel, metadata: Metadata) -> nn.Module:
 
 
 def _program(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1, max=2**20)  # torch 2.6 cannot do without a largest number
+    batch = torch.export.Dim("batch", min=1)
     return torch.export.export(model, (images,), dynamic_shapes=({0: batch},), strict=False)
-
-
-def _by_dynamo(model: nn.Module, images: Tensor) -> Any:
-    program = torch.onnx.export(
-        _program(model, images), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
-    )
-    assert program is not None
-    return program.model_proto
-
-
-def _by_tracing(model: nn.Module, images: Tensor) -> Any:
-    """Before torch 2.9, whose way by torch.export does not go with every onnxscript."""
-    import onnx
-
-    file: Any = io.BytesIO()  # which newer torch does not take
-    names = {"images": {0: "batch"}, "logits": {0: "batch"}}
-    torch.onnx.export(
-        model, (images,), file, dynamo=False, input_names=["images"], output_names=["logits"], dynamic_axes=names
-    )
-    return onnx.load_model_from_string(file.getvalue())
 
 
 @contextmanager

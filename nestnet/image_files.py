@@ -1,5 +1,6 @@
 """Images that lie in files of their own, each read when it is asked for, and what happens where one cannot be."""
 
+import errno
 import itertools
 import os
 import warnings
@@ -33,6 +34,9 @@ EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().
 
 USUAL = "such as .jpg, .png, .webp, .tif or .gif"
 """Some of `EXTENSIONS`, for messages."""
+
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of a system that has no more file handles or memory."""
 
 OPENED = tuple(name for name in FORMATS if name in Image.OPEN)
 """Formats that Pillow opens under their own name; it opens MPO, of some cameras, as JPEG."""
@@ -79,7 +83,7 @@ class ImageFiles(Dataset[Any]):
             try:
                 return self._read(candidate)
             except Unreadable as error:
-                self._name(candidate, f"{error}; the next image is taken in its place")
+                self._name(candidate, f"{error}; the next image is taken in its place", of_one_process=True)
         raise Unreadable(
             f"none of the {len(self)} images can be read; the last one tried is {self.samples[index - 1][0]}"
         )
@@ -128,10 +132,10 @@ class ImageFiles(Dataset[Any]):
             raise Unreadable(f"none of the {len(self)} test images can be read; the first is {self.samples[0][0]}")
         return self.part(whole)
 
-    def _name(self, index: int, what: str) -> None:
+    def _name(self, index: int, what: str, *, of_one_process: bool = False) -> None:
         if not self.named[index]:
             self.named[index] = 1
-            notice(what)
+            notice(what, of_one_process=of_one_process)
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.samples[index]
@@ -167,11 +171,14 @@ def open_image(path: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
 
     Raises:
         Unreadable: if it cannot be opened, and in place of whatever goes wrong with it while it is open.
+        OSError, MemoryError: if the system is short of something, which says nothing about the file.
     """
     try:
         with open_regular(path) as file, Image.open(file, formats=OPENED) as image:
             yield image, file
     except Exception as error:  # what a damaged file makes of a decoder can be any of them
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES:
+            raise
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or " ".join(str(error).replace(repr(path), "").split()) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):

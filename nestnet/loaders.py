@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from nestnet.config import DataConfig
 from nestnet.data import ImageData, Plain, mixed
-from nestnet.interrupts import leave_to_parent
 from nestnet.place import Place
 from nestnet.resident import ResidentBatches, ResidentTestBatches
 from nestnet.sources import Part
+from nestnet.workers import check_file_handles, initialise_worker, started
 
 Batch = tuple[Tensor, Tensor]
 """Images `[B, C, H, W]` and labels `[B]`."""
@@ -88,7 +88,7 @@ class ReadBatches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         self.sampler.epoch, self.sampler.start = number, start
-        return (self.place.put(*batch) for batch in self.loader)
+        return (self.place.put(*batch) for batch in started(self.loader))
 
 
 class ReadTestBatches:
@@ -100,21 +100,18 @@ class ReadTestBatches:
         self.loader: DataLoader[Any] = DataLoader(part, batch_size=config.eval_batch_size, **_options(config, place))
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.place.put(*batch) for batch in self.loader)
+        return (self.place.put(*batch) for batch in started(self.loader))
 
 
 def _options(config: DataConfig, place: Place) -> dict[str, Any]:
+    check_file_handles(config.workers, loaders=2)  # those of the training images go on while test images are read
     return {
         "generator": torch.Generator(),  # a loader's start draws a number, which the network's dropout must not miss
         "num_workers": config.workers,
         "prefetch_factor": 4 if config.workers else None,
         "pin_memory": place.device.type == "cuda",
-        "worker_init_fn": _leave_signals,
+        "worker_init_fn": initialise_worker,
     }
-
-
-def _leave_signals(worker: int) -> None:
-    leave_to_parent()
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

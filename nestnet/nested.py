@@ -49,8 +49,7 @@ class NestedModel(NestedModule, ABC):
 
     def forward(self, x: Tensor, mode: Mode | str) -> Tensor:
         """Logits `[B, K]` of the images `x` `[B, in_chans, H, W]` by the subnet of `mode`."""
-        if not isinstance(mode, Mode):  # torch 2.6 cannot compile `Mode(mode)` of a mode
-            mode = Mode(mode)
+        mode = Mode(mode)
         return self._head(self._features(x, mode), mode, pre_logits=False)
 
     def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:

@@ -4,10 +4,12 @@ Each process trains its share of every batch; DistributedDataParallel averages t
 as the loss, is averaged over the processes before, so that all of them decide alike. With one process nothing is done.
 """
 
-import os
+import socket
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -16,11 +18,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
+from nestnet.interrupts import Interrupted
 from nestnet.layers import BatchNorm2d
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
+from nestnet.torchrun import Launch, agent_serves_store, launch, meeting_place
 
 T = TypeVar("T")
+
+MEETING = timedelta(minutes=10)
+"""How long a process waits for the others to come, once it has read the data itself."""
+
+ANSWER = timedelta(minutes=30)
+"""How long a process that has met the others waits for their part, which comes late where their images are read slowly."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +107,79 @@ def _on_cpu(value: T) -> T:
     return cast(T, tree_map_only(Tensor, lambda tensor: tensor.cpu(), value))
 
 
-def launched_here() -> tuple[int, int]:
-    """Which of the processes that `torchrun` started on this machine this one is, and how many they are."""
-    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def join(device: torch.device) -> Processes:
-    """Meet the other processes; a process group that is there already is used as it is."""
-    if not met() and os.environ.get("WORLD_SIZE", "1") == "1":
-        return Processes()
+    """Meet the other processes; a process group that is there already is used as it is.
+
+    Raises:
+        ValueError: if the environment does not tell where they meet, or what it tells is malformed.
+        OSError: if they have not all come within `MEETING`.
+    """
+    if not met():
+        place = launch()
+        if place.size == 1:
+            return Processes()
+        store = _meet(place)
     if device.type == "cuda" and device.index is not None:
         # NCCL sends objects by way of the current device, which must not be the same one in two processes
         torch.cuda.set_device(device)
     if not met():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=ANSWER)
     return Processes(dist.get_rank(), dist.get_world_size(), joined=True)
+
+
+def _meet(place: Launch) -> dist.Store:
+    """Wait until all processes have come, and return the store that they share.
+
+    torch's own way to meet waits inside C++ code, where no signal is answered; this one waits in Python.
+    """
+    address, port = meeting_place()
+    deadline = time.monotonic() + MEETING.total_seconds()
+    serves = place.rank == 0 and not agent_serves_store()
+    where = f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}"
+    came = 0
+    try:
+        if not serves:
+            _wait_for_port(address, port, deadline)
+        store = dist.TCPStore(address, port, place.size, is_master=serves, timeout=MEETING, wait_for_workers=False)
+        came = store.add("nestnet/came", 1)
+        while came < place.size:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"only {came} of {place.size} processes have come within {_minutes(MEETING)} to where they meet, {where}; "
+                    "start all of them, or see why the others have ended"
+                )
+            time.sleep(0.1)
+            came = store.add("nestnet/came", 0)
+    except Interrupted as error:
+        raise Interrupted(
+            f"{error} while {place.size - came} of {place.size} processes had not come", error.number
+        ) from None
+    except dist.DistError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(
+            f"{where}: the processes cannot meet there ({reason}); see why the first one has ended"
+        ) from error
+    return store
+
+
+def _wait_for_port(address: str, port: int, deadline: float) -> None:
+    """Wait until something answers at a port, before torch looks for it."""
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}: the first process has not answered there within "
+                    f"{_minutes(MEETING)} ({error.strerror or error}); start it, or correct the address"
+                ) from error
+            time.sleep(0.1)
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time.total_seconds() / 60:g} minutes"
 
 
 def met() -> bool:
@@ -119,9 +187,16 @@ def met() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def is_loss_of_another(error: RuntimeError) -> bool:
-    """Whether this is what a process sees of the others when one of them is gone."""
-    return met() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+def loss_of_another(error: BaseException) -> str | None:
+    """Return what has become of another process where an error of torch's tells of it, else `None`."""
+    if not met() or not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    if not isinstance(error, dist.DistError) and "gloo" not in text:
+        return None
+    if "imed out" in text:
+        return f"another process has not answered for {_minutes(ANSWER)}"
+    return "another process is gone"
 
 
 def leave() -> None:

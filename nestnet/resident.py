@@ -17,6 +17,7 @@ from nestnet.config import DataConfig
 from nestnet.data import ImageData, Plain, border, mixed
 from nestnet.place import Place
 from nestnet.sources import Part
+from nestnet.workers import check_file_handles, initialise_worker, started
 
 DRAWS = 1
 """Sets the seed of an epoch's augmentation off from that of its order."""
@@ -98,10 +99,15 @@ class ResidentTestBatches:
         self.batch_size = config.eval_batch_size
         self.normalise = _Normalise(images, images.eval_size[0], place)
         part = Part(tested.dataset, place.processes.every(len(tested)))
-        pixels, labels = _read(part, images.eval_fit, config)
-        self.pixels, self.labels = pixels.to(place.device), labels.to(place.device)
+        self.pixels = self.labels = torch.empty(0)  # there may be fewer test images than processes
+        if len(part) > 0:
+            pixels, labels = _read(part, images.eval_fit, config)
+            self.pixels = pixels.to(place.device)
+            self.labels = labels.to(place.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if len(self.labels) == 0:
+            return iter(())
         batches = zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
         return ((self.normalise(pixels), labels) for pixels, labels in batches)
 
@@ -124,11 +130,16 @@ class _Normalise:
 
 def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
     """All images `[N, H, W, C]` as bytes, a pixel's channels together, and their labels `[N]`."""
+    check_file_handles(config.workers)
     loader: DataLoader[Any] = DataLoader(
-        Plain(dataset, fit), batch_size=256, num_workers=config.workers, generator=torch.Generator()
+        Plain(dataset, fit),
+        batch_size=256,
+        num_workers=config.workers,
+        generator=torch.Generator(),
+        worker_init_fn=initialise_worker,
     )
     # Batches of worker processes lie in shared memory, each with a file handle of its own: copies give it back at once.
-    batches = [(pixels.clone(), labels.clone()) for pixels, labels in loader]
+    batches = [(pixels.clone(), labels.clone()) for pixels, labels in started(loader)]
     pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if pixels.dtype != torch.uint8:
         raise ValueError("data.loader: the images are not stored as bytes, and cannot be resident; take `files`")

@@ -42,7 +42,7 @@ def check_config(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -
     if others:
         raise ValueError(
             f"{what} is of another configuration: {', '.join(others)}; go back to that, or train anew in another folder; only "
-            f"{', '.join(sorted(FREE))} may change"
+            f"{', '.join(sorted(FREE - {'run_dir'}))} may change"
         )
 
 

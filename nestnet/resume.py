@@ -11,10 +11,12 @@ from nestnet import config as configuration
 from nestnet.checkpoints import Checkpoints, State
 from nestnet.config import Config
 from nestnet.data import ImageData
+from nestnet.escape import quoted
 from nestnet.motivation import Condition
 from nestnet.notices import notice
 from nestnet.restore import check_config
 from nestnet.run_directory import Elsewhere, RunDirectory, read_config, read_record
+from nestnet.torchrun import is_first_process
 from nestnet.training import Trainer
 
 
@@ -42,8 +44,8 @@ def resume(
         FloatingPointError, Stopped, Interrupted: as `Trainer.fit`.
     """
     path = Path(run_dir)
-    config, first = _changed(path, changes), os.environ.get("RANK", "0") == "0"
-    with RunDirectory(path) if first else Elsewhere() as run:
+    config = _changed(path, changes)
+    with RunDirectory(path) if is_first_process() else Elsewhere() as run:
         state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
         begun = bool(Checkpoints(path / "checkpoints").paths())
         record = read_record(path) if begun else None
@@ -83,7 +85,13 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
     Raises:
         ValueError: if one is not, or the folder is no run.
     """
-    stored = replace(read_config(path), run_dir=str(path))
+    stored = read_config(path)
     changed = configuration.parse([f"--config={path / 'config.yaml'}", *changes], prog="nestnet resume")
+    named = any(change.partition("=")[0] == "--run_dir" for change in changes)
+    if named or changed.run_dir != stored.run_dir:
+        raise ValueError(
+            f"run_dir = {quoted(changed.run_dir)}: a run is resumed where it lies, in {path}; leave it out, or move the "
+            "folder and resume it there"
+        )
     check_config(asdict(stored), asdict(changed), f"the run in {path}")
     return replace(changed, run_dir=str(path))

@@ -11,6 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,10 @@ class Trainer:
                 while self.epochs_done < self.config.epochs:
                     self.epoch()
                     self._end_epoch(self.evaluate())
+                    self._check_interrupts()
                 for mode in Mode:
                     self.export(mode, run.path / f"{mode}.safetensors")
+                    self._check_interrupts()
                 self.progress.finished(self.cost.batches, self.cost.steps)
                 self._notice_shortcomings()
             except (Exception, KeyboardInterrupt) as error:
@@ -411,20 +414,25 @@ class Trainer:
         every, minutes = self.config.checkpoint_steps, self.config.checkpoint_minutes
         last_of_epoch = self.totals.batches == len(self.train_batches)
         due = 0 < minutes <= (time.monotonic() - self.saved_at) / 60
-        if self.processes.size > 1:
-            if self.steps_done % ASK_EVERY and not last_of_epoch:
-                due, number = False, 0
-            else:
-                asked = self.processes.from_all((due, self.interrupts.number or 0))
-                due, number = any(due for due, _ in asked), max(number for _, number in asked)
-            self.interrupts.agreed = number or None
+        if self.processes.size == 1 or last_of_epoch or self.steps_done % ASK_EVERY == 0:
+            due = any(self.processes.from_all(due))
+            self._check_interrupts()
         else:
-            self.interrupts.agreed = self.interrupts.number
-        if self.interrupts.agreed is not None:
-            raise KeyboardInterrupt
+            due = False
         # that of the whole epoch follows after the evaluation
         if not last_of_epoch and (due or (every and self.steps_done % every == 0)):
             self._save()
+
+    def _check_interrupts(self) -> None:
+        """Called in all processes alike, where a checkpoint can be written or nothing is trained any more.
+
+        Raises:
+            KeyboardInterrupt: if one of them got a signal.
+        """
+        numbers = self.processes.from_all(self.interrupts.number or 0)
+        self.interrupts.agreed = max(numbers) or None
+        if self.interrupts.agreed is not None:
+            raise KeyboardInterrupt
 
     def _save(self, *, end_of_epoch: bool = False) -> None:
         if not self._is_finite():
@@ -460,19 +468,25 @@ class Trainer:
         Raises:
             Interrupted, Stopped: where the reason is known.
         """
-        # of several processes, those that outlive another get a signal too, but that is not what ended the run
-        alone = self.processes.size == 1
-        number = self.interrupts.agreed or (self.interrupts.number if alone else None)
+        number = self.interrupts.agreed
+        if number is None and (self.processes.size == 1 or self.interrupts.at_once):
+            # of several processes, those that outlive another get a signal too, but that is not what ended the run
+            number = self.interrupts.number
         why = reason(error, self.config) if isinstance(error, Exception) else None
         if isinstance(error, FloatingPointError) or (why is None and number is None):
             return
         at_hand = not self.stepping and not self.interrupts.at_once and not isinstance(error, OSError)
-        if at_hand and (alone or self.interrupts.agreed):
-            self._save()
+        is_newer = self.totals.batches > 0  # than the checkpoint at the end of the epoch before
+        if at_hand and is_newer and (self.processes.size == 1 or self.interrupts.agreed):
+            with suppress(
+                KeyboardInterrupt
+            ):  # a second Ctrl-C does not wait for this checkpoint; the one before is whole
+                self._save()
         where = f"at step {self.steps_done} (epoch {min(self.epochs_done + 1, self.config.epochs)})"
         go_on = f"`nestnet resume {for_shell(self.config.run_dir)}` goes on from the last checkpoint"
         if number is not None:
-            raise Interrupted(f"interrupted by {signal.Signals(number).name} {where}; {go_on}", number) from None
+            said = f"interrupted by {signal.Signals(number).name} {where}; {go_on}"
+            raise Interrupted(said, number, agreed=self.interrupts.agreed is not None) from None
         raise Stopped(f"{why} ({where}); {go_on}") from error
 
     def _row(self, loss: float, mode: str) -> dict[str, Any]:

@@ -10,14 +10,13 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import statistics
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
 from nestnet.escape import for_terminal, quoted
 from nestnet.files import check_output, is_unfinished, make_output_folder, remove_unfinished, write_atomically
+from nestnet.interrupts import Interrupted, interrupted, leave_to_parent, signals_held
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.read_back import Rule, damaged, number, or_null, read_json, read_yaml, whole
@@ -111,9 +111,15 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     threads = 1 if on_cpu else max(1, torch.get_num_threads() // jobs)
     jobs = min(jobs, len(pending))
     outcomes = _side_by_side(study, pending, jobs, threads) if jobs > 1 else _in_turn(study, images, pending, threads)
-    with closing(outcomes):
-        for done, result in enumerate(outcomes, start=1):
-            say(f"{result} ({done} of {len(pending)})")
+    try:
+        with closing(outcomes):
+            for done, result in enumerate(outcomes, start=1):
+                say(f"{result} ({done} of {len(pending)})")
+    except Interrupted as error:
+        # a run that was interrupted starts again: to resume it by itself would be no use
+        raise interrupted(
+            error.number, "; finished runs are kept, and the same command goes on with the others"
+        ) from None
     results = study.results()
     say(write_report(results, folder).rstrip("\n"))
     return results
@@ -272,9 +278,9 @@ def _in_turn(study: Study, images: ImageData, runs: list[tuple[int, int]], threa
 def _side_by_side(study: Study, runs: list[tuple[int, int]], jobs: int, threads: int) -> Outcomes:
     """Each result as it comes. However this ends, no process is left that still trains."""
     context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
-    with ProcessPoolExecutor(jobs, context, _start_child, (study, threads)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_child, (threads,)) as pool:
         try:
-            with _interrupts_held():
+            with signals_held():
                 futures = [pool.submit(_train_in_child, study, k, fold) for k, fold in runs]
             for future in as_completed(futures):
                 yield future.result()
@@ -289,26 +295,14 @@ def _side_by_side(study: Study, runs: list[tuple[int, int]], jobs: int, threads:
             raise
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C comes afterwards, and never to the processes that start meanwhile, because they inherit the mask: a terminal
-    sends it to all processes of a command, and only the first should answer."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-_images: ImageData
+_images: ImageData | None = None
 """Of a child process, which loads them once for all its runs."""
 
 
-def _start_child(study: Study, threads: int) -> None:
-    global _images
+def _start_child(threads: int) -> None:
+    leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _images = load_data(study.config.data, study.config.model)
 
 
 def _end_with_parent() -> None:
@@ -320,5 +314,8 @@ def _end_with_parent() -> None:
 
 
 def _train_in_child(study: Study, k: int, fold: int) -> FoldResult:
+    global _images
+    if _images is None:  # here, and not as the process starts, where an error would not reach the parent
+        _images = load_data(study.config.data, study.config.model)
     with redirect_stdout(io.StringIO()):  # epochs of several runs would mix; the parent prints a line a run
         return study.train(_images, k, fold)

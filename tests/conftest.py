@@ -3,8 +3,11 @@ import os
 import matplotlib as mpl
 import pytest
 import torch
+from hypothesis import settings
 
 mpl.use("Agg")
+settings.register_profile("nestnet", deadline=None)  # a busy machine fails no test
+settings.load_profile("nestnet")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from nestnet import config
+from nestnet.paths import expand_home
 
 
 def test_defaults_and_overrides_from_file_and_command_line(tmp_path):
@@ -161,3 +162,44 @@ def test_every_field_says_what_it_is(capsys):
     printed = capsys.readouterr().out
     assert "--motivation.k" in printed
     assert "one batch in" in printed
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "more.yaml").write_text("run_dir: ~/runs/b\nmodel:\n  base_weights: ~/base.safetensors\n")
+    (tmp_path / "c.yaml").write_text("include: ~/more.yaml\ndata:\n  name: folder\n  root: ~/images\n  img_size: 32\n")
+    found = config.parse(["--config=~/c.yaml", "--model.motivated_weights", "timm"])
+    assert (found.run_dir, found.data.root) == (f"{tmp_path}/runs/b", f"{tmp_path}/images")
+    assert (found.model.base_weights, found.model.motivated_weights) == (f"{tmp_path}/base.safetensors", "timm")
+    like = config.parse(["--motivation.name", "random_like", "--motivation.runs", "[~/a, b~, ./~/c]", "--run_dir=~/x"])
+    assert like.motivation.runs == [f"{tmp_path}/a", "b~", "./~/c"]
+    assert like.run_dir == f"{tmp_path}/x"
+
+
+def test_a_name_that_begins_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~$letter.png").touch()
+    assert expand_home("~$letter.png", "path") == "~$letter.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "own"),
+    [
+        ("RUN", "", "RUN"),
+        ("--data.root X RUN", "--data.root X", "RUN"),
+        ("RUN --data.root X", "--data.root X", "RUN"),
+        ("--data.root=X RUN --optimizer.lr -1", "--data.root=X --optimizer.lr -1", "RUN"),
+        ("--config F RUN --epochs 3", "--config F --epochs 3", "RUN"),
+        ("--data.root RUN", "--data.root RUN", ""),
+        ("--data.root --epochs 3 RUN", "--data.root --epochs 3", "RUN"),
+        ("--k 2 3 --epochs 4 --folds 5", "--epochs 4", "--k 2 3 --folds 5"),
+        ("--k 2 --epochs 4 5", "--epochs 4", "5 --k 2"),
+        ("--epochs 4 --k=2 3", "--epochs 4", "--k=2 3"),
+        ("--fold 3 --k 2", "--fold 3", "--k 2"),
+        ("--help", "", "--help"),
+        ("-h", "", "-h"),
+    ],
+)
+def test_what_belongs_to_the_configuration(arguments, settings, own):
+    found = config.split(arguments.split(), ["k", "folds"])
+    assert found == (settings.split(), own.split())

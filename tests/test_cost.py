@@ -111,8 +111,7 @@ def test_counting_leaves_no_trace():
 
 def test_fvcore_is_imported_late_and_quietly():
     program = "import sys, nestnet.cost as c; assert 'fvcore' not in sys.modules; print(c.forward_cost('resnet20', img_size=8))"
-    # torch 2.6 leaves a temporary folder to the interpreter's end, which is not fvcore's warning
-    command = [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", program]
+    command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"{cifar_sizes(3, 8, classes=1000)[0]}\n", "")
 
@@ -205,7 +204,9 @@ def test_efficiency_is_a_slope(nested, base, scale):
     assert base[0] + found * (nested[1] - base[1]) == pytest.approx(nested[0], abs=1e-6)
     assert flops_efficiency(base, nested) == pytest.approx(found)
     scaled = [(accuracy, scale * cost) for accuracy, cost in (nested, base)]
-    if scaled[0][1] != scaled[1][1]:
+    if nested[1] != pytest.approx(
+        base[1], rel=1e-9
+    ):  # of costs that differ by a rounding, scaling changes the difference
         assert flops_efficiency(*scaled) == pytest.approx(found / scale, rel=1e-3)
 
 

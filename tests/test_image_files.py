@@ -1,5 +1,6 @@
 """How the pixels of an image file become those of an image: as people see it."""
 
+import errno
 import struct
 import zlib
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from nestnet import image_files
 from nestnet.image_files import ImageFiles, Unreadable, open_image, read_image, upright_size
 from nestnet.preprocessing import eval_transform
 
@@ -189,3 +191,16 @@ def test_only_the_formats_of_images_are_opened(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     with pytest.raises(Unreadable, match=r"a.jpg cannot be read as an image \(it is no image of a known format"):
         read_image(str(tmp_path / "a.jpg"), "L")
+
+
+def test_a_shortage_of_the_system_is_no_fault_of_a_file(tmp_path, monkeypatch):
+    """Otherwise `corrupt: skip` would leave good images out."""
+    path = save(tmp_path / "a.png", UPRIGHT)
+
+    def refuse(name):
+        raise OSError(errno.EMFILE, "Too many open files", name)
+
+    monkeypatch.setattr(image_files, "open_regular", refuse)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        ImageFiles([(path, 0)], "L", skip=True)[0]
+    assert not isinstance(caught.value, Unreadable)

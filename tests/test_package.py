@@ -109,3 +109,14 @@ def test_the_installed_wheel_trains(wheel, tmp_path):
     assert {"config.yaml", "base.safetensors", "motivated.safetensors"} <= {
         path.name for path in (work / "run").iterdir()
     }
+
+
+def test_the_oldest_releases_are_those_that_the_package_admits(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        about = email.message_from_bytes(file.read(f"nestnet-{nestnet.__version__}.dist-info/METADATA"))
+    required = {line.partition(";")[0].strip() for line in about.get_all("Requires-Dist")}
+    program = [sys.executable, ROOT / "tests" / "oldest.py"]
+    pinned = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
+    assert set(pinned) == {line.replace(">=", "==") for line in required if not line.startswith("nestnet")}
+    assert len(set(pinned)) == len(pinned) > 20
+    assert {"torch==2.10", "torchvision==0.25", "onnx==1.21"} <= set(pinned)

@@ -24,10 +24,14 @@ from nestnet.build import check_share, torch_device
 from nestnet.cli import main
 from nestnet.data import load_data
 from nestnet.interrupts import Interrupted
+from nestnet.loaders import eval_batches
 from nestnet.mode import Mode
+from nestnet.notices import notice
+from nestnet.place import Place
 from nestnet.processes import Processes, join
 from nestnet.resume import resume
 from nestnet.run_directory import read_table
+from nestnet.torchrun import Launch, launch
 from nestnet.training import Trainer
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_resnet20_32.yaml"
@@ -193,7 +197,9 @@ def test_the_same_command_under_torchrun(tmp_path, capsys):
     arguments += ["--ema_decay", "0.5", "--recalibration_batches", "2", "--device", "cpu"]
     done = torchrun("-m", "nestnet", *arguments, "--run_dir", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\S+) ", done.stdout, re.MULTILINE) == ["resnet20", "epoch", "motivated", "exported"]
+    first_words = re.findall(r"^(\S+) ", done.stdout, re.MULTILINE)
+    ours = [word for word in first_words if word != "[Gloo]"]  # torch 2.10 says there that its processes have met
+    assert ours == ["resnet20", "epoch", "motivated", "exported"], "one process prints"
     assert main([*arguments, "--run_dir", str(tmp_path / "one")]) == 0
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
     ours, theirs = (read_table(tmp_path / n / "steps.csv") for n in ("one", "two"))
@@ -240,8 +246,10 @@ def test_a_failed_process_ends_the_job(tmp_path):
         f"`nestnet resume {tmp_path / 'run'}` goes on from the last checkpoint"
     )
     assert said in ours
-    others = set(ours) - {said}
-    assert others <= {"nestnet train: stopped: another process has failed, and says why"}
+    (other,) = set(ours) - {said}
+    assert re.fullmatch(
+        r"nestnet train: stopped: another process is gone \(at step \d+ \(epoch 1\)\); `nestnet resume .*", other
+    )
     assert "[rank0]: Traceback" not in done.stderr
 
 
@@ -275,3 +283,89 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 
 def _on_cpu(empty, *arguments, device):
     return empty(*arguments)
+
+
+# What torchrun tells each process
+
+PLACE = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+WRONG = [
+    (
+        {"LOCAL_RANK": "x"},
+        "LOCAL_RANK = 'x': it must be a whole number of at least 0; start the processes with torchrun",
+    ),
+    ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK = '-1': it must be a whole number of at least 0"),
+    ({"RANK": "1.0", "WORLD_SIZE": "2"}, "RANK = '1.0': it must be a whole number"),
+    ({"RANK": "", "WORLD_SIZE": "2"}, "RANK = '': it must be a whole number"),
+    ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE = '0': it must be a whole number of at least 1"),
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE = 2 without RANK: "),
+    ({"RANK": "0"}, "RANK = 0 without WORLD_SIZE: "),
+    ({"LOCAL_RANK": "1"}, "LOCAL_RANK = 1 without RANK and WORLD_SIZE: "),
+    ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_WORLD_SIZE = 2 without RANK and WORLD_SIZE: "),
+    ({"RANK": "2", "WORLD_SIZE": "2", **PLACE}, "RANK = 2: it must be below WORLD_SIZE = 2"),
+    ({"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}, "LOCAL_RANK = 2: it must be below LOCAL_WORLD_SIZE = 2"),
+    (
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "4"},
+        "LOCAL_WORLD_SIZE = 4: these are more processes than WORLD",
+    ),
+    ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set, and WORLD_SIZE = 2: "),
+    ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "MASTER_PORT is not set, and WORLD_SIZE = 2: "),
+    (
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "p"},
+        "MASTER_PORT = 'p': it must be a whole number",
+    ),
+    (
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "70000"},
+        "MASTER_PORT = 70000: it must be at most",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"), WRONG, ids=[" ".join(f"{n}={v}" for n, v in e.items()) for e, _ in WRONG]
+)
+def test_an_environment_that_torchrun_would_not_make(environment, message, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("nestnet.cli.GRACE", 0.0)
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        launch()
+    assert main(["train", "--data.root", "absent"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {message}" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Launch()),
+        ({"WORLD_SIZE": "1"}, Launch()),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, Launch()),
+        ({"MASTER_ADDR": "elsewhere"}, Launch()),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", **PLACE}, Launch(3, 4, 1, 2)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **PLACE}, Launch(3, 4, 1, 2)),  # as scripts for SLURM do
+        ({"RANK": "1", "WORLD_SIZE": "2", **PLACE}, Launch(1, 2, 0, 1)),  # as Kubernetes does
+    ],
+)
+def test_the_place_of_a_process(environment, place, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch() == place
+
+
+def test_only_the_first_process_gives_notice(monkeypatch, capsys):
+    for rank, said in (("1", ""), ("0", "nestnet: so\n"), ("x", "")):
+        monkeypatch.setenv("RANK", rank)
+        notice("so")
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("loader", ["resident", "files"])
+def test_fewer_test_images_than_processes(loader):
+    run = config.parse(["--data.loader", loader, "--model.motivated", "resnet20"])
+    images = load_data(run.data, run.model).split(range(128), range(2))
+    counts = []
+    for rank in range(3):
+        batches = eval_batches(images, run.data, Place(processes=Processes(rank, 3)))
+        counts.append([len(labels) for _, labels in batches])
+    assert counts == [[1], [1], []]

@@ -3,6 +3,8 @@
 Nothing is left behind, and nothing is trained.
 """
 
+import errno
+import os
 import shlex
 
 import pytest
@@ -69,6 +71,26 @@ check --step 3
     --step is no option; did you mean steps?
 evaluate notrun --mode base --recalibrat 3
     --recalibrat is no option of nestnet evaluate; did you mean --recalibrate?
+tune-k --k 2 --epochs 3 4
+    unrecognized arguments: 4; see `nestnet tune-k --help`
+check stray --steps 3
+    unrecognized arguments: stray; see `nestnet check --help`
+cost stray
+    unrecognized arguments: stray; images are given as --data.root FOLDER, a file as --config FILE
+evaluate notrun stray --mode base
+    unrecognized arguments: stray; see `nestnet evaluate --help`
+resume notrun stray
+    unrecognized arguments: stray; see `nestnet resume --help`
+resume --data.root good
+    the following arguments are required: RUN_DIR; see `nestnet resume --help`
+resume notrun --data.root --epochs 3
+    argument --data.root: expected one argument
+resume notrun --run_dir elsewhere
+    run_dir = 'elsewhere': a run is resumed where it lies, in notrun; leave it out, or move the folder
+resume notrun --run_dir=notrun
+    run_dir = 'notrun': a run is resumed where it lies, in notrun; leave it out
+resume --device cpu notrun --run_dri elsewhere
+    --run_dri is no option; did you mean run_dir?
 plot notrun --out x.png
     --out is no option of nestnet plot; did you mean --output?
 fly
@@ -333,6 +355,10 @@ train --data.root good
     motivation.name = 'loss_decrease': LossDecrease(k=1) can motivate none of the 2 batches of an epoch, with which it starts
 
 # folders of images
+train --data.root=~nobody_of_that_name/x
+    data.root = '~nobody_of_that_name/x': there is no user 'nobody_of_that_name' whose home directory it could be; for a
+plot ~nobody_of_that_name/x
+    argument RUN_DIR: path = '~nobody_of_that_name/x': there is no user 'nobody_of_that_name'
 train --data.root absent
     data.root = 'absent': there is no such folder
 train --data.root plain.txt
@@ -449,3 +475,79 @@ def test_there_are_many_of_them_for_every_verb():
     assert len({command for command, _ in COMMANDS}) == len(COMMANDS) >= 60
     verbs = {command.split()[0] for command, _ in COMMANDS}
     assert verbs >= {"train", "cost", "tune-k", "check", "evaluate", "export", "plot", "table", "dynamics"}
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_the_whole_stack_is_shown_on_request(value, shown, monkeypatch, capsys):
+    monkeypatch.setenv("NESTNET_TRACEBACK", value)
+    assert main(["train", "--epochs", "0"]) == 2
+    *stack, line = capsys.readouterr().err.splitlines()
+    assert line == "nestnet train: error: epochs = 0: it must be at least 1"
+    assert ("Traceback (most recent call last):" in stack) is shown
+    assert shown or not stack
+
+
+def test_a_mistake_of_ours_keeps_its_stack(monkeypatch):
+    monkeypatch.setattr("nestnet.cli.VERBS", {"cost": lambda arguments: {}["absent"]})
+    with pytest.raises(KeyError):
+        main(["cost"])
+
+
+HANDLES = "stopped: out of file handles (too many open files): run `ulimit -n 4096` before, or lower data.workers"
+IN_A_WORKER = "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+FAULTS = [
+    (OSError(errno.EMFILE, "Too many open files", "x.png"), 1, HANDLES),
+    (RuntimeError("received 0 items of ancdata"), 1, HANDLES),
+    (RuntimeError("unable to open shared memory object </torch_1>: Too many open files (24)"), 1, HANDLES),
+    (RuntimeError(f"{IN_A_WORKER}OSError: [Errno 24] Too many open files"), 1, HANDLES),
+    (
+        RuntimeError("unable to mmap 24 bytes from file </torch_1>: Cannot allocate memory (12)"),
+        1,
+        "stopped: out of memory (",
+    ),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "stopped: out of memory ([Errno 12] Cannot allocate memory)"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), 1, "stopped: out of memory ("),
+    (MemoryError(), 1, "stopped: out of memory (MemoryError)"),
+    (
+        RuntimeError("unable to write to file </torch_1>: No space left on device (28)"),
+        1,
+        "stopped: out of the shared memory",
+    ),
+    (PermissionError(13, "Permission denied", "x"), 2, "error: [Errno 13] Permission denied: 'x'"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "said"), FAULTS)
+def test_what_the_system_does_not_give_is_one_line_in_every_verb(error, code, said, monkeypatch, capsys):
+    def verb(arguments):
+        raise error
+
+    monkeypatch.setattr("nestnet.cli.VERBS", {"predict": verb})
+    assert main(["predict"]) == code
+    found = capsys.readouterr().err
+    assert found.startswith(f"nestnet predict: {said}")
+    assert found.count("\n") == 1
+
+
+def nobody_reads():
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+def test_output_that_nobody_reads_is_no_mistake(monkeypatch, capsys):
+    monkeypatch.setattr("nestnet.cli.VERBS", {"cost": lambda arguments: print("a line")})
+    with nobody_reads() as pipe, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", pipe)
+        assert main(["cost"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes Linux's device that is always full")
+def test_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("nestnet.cli.VERBS", {"cost": lambda arguments: print("a line")})
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        assert main(["cost"]) == 2
+    assert capsys.readouterr().err == "nestnet cost: error: [Errno 28] No space left on device\n"

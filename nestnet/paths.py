@@ -1,0 +1,24 @@
+"""Paths as a person writes them."""
+
+import os
+
+
+def expand_home(path: str, name: str) -> str:
+    """Return a path with the home directory in place of a `~` or `~user` at its beginning.
+
+    A shell does it for an argument of its own, but not in `--data.root=~/images`, and not in a file.
+
+    Args:
+        name: of the field or option, for the message.
+
+    Raises:
+        ValueError: if there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(path):
+        user = expanded.partition("/")[0]
+        raise ValueError(
+            f"{name} = {path!r}: there is no user {user[1:]!r} whose home directory it could be; for a folder of that name "
+            f"write ./{path}"
+        )
+    return expanded
