@@ -113,13 +113,16 @@ class ImageData:
         return replace(fold, test=Plain(_readable(fold.test.dataset), self.test_transform))
 
 
-def load_data(data: DataConfig, model: ModelConfig, record: ImageRecord | None = None) -> ImageData:
+def load_data(
+    data: DataConfig, model: ModelConfig, record: ImageRecord | None = None, *, command: str | None = None
+) -> ImageData:
     """The images that the configuration names.
 
     Args:
         data: which they are, and how they are read and augmented.
         model: the networks, by which sizes and channels are chosen where `data` says nothing.
         record: of an earlier run, whose images these are to be; by default they are all that there are now.
+        command: that takes options of this run, for advice, where the one at hand takes none.
 
     Raises:
         ValueError: for an absent folder or data set, classes that differ between training and test images, a normalisation or
@@ -127,7 +130,7 @@ def load_data(data: DataConfig, model: ModelConfig, record: ImageRecord | None =
     """
     source = SOURCES[data.name](data, model)
     if record is not None:
-        source = record.applied(source, f"data.root = {quoted(data.root or 'data')}")
+        source = record.applied(source, f"data.root = {quoted(data.root or 'data')}", command)
     source = replace(source, val=_readable(source.val), test=_readable(source.test))
     channels, size = source.channels, data.img_size or source.img_size
     eval_size = data.eval_img_size or size

@@ -56,15 +56,19 @@ class ImageFiles(Dataset[Any]):
         samples: path and label of each.
         mode: of PIL, that the images are brought to: `"RGB"` or `"L"`.
         root: folder below which they lie; what an image is called in a run's record starts there.
+        command: that takes options, for advice, where the one at hand takes none.
         skip: whether an image that cannot be read is replaced by the next one that can, and named on standard error;
             otherwise it is an error. What replaces it follows from the files alone.
     """
 
-    def __init__(self, samples: Sequence[Sample], mode: str, *, root: str = "", skip: bool = False) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], mode: str, *, root: str = "", skip: bool = False, command: str | None = None
+    ) -> None:
         self.samples = list(samples)
         self.mode = mode
         self.root = root
         self.skip = skip
+        self.command = command
         # shared by all processes that read these images, so that each file is named once
         self.named = torch.zeros(len(self.samples) if skip else 0, dtype=torch.uint8).share_memory_()
 
@@ -78,7 +82,10 @@ class ImageFiles(Dataset[Any]):
             try:
                 return self._read(index)
             except Unreadable as error:
-                raise Unreadable(f"{error}; replace it, or give --data.corrupt skip") from error
+                remedy = "give --data.corrupt skip"
+                if self.command is not None:
+                    remedy = f"let `{self.command} --data.corrupt skip` go on without it"
+                raise Unreadable(f"{error}; replace it, or {remedy}") from error
         for candidate in itertools.chain(range(index, len(self)), range(index)):
             try:
                 return self._read(candidate)
@@ -95,6 +102,9 @@ class ImageFiles(Dataset[Any]):
     def labels(self) -> list[int]:
         return [label for _, label in self.samples]
 
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.samples]
+
     def names(self) -> list[str]:
         """What each file is called below `root`, with `/` between the folders."""
         start = os.path.join(self.root, "")
@@ -106,7 +116,7 @@ class ImageFiles(Dataset[Any]):
 
     def with_samples(self, samples: Sequence[Sample]) -> "ImageFiles":
         """Other files of the same folder, read in the same way."""
-        return ImageFiles(samples, self.mode, root=self.root, skip=self.skip)
+        return ImageFiles(samples, self.mode, root=self.root, skip=self.skip, command=self.command)
 
     def readable(self) -> "ImageFiles":
         """Those whose images can be read. Each is read once, and the others are named.
@@ -207,7 +217,11 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen:
         values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257, rounded
+        scaled = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257, rounded
+        transparent = image.info.get("transparency")
+        if transparent is not None:
+            scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+        return scaled
     if image.mode in ("I", "F"):
         raise Unreadable("its pixels have 32 bits, and which of them is white is not known; convert it to 8 or 16 bits")
     return image

@@ -9,8 +9,8 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +18,14 @@ from nestnet.escape import for_terminal, is_utf8, quoted
 from nestnet.image_files import USUAL, Sample, is_image
 
 PART_NAMES = {
-    "train": ("train", "training"),
+    "train": ("train", "training", "trainval"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 """What folders of each part are called: torchvision's names, and the keywords of Hugging Face's `datasets`."""
+
+CONTENT_NAMES = ("set", "sets", "data", "image", "images", "img", "imgs", "folder")
+"""What can follow these in a folder's name without a separator, as in `TrainImages`."""
 
 SYSTEM_NAMES = {
     "__macosx",  # archives made on macOS
@@ -98,6 +101,7 @@ def read_folder(root: str, *, whole: bool = True) -> ImageFolder:
         folder = walk.unwrapped(root)
         parts = _parts(walk, folder, where)
         if not parts:
+            _check_not_flat_parts(walk, folder, where)
             if not whole:
                 raise ValueError(
                     f"{where}: it must hold train/ and test/ or val/, each with a folder for each class; add them"
@@ -160,10 +164,25 @@ def _parts(walk: "_Walk", folder: str, where: str) -> dict[str, str]:
 
 def _part_of(name: str) -> str | None:
     """Which part a folder is by its name, such as `train`, `Training`, `seg_train` or `test_set`."""
+    content = rf"[\s_-]?(?:{'|'.join(CONTENT_NAMES)})"
     for part, words in PART_NAMES.items():
-        if re.search(rf"(?:^|[\W\d_])(?:{'|'.join(words)})(?:[\s_-]?sets?)?(?:$|[\W\d_])", name, re.IGNORECASE):
+        if re.search(rf"(?:^|[\W\d_])(?:{'|'.join(words)})(?:{content})?(?:$|[\W\d_])", name, re.IGNORECASE):
             return part
     return None
+
+
+def _check_not_flat_parts(walk: "_Walk", folder: str, where: str) -> None:
+    """See that the classes are no parts whose images lie in no class folders, as those of a competition can.
+
+    Such a name among others is a class, such as trains; where all of them are for training or testing they are hardly classes.
+    """
+    flat = {_part_of(name): name for name in walk.listed(folder).folders}
+    tested = flat.get("test") or flat.get("val")
+    if None not in flat and "train" in flat and tested is not None:
+        raise ValueError(
+            f"{where}: {flat['train']}/ and {tested}/ hold no class folders, and are called like parts rather than classes; "
+            "move the images of each class into a folder of its own, or, if they are classes, rename one of them"
+        )
 
 
 def _missing_part(parts: dict[str, str], whole: bool, where: str) -> str:
@@ -206,12 +225,13 @@ def _check_same_classes(
 
 
 def _check_apart(train: list[Sample], test: list[Sample], where: str) -> None:
-    """See that no test image is a link to a training image, or the other way round."""
-    links = [path for path, _ in (*train, *test) if os.path.islink(path)]
-    if not links:
-        return
-    trained = {os.path.realpath(path) for path, _ in train}
-    both = [path for path, _ in test if os.path.realpath(path) in trained]
+    """See that no test image is a link to a training image, or the other way round; hard links are links too."""
+    trained = {path for path, _ in train}
+    both = []
+    for paths in _same_files(path for path, _ in (*train, *test)):
+        tested = [path for path in paths if path not in trained]
+        if 0 < len(tested) < len(paths):
+            both += tested
     if both:
         raise ValueError(
             f"{where}: {len(both)} test images are training images too, by links, such as {both[0]}; remove the links"
@@ -221,6 +241,7 @@ def _check_apart(train: list[Sample], test: list[Sample], where: str) -> None:
 def _held_out(walk: "_Walk", folder: str, where: str) -> ImageFolder:
     classes = walk.classes(folder)
     walk.follow_links()
+    walk.leave_out_same_files(classes)
     _check_classes(classes, folder, walk, where)
     names = sorted(classes)
     train: dict[str, list[str]] = {}
@@ -371,6 +392,8 @@ class _Walk:
             self.links.append((path, files))
         elif self._enter(path):
             self.take(path, files)
+        else:
+            self._note("links to folders that are read already, or hold this one", [path])
 
     def follow_links(self) -> None:
         """Read the folders to which links lead, if nothing else did."""
@@ -382,6 +405,19 @@ class _Walk:
                 self._note("links to folders that are read already, or hold this one", [link])
             else:
                 self.take(link, files)
+
+    def leave_out_same_files(self, classes: dict[str, list[str]]) -> None:
+        """Take out all but one of the images that are the same file by links, so that no two parts can get one each.
+
+        A file itself is rather kept than links to it.
+        """
+        surplus: set[str] = set()
+        for paths in _same_files(path for files in classes.values() for path in files):
+            kept = min(paths, key=lambda path: (os.path.islink(path), path))
+            surplus.update(path for path in paths if path != kept)
+        self._note("links to images that are read already", sorted(surplus))
+        for files in classes.values():
+            files[:] = [path for path in files if path not in surplus]
 
     def _enter(self, folder: str) -> bool:
         """Whether this real folder is met for the first time."""
@@ -404,6 +440,16 @@ class _Walk:
         """How many entries are left out, why, and an example of each kind."""
         kinds = [f"{len(paths):,} {why} (such as {paths[0]})" for why, paths in self.left_out.items()]
         return "left out: " + ", ".join(kinds) if kinds else ""
+
+
+def _same_files(paths: Iterable[str]) -> list[list[str]]:
+    """The paths that lead to the same file, by symbolic or by hard links: a list for each file that has several."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for path in paths:
+        with suppress(OSError):  # a link to nothing
+            status = os.stat(path)
+            found.setdefault((status.st_dev, status.st_ino), []).append(path)
+    return [same for same in found.values() if len(same) > 1]
 
 
 def _list(folder: str) -> _Listing:

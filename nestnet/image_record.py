@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,7 +107,7 @@ class ImageRecord:
             files[part] = [(name, label) for name, label in samples]
         return cls(stored["class_names"], stored["labels"], files, stored["contents"])
 
-    def applied(self, source: Source, where: str) -> Source:
+    def applied(self, source: Source, where: str, command: str | None = None) -> Source:
         """Return the images of the run from what its folder has now.
 
         Training images that are absent keep their place, and cannot be read then; absent test images are left out. Images that
@@ -116,9 +116,11 @@ class ImageRecord:
         Args:
             source: what the folder has now.
             where: name and value of the field that names the folder, for messages.
+            command: as in `ImageFiles`.
 
         Raises:
-            ValueError: if the classes are others, most images of a class are others, or all images of a part are absent.
+            ValueError: if the classes are others, most images of a class are others, an image took the name of one of another
+                class or part, or all images of a part are absent.
         """
         self._check_classes(source.class_names, where)
         if not self.files:
@@ -127,21 +129,20 @@ class ImageRecord:
                     f"{where}: the training images are not those of the run; name the data that it was trained on"
                 )
             return source
-        present = _present(source)
+        present = _Present(source)
         parts: dict[str, Any] = {"val": None}
         for part, samples in self.files.items():
             parts[part] = self._part(source.train, samples, present, part, where)
-        recorded = {_key(name) for samples in self.files.values() for name, _ in samples}
-        added = [path for key, path in present.items() if key not in recorded]
+            parts[part].command = command
+        recorded = {present.path(name) for samples in self.files.values() for name, _ in samples}
+        added = [path for path in present.paths if path not in recorded]
         if added:
             notice(f"{where}: {len(added):,} images that the run does not know are left out, such as {added[0]}")
         self._check_contents(present, where)
         return replace(source, train_labels=parts["train"].labels, **parts)
 
-    def _part(
-        self, files: ImageFiles, samples: list[Sample], present: Mapping[str, str], part: str, where: str
-    ) -> ImageFiles:
-        absent = [name for name, _ in samples if _key(name) not in present]
+    def _part(self, files: ImageFiles, samples: list[Sample], present: "_Present", part: str, where: str) -> ImageFiles:
+        absent = [name for name, _ in samples if present.path(name) is None]
         if samples and len(absent) == len(samples):
             raise ValueError(
                 f"{where}: none of the {len(samples):,} {part} images of the run is there, such as {absent[0]}; name the "
@@ -149,9 +150,9 @@ class ImageRecord:
             )
         if absent and part != "train":
             notice(f"{where}: {len(absent):,} {part} images of the run are absent and left out, such as {absent[0]}")
-            samples = [sample for sample in samples if _key(sample[0]) in present]
+            samples = [sample for sample in samples if present.path(sample[0]) is not None]
         return files.with_samples(
-            [(present.get(_key(name)) or os.path.join(files.root, name), label) for name, label in samples]
+            [(present.path(name) or os.path.join(files.root, name), label) for name, label in samples]
         )
 
     def _check_classes(self, found: Sequence[str], where: str) -> None:
@@ -165,17 +166,26 @@ class ImageRecord:
             "the class folders their names again, or name the folder that the run was trained on"
         )
 
-    def _check_contents(self, present: Mapping[str, str], where: str) -> None:
+    def _check_contents(self, present: "_Present", where: str) -> None:
         """See that the files are still the images that they were, as far as they were looked at."""
         labels = {name: label for samples in self.files.values() for name, label in samples}
+        parts = {name: part for part, samples in self.files.items() for name, _ in samples}
+        names = {digest: name for name, digest in self.contents.items() if name in parts}
         looked_at = dict.fromkeys(range(len(self.class_names)), 0)
         changed: dict[int, list[str]] = {label: [] for label in looked_at}
+        confused: list[tuple[str, str, str]] = []
         for name, digest in self.contents.items():
-            path = present.get(_key(name))
-            if path is not None and name in labels:
-                looked_at[labels[name]] += 1
-                if _content(path) != digest:
-                    changed[labels[name]].append(path)
+            path = present.path(name)
+            if path is None or name not in labels:
+                continue
+            looked_at[labels[name]] += 1
+            now = _content(path)
+            if now == digest:
+                continue
+            changed[labels[name]].append(path)
+            other = names.get(now) if now is not None else None
+            if other is not None and (parts[other], labels[other]) != (parts[name], labels[name]):
+                confused.append((path, name, other))
         paths = [path for of_class in changed.values() for path in of_class]
         others = [label for label, of_class in changed.items() if len(of_class) > looked_at[label] / 2]
         # one alone was repaired
@@ -185,22 +195,44 @@ class ImageRecord:
                 f"{where}: most images of the class {name} are others than the run was trained on, such as "
                 f"{changed[others[0]][0]}; name the folder that it was trained on"
             )
+        if confused:
+            path, name, other = confused[0]
+            before, now = (
+                f"a {parts[file]} image of the class {self.class_names[labels[file]]}" for file in (name, other)
+            )
+            raise ValueError(
+                f"{where}: {len(confused):,} images have the names of others, such as {path}: the run had {before} there, and "
+                f"now there is {other}, {now}; give the files their names again, or remove them"
+            )
         if paths:
             notice(f"{where}: {len(paths):,} images have changed since the run began, such as {paths[0]}")
 
 
-def _present(source: Source) -> dict[str, str]:
-    """The path of each image file that a data set has, by the key of its name."""
-    present: dict[str, str] = {}
-    for part in PARTS:
-        images = getattr(source, part)
-        if images is not None:
-            present |= {_key(name): path for name, (path, _) in zip(images.names(), images.samples, strict=True)}
-    return present
+class _Present:
+    """The image files that a data set has now, by their names.
+
+    macOS decomposes accents when files are copied there: where no file has a name itself, the one is taken whose name is the
+    same but for that.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._by_name: dict[str, str] = {}
+        for part in PARTS:
+            images = getattr(source, part)
+            if images is not None:
+                self._by_name |= dict(zip(images.names(), images.paths(), strict=True))
+        self._by_composed_name = {_composed(name): path for name, path in self._by_name.items()}
+
+    @property
+    def paths(self) -> Iterable[str]:
+        return self._by_name.values()
+
+    def path(self, name: str) -> str | None:
+        """The path of the file that a record calls `name`; `None` if it is absent."""
+        return self._by_name.get(name) or self._by_composed_name.get(_composed(name))
 
 
-def _key(name: str) -> str:
-    """A name as it is compared: macOS decomposes accents when files are copied there."""
+def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
@@ -209,10 +241,12 @@ def _labels(labels: Sequence[int]) -> str:
 
 
 def _content(path: str) -> str | None:
-    """A hash of size and beginning of a file; `None` if it cannot be read."""
+    """A hash of size and beginning of a file; `None` if it cannot be read, or is empty and so like any other empty one."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                return None
             return hashlib.sha256(size.to_bytes(8, "little") + file.read(BEGINNING)).hexdigest()
     except OSError:
         return None

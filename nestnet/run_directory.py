@@ -372,7 +372,12 @@ class Run:
             ValueError: if they are not there, or not those of the run.
         """
         data = replace(self.config.data, download=download and self.config.data.download)
-        return load_data(data, self.config.model, self.record)
+        command = f"nestnet resume {for_shell(self.path)}"
+        try:
+            return load_data(data, self.config.model, self.record, command=command)
+        except ValueError as error:
+            # the verbs that read a run's images do not take its options
+            raise ValueError(f"{error} (`{command} --data.root FOLDER` names another folder)") from error
 
 
 def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:

@@ -108,6 +108,12 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
     np.testing.assert_array_equal(np.asarray(read_image(path, "RGB"))[..., 2], expected)
 
 
+def test_one_of_sixteen_bits_of_grey_may_stand_for_transparency(tmp_path):
+    image = Image.fromarray(np.array([[30_000, 30_001, 257]], np.uint16))
+    image.save(tmp_path / "a.png", transparency=30_000)
+    assert np.asarray(read_image(str(tmp_path / "a.png"), "L")).tolist() == [[255, 117, 1]]
+
+
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_pixels_of_unknown_range_cannot_be_read_and_can_be_skipped(tmp_path, kind):
     deep = save(tmp_path / "deep.tif", UPRIGHT.astype(kind))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from dataclasses import asdict, replace
 
@@ -96,6 +97,22 @@ def other_images(root):
         Image.new("RGB", (8, 8), "red").save(path)
 
 
+def swap_files(root, one, other):
+    (root / "images" / one).rename(root / "images" / "0")
+    (root / "images" / other).rename(root / "images" / one)
+    (root / "images" / "0").rename(root / "images" / other)
+
+
+def swap_parts(root):
+    record = read_record(root / "run")
+    swap_files(root, record.files["train"][0][0], record.files["test"][0][0])
+
+
+def swap_two_of_other_classes(root):
+    trained_on = read_record(root / "run").files["train"]
+    swap_files(root, trained_on[0][0], trained_on[-1][0])
+
+
 def no_images(root):
     for path in (root / "images").rglob("*.png"):
         path.rename(path.with_stem(f"new-{path.stem}"))
@@ -162,6 +179,14 @@ OTHERS = [
     ),
     (other_images, "most images of the class cat are others than the run was trained on"),
     (
+        swap_parts,
+        "2 images have the names of others, such as .*: the run had a train image of .* now there is .*, a test",
+    ),
+    (
+        swap_two_of_other_classes,
+        "2 images have the names of others, .* of the class cat there, .* of the class dog; give",
+    ),
+    (
         no_images,
         "none of the 3[0-9] train images of the run is there, such as cat/0.*; name the folder that it was trained on",
     ),
@@ -195,9 +220,40 @@ def test_what_can_do_without_the_images_says_why_it_has_none(copy, capsys):
 def test_another_place_is_as_good(copy, capsys):
     shutil.move(copy / "images", copy / "moved")
     assert main(["evaluate", str(copy / "run"), "--mode", "base"]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(
+        r"there is no such folder \(`nestnet resume .*run --data.root FOLDER` names another folder\)", error
+    )
     assert main(["resume", str(copy / "run"), "--data.root", str(copy / "moved")]) == 0
     assert main(["evaluate", str(copy / "run"), "--mode", "base"]) == 0, "the run remembers where they are"
+
+
+def test_names_that_differ_in_their_encoding_alone_are_two_files(tmp_path):
+    plant(tmp_path, {"cat": 20, "dog": 20})
+    for number, name in enumerate(("caf\u00e9", "cafe\u0301")):
+        Image.new("RGB", (8, 8), (9, 9, number)).save(tmp_path / "cat" / f"{name}.png")
+    images = load_data(data(tmp_path), ModelConfig())
+    again = load_data(data(tmp_path), ModelConfig(), images.record())
+    assert files(again, "train") == files(images, "train")
+    assert files(again, "test") == files(images, "test")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_what_is_advised_about_a_damaged_image_is_accepted(copy, capsys, part):
+    """By a command that takes no options of the run."""
+    run = str(copy / "run")
+    name, _ = read_record(copy / "run").files[part][0]
+    (copy / "images" / name).write_bytes(b"")
+    recalibrated = ["export", run, "--mode", "base", "--output", str(copy / "b.safetensors"), "--recalibrate", "5"]
+    evaluated = ["evaluate", run, "--mode", "base"]
+    command = recalibrated if part == "train" else evaluated
+    assert main(command) == 2
+    advice = re.search(
+        r"replace it, or let `nestnet (resume .* --data.corrupt skip)` go on without", capsys.readouterr().err
+    )
+    assert advice is not None
+    assert main(shlex.split(advice[1])) == 0
+    assert main(command) == 0
 
 
 def test_images_that_were_trained_on_are_never_judged(copy, capsys):
