@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestnet.files import make_folder, remove, remove_unfinished, write_atomically
+from nestnet.files import kind_of_file, make_folder, remove, remove_unfinished, write_atomically
 from nestnet.mode import Mode
 from nestnet.notices import notice
 from nestnet.read_back import Rule, check_present, of_type, whole
@@ -67,21 +67,30 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The files of all checkpoints, the newest first. Copies under other names, folders and links are none."""
+        return [path for path in self._named() if stat.S_ISREG(path.lstat().st_mode)]
+
+    def _named(self) -> list[Path]:
+        """Whatever has the name of a checkpoint, the newest first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
-        files = [path for path in found if stat.S_ISREG(path.lstat().st_mode)]
-        return sorted(files, key=position, reverse=True)
+        return sorted(found, key=position, reverse=True)
 
     def newest(self) -> State | None:
-        """The last whole checkpoint; `None` if there has been none yet. A damaged one is passed over, with a notice.
+        """The last whole checkpoint; `None` if there has been none yet.
+
+        A damaged one is passed over with a notice, as is what has the name of one and is no file.
 
         Raises:
             ValueError: if there are some, and all of them are damaged.
         """
-        paths = self.paths()
+        paths = self._named()
         damaged: list[str] = []
         for path in paths:
+            mode = path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                damaged.append(f"{path} is {kind_of_file(mode)}, not a file")
+                continue
             try:
                 state = self._read(path)
             except ValueError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nestnet.escape import quoted
+from nestnet.files import open_regular
 from nestnet.paths import expand_home
 
 
@@ -54,7 +55,8 @@ def contents(
     if path.resolve() in includers:
         raise ValueError(f"include in {includers[-1]}: {path} includes itself")
     try:
-        content = yaml.load(path.read_text(), Loader)
+        with open_regular(path) as file:
+            content = yaml.load(file.read().decode(), Loader)
         json.dumps(content)  # what YAML has beyond that, sets and bytes, is of no field
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())

@@ -462,7 +462,7 @@ def _list(folder: str) -> _Listing:
                 listing.folders.append(entry.name)
             elif not is_image(entry.name):
                 listing.others.append(entry.name)
-            elif entry.is_file() or entry.is_symlink():  # a link to nothing is an image that cannot be read
+            elif entry.is_file() or not os.path.exists(entry.path):  # a link to nothing is an image that cannot be read
                 listing.images.append(entry.name)
             else:
                 listing.not_files.append(entry.name)

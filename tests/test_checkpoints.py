@@ -113,6 +113,16 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, capsys):
         again.newest()
 
 
+def test_what_is_no_file_is_passed_over_with_a_warning(tmp_path, capsys):
+    Checkpoints(tmp_path).save(state(1))
+    os.mkfifo(tmp_path / file_name(2))
+    (tmp_path / file_name(3)).symlink_to(file_name(1))
+    assert Checkpoints(tmp_path).newest()["steps_done"] == 1
+    error = capsys.readouterr().err
+    assert f"{file_name(3)} is a symbolic link, not a file; the checkpoint before it is taken" in error
+    assert f"{file_name(2)} is a FIFO, not a file; the checkpoint before it is taken" in error
+
+
 # Killed while writing
 
 

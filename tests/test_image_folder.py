@@ -205,9 +205,11 @@ def test_only_files_are_images(tmp_path):
     plant(tmp_path, FEW)
     clean = read_folder(str(tmp_path))
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
+    (tmp_path / "dog" / "linked.jpg").symlink_to("../cat/pipe.jpg")
+    (tmp_path / "dog" / "zero.jpg").symlink_to("/dev/zero")
     found = read_folder(str(tmp_path))
     assert (found.train, found.test) == (clean.train, clean.test)
-    assert found.left_out == f"left out: 1 that are neither files nor folders (such as {tmp_path}/cat/pipe.jpg)"
+    assert found.left_out == f"left out: 3 that are neither files nor folders (such as {tmp_path}/cat/pipe.jpg)"
 
 
 # Links

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -279,6 +280,12 @@ def test_a_run_that_has_hardly_begun_is_reported(write, steps, top1, expected):
     assert expected in said
     assert "No confusion matrices and no images: " in said
     assert "has no checkpoint" in said
+
+
+def test_an_export_that_is_a_fifo_is_not_waited_for(write, tmp_path):
+    run = write()
+    os.mkfifo(run / "base.safetensors")
+    assert main(["report", str(run), "--output", str(tmp_path / "out"), "--no_images"]) == 0
 
 
 def test_without_the_test_images_the_page_says_why(trained, tmp_path, write):

@@ -100,7 +100,11 @@ fly
 train --config absent.yaml
     config = 'absent.yaml': cannot be read as YAML: No such file or directory
 train --config good
-    config = 'good': cannot be read as YAML: Is a directory
+    config = 'good': cannot be read as YAML: it is a folder, not a file
+train --config /dev/null
+    config = '/dev/null': cannot be read as YAML: it is a device, not a file
+train --config pipe.yaml
+    config = 'pipe.yaml': cannot be read as YAML: it is a FIFO, not a file
 train --config duplicate.yaml
     config = 'duplicate.yaml': cannot be read as YAML: epochs comes a second time in line 2
 cost --config nested_duplicate.yaml
@@ -437,6 +441,7 @@ def world(tmp_path_factory):
     for name, text in FILES.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
+    os.mkfifo(root / "pipe.yaml")
     for name, tree in IMAGES.items():
         plant(root / name, tree)
     return root

@@ -12,13 +12,13 @@ import timm
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
 
 from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.escape import for_terminal
+from nestnet.exporting import read_metadata
 from nestnet.faults import last_line
-from nestnet.files import check_output, make_output_folder, utf8_name, write_atomically
+from nestnet.files import check_output, make_output_folder, write_atomically
 from nestnet.loaders import Batch
 from nestnet.mode import Mode
 from nestnet.report.figures import (
@@ -149,7 +149,6 @@ def _pictures(predictions: Predictions, images: ImageData) -> dict[Kind, list[Pi
 def _version(export: Path) -> str | None:
     """Of nestnet, as an export tells it."""
     try:
-        with utf8_name(export) as name, safe_open(name, framework="pt") as file:
-            return (file.metadata() or {}).get("nestnet_version")
-    except (OSError, SafetensorError):
+        return read_metadata(export).get("nestnet_version")
+    except ValueError:
         return None
