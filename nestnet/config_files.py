@@ -55,8 +55,8 @@ def contents(
     if path.resolve() in includers:
         raise ValueError(f"include in {includers[-1]}: {path} includes itself")
     try:
-        with open_regular(path) as file:
-            content = yaml.load(file.read().decode(), Loader)
+        with open_regular(path) as opened:
+            content = yaml.load(opened.read().decode(), Loader)
         json.dumps(content)  # what YAML has beyond that, sets and bytes, is of no field
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())

@@ -8,8 +8,9 @@ is counted and named.
 import hashlib
 import os
 import re
+import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,7 +229,7 @@ def _check_apart(train: list[Sample], test: list[Sample], where: str) -> None:
     """See that no test image is a link to a training image, or the other way round; hard links are links too."""
     trained = {path for path, _ in train}
     both = []
-    for paths in _same_files(path for path, _ in (*train, *test)):
+    for paths in _same_files([path for path, _ in (*train, *test)]):
         tested = [path for path in paths if path not in trained]
         if 0 < len(tested) < len(paths):
             both += tested
@@ -412,7 +413,7 @@ class _Walk:
         A file itself is rather kept than links to it.
         """
         surplus: set[str] = set()
-        for paths in _same_files(path for files in classes.values() for path in files):
+        for paths in _same_files([path for files in classes.values() for path in files]):
             kept = min(paths, key=lambda path: (os.path.islink(path), path))
             surplus.update(path for path in paths if path != kept)
         self._note("links to images that are read already", sorted(surplus))
@@ -442,14 +443,22 @@ class _Walk:
         return "left out: " + ", ".join(kinds) if kinds else ""
 
 
-def _same_files(paths: Iterable[str]) -> list[list[str]]:
+def _same_files(paths: Sequence[str]) -> list[list[str]]:
     """The paths that lead to the same file, by symbolic or by hard links: a list for each file that has several."""
+    if not any(_is_link(path) for path in paths):  # of a million images the table below would take much memory
+        return []
     found: dict[tuple[int, int], list[str]] = {}
     for path in paths:
         with suppress(OSError):  # a link to nothing
             status = os.stat(path)
             found.setdefault((status.st_dev, status.st_ino), []).append(path)
     return [same for same in found.values() if len(same) > 1]
+
+
+def _is_link(path: str) -> bool:
+    """Whether this is a symbolic link, or one of several names of a file."""
+    status = os.lstat(path)
+    return stat.S_ISLNK(status.st_mode) or status.st_nlink > 1
 
 
 def _list(folder: str) -> _Listing:
