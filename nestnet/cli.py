@@ -422,7 +422,8 @@ def _failure(error: BaseException) -> Failure | None:
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         return Failure("", 0)
 
-    from nestnet.faults import Stopped, last_line, shortage
+    from nestnet.faults import Stopped, shortage
+    from nestnet.messages import message_of
     from nestnet.processes import loss_of_another
 
     if isinstance(error, (FloatingPointError, ChildProcessError, Stopped)):
@@ -431,7 +432,7 @@ def _failure(error: BaseException) -> Failure | None:
     if lost is not None:
         return Failure(f"stopped: {lost}", 1)
     if isinstance(error, (ValueError, OSError)):
-        return Failure(f"error: {last_line(error)}", 2)
+        return Failure(f"error: {message_of(error)}", 2)
     return None
 
 

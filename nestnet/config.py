@@ -18,6 +18,7 @@ import yaml
 from nestnet.config_files import contents, nearest
 from nestnet.escape import is_utf8
 from nestnet.files import write_atomically
+from nestnet.messages import in_one_line
 from nestnet.paths import expand_home
 
 Pair = float | list[float]
@@ -489,7 +490,7 @@ def _one_line(message: str) -> str:
     """jsonargparse's message about a value as `field = value: rule`."""
     found = re.search(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL)
     if not found:
-        line = " ".join(message.split())
+        line = in_one_line(message)
         if line.startswith("unrecognized arguments"):
             line += (
                 "; images are given as --data.root FOLDER, a file as --config FILE, any field as --section.key value"
@@ -499,7 +500,7 @@ def _one_line(message: str) -> str:
     value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", rest)
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", rest)
     plain = sorted({_plain(kind) for kind in kinds}, key=lambda kind: (kind == "null", kind))
-    rule = " or ".join(plain) or " ".join(rest.split())
+    rule = " or ".join(plain) or in_one_line(rest)
     return f"{name} = {value[1] if value else '?'}: it must be {rule}"
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from nestnet import config as configuration
-from nestnet.checkpoints import NAME, Checkpoints, State, check_tensors
+from nestnet.checkpoints import NAME, REMEDY, Checkpoints, State, check_tensors
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data
 from nestnet.escape import for_shell, quoted
@@ -52,7 +52,6 @@ from nestnet.read_back import (
     Rule,
     any_number,
     check_present,
-    check_readable,
     damaged,
     number,
     of_type,
@@ -60,6 +59,7 @@ from nestnet.read_back import (
     or_null,
     read_json,
     read_rows,
+    read_text,
     whole,
     word,
 )
@@ -392,7 +392,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
             f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {for_shell(path)}` goes on"
         )
     assert checkpoints.last is not None
-    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, "another version of nestnet may have written it")
+    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, REMEDY)
     net, tensors = network(config), checkpoint["average"] or checkpoint["net"]
     try:
         check_tensors("net", tensors, net.state_dict())
@@ -411,7 +411,7 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / "config.yaml"
     if not path.exists():
         raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
-    check_readable(path, TABLE_REMEDY)
+    read_text(path, TABLE_REMEDY)  # what is damaged is named as in all files of a run, before it is parsed
     return configuration.load(path)
 
 

@@ -15,8 +15,8 @@ from nestnet.escape import for_terminal
 from nestnet.files import (
     check_output,
     destination,
+    move_into_place,
     open_regular,
-    place,
     remove_unfinished,
     unfinished_name,
     workplace,
@@ -121,7 +121,7 @@ def test_any_name_can_be_written(name, tmp_path):
         write_atomically(tmp_path / name, content)
         with workplace(tmp_path / name) as folder:
             write_atomically(folder / name, content * 2)
-            place(folder / name, tmp_path / name)
+            move_into_place(folder / name, tmp_path / name)
         assert (tmp_path / name).read_bytes() == content * 2
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -147,7 +147,7 @@ def test_what_an_earlier_process_of_this_number_left_is_no_hindrance(tmp_path):
     unfinished.mkdir()
     with workplace(tmp_path / "file") as folder:
         write_atomically(folder / "file", b"newer")
-        place(folder / "file", tmp_path / "file")
+        move_into_place(folder / "file", tmp_path / "file")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"newer", "mine": b"mine"}
 
 

@@ -226,6 +226,14 @@ def test_every_command_names_the_damaged_file_in_one_line(number, trained, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
+def test_a_report_does_not_wait_for_what_has_the_name_of_an_export(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    fifo("base.safetensors")(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--no_images"]) == 0
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    assert capsys.readouterr().err == ""
+
+
 def test_what_training_wrote_is_whole(trained):
     run, steps, epochs = read_course(trained, ("motivated_fraction", "seconds"))
     assert steps.number.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]

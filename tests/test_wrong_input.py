@@ -100,7 +100,9 @@ fly
 train --config absent.yaml
     config = 'absent.yaml': cannot be read as YAML: No such file or directory
 train --config good
-    config = 'good': cannot be read as YAML: Is a directory
+    config = 'good': cannot be read as YAML: it is a folder, not a file
+train --config /dev/zero
+    config = '/dev/zero': cannot be read as YAML: it is a device, not a file
 train --config duplicate.yaml
     config = 'duplicate.yaml': cannot be read as YAML: epochs comes a second time in line 2
 cost --config nested_duplicate.yaml
