@@ -6,6 +6,7 @@ The only file that calls jsonargparse. Every field says its unit, its range and 
 import dataclasses
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -298,6 +299,7 @@ def parse(
     prog: str = "nestnet train",
     others: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
+    literal: Collection[str] | None = (),
 ) -> Config:
     """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
 
@@ -308,6 +310,7 @@ def parse(
     Args:
         others: names of options that the verb has besides, so that a misspelt one can be told from them.
         tell: gets a line or two about what was chosen for a folder of images.
+        literal: paths whose `~` is not the home directory, such as those that an earlier run has resolved; `None`: all.
 
     Raises:
         ValueError: for an unknown key, a value of the wrong type or out of range, values that do not go together, or an absent
@@ -317,14 +320,14 @@ def parse(
 
     parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
-        given = _at_home(parser.parse_args(arguments, defaults=False)).as_dict()
+        given = _at_home(parser.parse_args(arguments, defaults=False), literal).as_dict()
         chosen = _of_exports(given)
         seen = _own_data(given)
         if seen is not None:
             chosen = seen.recipe(_over(given, chosen))
         if chosen:
             arguments = [f"--config={json.dumps(chosen)}", *arguments]
-        namespace = _at_home(parser.parse_args(arguments))
+        namespace = _at_home(parser.parse_args(arguments), literal)
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
     namespace.pop("config", None)
@@ -368,15 +371,32 @@ def split(arguments: Sequence[str], own_options: Collection[str] = ()) -> tuple[
     return settings, [*positional, *own]
 
 
-def _at_home(namespace: jsonargparse.Namespace) -> jsonargparse.Namespace:
-    """The same namespace, whose paths have the home directory in place of `~`."""
+def _at_home(namespace: jsonargparse.Namespace, literal: Collection[str] | None) -> jsonargparse.Namespace:
+    """The same namespace, whose paths have the home directory in place of `~`, unless they are `literal`."""
+
+    def expanded(path: str, name: str) -> str:
+        return path if literal is None or path in literal else expand_home(path, name)
+
     for name in PATHS:
         value = namespace.get(name)
         if isinstance(value, str):
-            namespace[name] = expand_home(value, name)
+            namespace[name] = expanded(value, name)
         elif isinstance(value, list):
-            namespace[name] = [expand_home(path, name) for path in value]
+            namespace[name] = [expanded(path, name) for path in value]
     return namespace
+
+
+def paths_of(config: Config) -> list[str]:
+    """The files and folders that a configuration names."""
+    fields = dotted(dataclasses.asdict(config))
+    paths: list[str] = []
+    for name in PATHS:
+        value = fields[name]
+        if isinstance(value, str):
+            paths.append(value)
+        elif value is not None:
+            paths += value
+    return paths
 
 
 def _own_data(given: dict[str, Any]) -> Any:
@@ -406,8 +426,13 @@ def _over(given: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> Config:
-    """The configuration in a YAML file. Raises ValueError as `parse` does."""
-    return parse([f"--config={path}"])
+    """The configuration in a YAML file, with its paths as they are. Raises ValueError as `parse` does."""
+    return parse([option_of(path)], literal=None)
+
+
+def option_of(path: Path) -> str:
+    """The option that names a configuration file, whose `~` is not the home directory."""
+    return f"--config={os.path.join(os.curdir, path)}"
 
 
 def dotted(config: Mapping[str, Any]) -> dict[str, Any]:

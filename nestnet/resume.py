@@ -86,7 +86,8 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
         ValueError: if one is not, or the folder is no run.
     """
     stored = read_config(path)
-    changed = configuration.parse([f"--config={path / 'config.yaml'}", *changes], prog="nestnet resume")
+    arguments = [configuration.option_of(path / "config.yaml"), *changes]
+    changed = configuration.parse(arguments, prog="nestnet resume", literal=configuration.paths_of(stored))
     named = any(change.partition("=")[0] == "--run_dir" for change in changes)
     if named or changed.run_dir != stored.run_dir:
         raise ValueError(

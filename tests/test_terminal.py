@@ -139,7 +139,7 @@ def test_the_line_break_of_a_name_does_not_cut_a_message():
     assert message_of(ValueError()) == "ValueError"
 
 
-@pytest.mark.parametrize("name", ["my run", "it's", "-x", "$(touch hacked)", "a;b"])
+@pytest.mark.parametrize("name", ["my run", "it's", "-x", "~root", "$(touch hacked)", "a;b"])
 def test_a_printed_command_can_be_pasted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
@@ -149,11 +149,11 @@ def test_a_printed_command_can_be_pasted(name, tmp_path, monkeypatch):
     command = re.search("`(nestnet resume .*)` goes on", str(caught.value))[1]
     program, verb, path = shlex.split(command)
     assert (program, verb, Path(path)) == ("nestnet", "resume", Path(name))
-    assert not path.startswith("-")
+    assert not path.startswith(("-", "~"))
 
 
 @pytest.mark.parametrize(
-    "what", ["not UTF-8", "emoji", "line break", "block of Markdown", "number", "braces", "option"]
+    "what", ["not UTF-8", "emoji", "line break", "block of Markdown", "number", "braces", "option", "tilde"]
 )
 def test_a_configuration_keeps_every_path(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
