@@ -21,6 +21,8 @@ LONGEST_NAME = 255
 """Bytes that a name within a folder may have, on all common file systems."""
 CHUNK = 1 << 24
 """Bytes that are written at a time."""
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of a system that has no more file handles or memory, which say nothing about the file."""
 UNFINISHED = re.compile(r"\..+\.(\d+)\.tmp")
 """The name of what is still being written, with the number of the process that writes it."""
 

@@ -173,7 +173,7 @@ def _accuracy(export: Export) -> str:
         f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run{precision} after epoch "
         f"{done} of {run.config.epochs}{measured and f', with {measured}'}."
     ]
-    if not run.checkpoint.get("end_of_epoch", True):
+    if not run.checkpoint["end_of_epoch"]:
         lines.append("The network was trained on some further batches since.")
     if own != measured:
         best = " --best" if run.best else ""

@@ -1,4 +1,4 @@
-"""A recipe for a folder of images of one's own, from the images themselves: `nestnet train --data.root FOLDER` and no more.
+"""A recipe for a folder of your own images, from the images themselves: `nestnet train --data.root FOLDER` and no more.
 
 It is a start that should train well, not the best there is: whatever is given goes over it. Sources: "He" is He et al.
 2016 (arXiv 1512.03385; section 4.2 for CIFAR, 3.4 for ImageNet), "Goyal" Goyal et al. 2017 (arXiv 1706.02677), "DeiT" Touvron

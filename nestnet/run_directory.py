@@ -176,14 +176,14 @@ class RunDirectory:
         self.config = config
         self._write_config()
         self.steps = GrowingTable(self.path / "steps.csv", STEP_COLUMNS, end_of_steps)
+        self.closing.callback(self.steps.close)
         self.metrics = GrowingTable(self.path / "metrics.csv", metric_columns, end_of_epochs)
+        self.closing.callback(self.metrics.close)
         self.tables += [self.steps, self.metrics]
         self.closing.callback(self.tables.clear)
         if config.tensorboard:
             self.board = Board(self.path / "tensorboard", after=steps)
             self.closing.callback(self.board.close)
-        self.closing.callback(self.steps.close)
-        self.closing.callback(self.metrics.close)
 
     def add_step(self, row: Mapping[str, Any]) -> None:
         self.steps.add(row)
