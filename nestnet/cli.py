@@ -179,8 +179,10 @@ def evaluate(arguments: list[str]) -> None:
     batches = eval_batches(images, run.config.data, Place(device, memory_format(run)))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
     say(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
-    trained, output = run.checkpoint["cost"]["batches"], f"{mode}.safetensors"
-    found = shortcomings(net, mode, trained, recalibrated=number, run_dir=run.path, output=output, best=options.best)
+    output = f"{mode}.safetensors"
+    found = shortcomings(
+        net, mode, run.trained, recalibrated=number, run_dir=run.path, output=output, best=options.best
+    )
     for shortcoming in found:
         notice(shortcoming)
 

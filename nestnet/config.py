@@ -89,7 +89,8 @@ class DataConfig:
     corrupt: Corrupt = "stop"
     """What an image file that cannot be read does. `stop`: it ends the run. `skip`: in training the next readable image is
     taken in its place; of the test images it is left out, for which they are all read once at the start. Each such file
-    is named on standard error. A training image of a resumed run that is not there any more is treated likewise."""
+    is named on standard error. A training image of a resumed run that is not there any more is treated in the
+    same way."""
     download: bool = False
     """Whether torchvision may download what is not there (CIFAR, Flowers, Pets)."""
     img_size: int | None = None

@@ -108,8 +108,7 @@ def deploy(
         export = Export(run, metadata, path.name, size, kind, usage, images, batches, str(check))
         write_atomically(card, model_card(export))
         move_into_place(unfinished, path)
-    trained = run.checkpoint["cost"]["batches"]
-    found = shortcomings(net, mode, trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
+    found = shortcomings(net, mode, run.trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
     for shortcoming in found:
         notice(shortcoming)
     return Deployed(path, card, check, kind.usage(str(path), metadata))

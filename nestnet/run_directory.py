@@ -45,7 +45,7 @@ from nestnet.lock import Lock
 from nestnet.mode import Mode
 from nestnet.models import create_model
 from nestnet.models.registry import takes_img_size
-from nestnet.motivation import JOINT
+from nestnet.motivation import JOINT, WATCHED
 from nestnet.nested import NestedModel
 from nestnet.notices import notice
 from nestnet.read_back import (
@@ -96,11 +96,21 @@ COST_FIELDS = {
     "expected": or_null(number(0)),
     "actual": or_null(number(0)),
 }
+
+
+def _has_batches(value: Any) -> bool:
+    batches = value.get("batches") if isinstance(value, dict) else None
+    return isinstance(batches, dict) and all(whole().fits(batches.get(str(mode))) for mode in Mode)
+
+
 CHECKPOINT_FIELDS = {
     "net": of_type(dict, "tensors by name"),
     "average": or_null(of_type(dict, "tensors by name")),
     "class_names": of_type(list, "a list of names"),
     "input_size": of_type(list, "a list of sizes"),
+    "recalibrated": of_type(dict, "statistics by mode"),
+    "watches": word(*WATCHED),
+    "cost": Rule("the number of batches that trained each mode", _has_batches),
 }
 """What is read of a checkpoint besides what a run goes on from."""
 
@@ -361,6 +371,11 @@ class Run:
     record: ImageRecord
     best: bool = False
     """Whether the checkpoint is that of a subnet's best epoch, as it was asked for, instead of the last one."""
+
+    @property
+    def trained(self) -> dict[str, int]:
+        """Number of batches that trained each mode's subnet."""
+        return self.checkpoint["cost"]["batches"]
 
     def images(self, *, download: bool = True) -> ImageData:
         """The images of the run, as its record names them.

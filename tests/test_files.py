@@ -236,6 +236,24 @@ def test_the_search_for_writes_finds_them(code, found):
     assert bool(faults(ast.parse(code))) == found
 
 
+def test_one_place_opens_every_file_that_is_read():
+    package = Path(nestnet.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if path.name not in WRITERS and isinstance(node, ast.Call) and opens_to_read(node.func):
+                found.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert found == [], "open with nestnet.files.open_regular: a FIFO would be waited for"
+
+
+def opens_to_read(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        # Pillow gets a file that is open; a folder, and the device that takes all output, are opened by os
+        opens = function.attr == "open" and ast.unparse(function.value) not in ("os", "Image")
+        return opens or function.attr in ("read_text", "read_bytes")
+    return isinstance(function, ast.Name) and function.id == "open"
+
+
 def test_one_place_writes_every_file():
     package = Path(nestnet.__file__).parent
     found = []
