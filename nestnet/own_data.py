@@ -139,7 +139,7 @@ class Seen:
     def told(self, config: Config) -> str:
         """Two lines for a person: what was seen, and how it is to be trained."""
         c, d, o = config, config.data, config.optimizer
-        held_out = "" if self.divided else " (a fifth of each class held out)"
+        held_out = "" if self.divided else " (about a fifth of each class held out)"
         flips = (
             "" if d.augment in ("shift", "none") else ", with flips (--data.augment shift where left and right matter)"
         )
