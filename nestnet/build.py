@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from nestnet.config import Config, ScheduleConfig
 from nestnet.data import ImageData, mixed
+from nestnet.messages import first_line
 from nestnet.mode import Mode
 from nestnet.models.registry import ARCHITECTURES, takes_img_size
 from nestnet.motivation import (
@@ -39,7 +40,7 @@ from nestnet.torchrun import local_launch
 
 
 def motivation(config: Config, batches: int) -> Condition:
-    """The condition of a configuration, for epochs of so many batches; of joint training one that has no say.
+    """The condition of a configuration, for epochs of so many batches; in joint training it has no effect.
 
     Raises:
         ValueError: for a setting that the condition does not have, and for earlier runs that cannot be read or are shorter.
@@ -336,6 +337,6 @@ def torch_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"device = {name!r}: {reason}; `auto` takes what there is") from error
     return device

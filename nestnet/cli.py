@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from nestnet.escape import for_terminal, quoted
 from nestnet.interrupts import CommandSignals, command_signals
 from nestnet.paths import expand_home
-from nestnet.terminal import accept_any_text, give, say
+from nestnet.terminal import accept_any_text, drop_unwritten_output, give, say
 from nestnet.torchrun import is_first_of_machine, is_first_process, launch
 from nestnet.version import __version__
 
@@ -89,12 +89,12 @@ def train(arguments: list[str]) -> None:
 
         text = dry_run(trainer)
         leave()
-        if trainer.processes.first:
+        if is_first_process():
             say(text)
         return
     run_dir = trainer.fit()
     leave()
-    if trainer.processes.first:
+    if is_first_process():
         _say_exported(run_dir)
 
 
@@ -179,8 +179,10 @@ def evaluate(arguments: list[str]) -> None:
     batches = eval_batches(images, run.config.data, Place(device, memory_format(run)))
     accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
     say(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
-    trained, output = run.checkpoint["cost"]["batches"], f"{mode}.safetensors"
-    found = shortcomings(net, mode, trained, recalibrated=number, run_dir=run.path, output=output, best=options.best)
+    output = f"{mode}.safetensors"
+    found = shortcomings(
+        net, mode, run.trained, recalibrated=number, run_dir=run.path, output=output, best=options.best
+    )
     for shortcoming in found:
         notice(shortcoming)
 
@@ -422,7 +424,8 @@ def _failure(error: BaseException) -> Failure | None:
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         return Failure("", 0)
 
-    from nestnet.faults import Stopped, last_line, shortage
+    from nestnet.faults import Stopped, shortage
+    from nestnet.messages import message_of
     from nestnet.processes import loss_of_another
 
     if isinstance(error, (FloatingPointError, ChildProcessError, Stopped)):
@@ -431,13 +434,13 @@ def _failure(error: BaseException) -> Failure | None:
     if lost is not None:
         return Failure(f"stopped: {lost}", 1)
     if isinstance(error, (ValueError, OSError)):
-        return Failure(f"error: {last_line(error)}", 2)
+        return Failure(f"error: {message_of(error)}", 2)
     return None
 
 
 def _say(failure: Failure, signals: CommandSignals) -> None:
     """Say it once. Of several processes, all of a machine find the same mistake before they meet, and each its own after."""
-    _drop_unwritten_output()
+    drop_unwritten_output()
     if not failure.what:
         return
     if not is_first_of_machine():
@@ -457,11 +460,3 @@ def _reader_is_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(events & select.POLLERR for _, events in poll.poll(0))
-
-
-def _drop_unwritten_output() -> None:
-    """Keep Python from complaining, as it ends, of output that cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ The only file that calls jsonargparse. Every field says its unit, its range and 
 import dataclasses
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import yaml
 from nestnet.config_files import contents, nearest
 from nestnet.escape import is_utf8
 from nestnet.files import write_atomically
+from nestnet.messages import in_one_line
 from nestnet.paths import expand_home
 
 Pair = float | list[float]
@@ -87,7 +89,8 @@ class DataConfig:
     corrupt: Corrupt = "stop"
     """What an image file that cannot be read does. `stop`: it ends the run. `skip`: in training the next readable image is
     taken in its place; of the test images it is left out, for which they are all read once at the start. Each such file
-    is named on standard error. A training image of a resumed run that is not there any more is treated likewise."""
+    is named on standard error. A training image of a resumed run that is not there any more is treated in the
+    same way."""
     download: bool = False
     """Whether torchvision may download what is not there (CIFAR, Flowers, Pets)."""
     img_size: int | None = None
@@ -297,6 +300,7 @@ def parse(
     prog: str = "nestnet train",
     others: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
+    literal: Collection[str] | None = (),
 ) -> Config:
     """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
 
@@ -307,6 +311,7 @@ def parse(
     Args:
         others: names of options that the verb has besides, so that a misspelt one can be told from them.
         tell: gets a line or two about what was chosen for a folder of images.
+        literal: paths whose `~` is not the home directory, such as those that an earlier run has resolved; `None`: all.
 
     Raises:
         ValueError: for an unknown key, a value of the wrong type or out of range, values that do not go together, or an absent
@@ -316,14 +321,14 @@ def parse(
 
     parser, arguments = _parser(prog), _expanded(arguments, others)
     try:
-        given = _at_home(parser.parse_args(arguments, defaults=False)).as_dict()
+        given = _at_home(parser.parse_args(arguments, defaults=False), literal).as_dict()
         chosen = _of_exports(given)
         seen = _own_data(given)
         if seen is not None:
             chosen = seen.recipe(_over(given, chosen))
         if chosen:
             arguments = [f"--config={json.dumps(chosen)}", *arguments]
-        namespace = _at_home(parser.parse_args(arguments))
+        namespace = _at_home(parser.parse_args(arguments), literal)
     except jsonargparse.ArgumentError as error:
         raise ValueError(_one_line(str(error))) from error
     namespace.pop("config", None)
@@ -367,15 +372,32 @@ def split(arguments: Sequence[str], own_options: Collection[str] = ()) -> tuple[
     return settings, [*positional, *own]
 
 
-def _at_home(namespace: jsonargparse.Namespace) -> jsonargparse.Namespace:
-    """The same namespace, whose paths have the home directory in place of `~`."""
+def _at_home(namespace: jsonargparse.Namespace, literal: Collection[str] | None) -> jsonargparse.Namespace:
+    """The same namespace, whose paths have the home directory in place of `~`, unless they are `literal`."""
+
+    def expanded(path: str, name: str) -> str:
+        return path if literal is None or path in literal else expand_home(path, name)
+
     for name in PATHS:
         value = namespace.get(name)
         if isinstance(value, str):
-            namespace[name] = expand_home(value, name)
+            namespace[name] = expanded(value, name)
         elif isinstance(value, list):
-            namespace[name] = [expand_home(path, name) for path in value]
+            namespace[name] = [expanded(path, name) for path in value]
     return namespace
+
+
+def paths_of(config: Config) -> list[str]:
+    """The files and folders that a configuration names."""
+    fields = dotted(dataclasses.asdict(config))
+    paths: list[str] = []
+    for name in PATHS:
+        value = fields[name]
+        if isinstance(value, str):
+            paths.append(value)
+        elif value is not None:
+            paths += value
+    return paths
 
 
 def _own_data(given: dict[str, Any]) -> Any:
@@ -405,8 +427,13 @@ def _over(given: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> Config:
-    """The configuration in a YAML file. Raises ValueError as `parse` does."""
-    return parse([f"--config={path}"])
+    """The configuration in a YAML file, with its paths as they are. Raises ValueError as `parse` does."""
+    return parse([option_of(path)], literal=None)
+
+
+def option_of(path: Path) -> str:
+    """The option that names a configuration file, whose `~` is not the home directory."""
+    return f"--config={os.path.join(os.curdir, path)}"
 
 
 def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -489,7 +516,7 @@ def _one_line(message: str) -> str:
     """jsonargparse's message about a value as `field = value: rule`."""
     found = re.search(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL)
     if not found:
-        line = " ".join(message.split())
+        line = in_one_line(message)
         if line.startswith("unrecognized arguments"):
             line += (
                 "; images are given as --data.root FOLDER, a file as --config FILE, any field as --section.key value"
@@ -499,7 +526,7 @@ def _one_line(message: str) -> str:
     value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", rest)
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", rest)
     plain = sorted({_plain(kind) for kind in kinds}, key=lambda kind: (kind == "null", kind))
-    rule = " or ".join(plain) or " ".join(rest.split())
+    rule = " or ".join(plain) or in_one_line(rest)
     return f"{name} = {value[1] if value else '?'}: it must be {rule}"
 
 

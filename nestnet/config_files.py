@@ -11,6 +11,7 @@ import yaml
 
 from nestnet.escape import quoted
 from nestnet.files import open_regular
+from nestnet.messages import in_one_line
 from nestnet.paths import expand_home
 
 
@@ -55,11 +56,10 @@ def contents(
     if path.resolve() in includers:
         raise ValueError(f"include in {includers[-1]}: {path} includes itself")
     try:
-        with open_regular(path) as opened:
-            content = yaml.load(opened.read().decode(), Loader)
+        content = yaml.load(_text(path), Loader)
         json.dumps(content)  # what YAML has beyond that, sets and bytes, is of no field
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) else in_one_line(error)
         raise ValueError(f"config = {quoted(path)}: cannot be read as YAML: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"config = {quoted(path)}: it must hold fields of a run, and holds {content or 'nothing'}")
@@ -81,6 +81,11 @@ def contents(
         key: value for key, value in content.items() if value is not None or key not in sections
     }  # all lines left out
     return [*itertools.chain.from_iterable(before), own]
+
+
+def _text(path: Path) -> str:
+    with open_regular(path) as file:
+        return file.read().decode()
 
 
 def nearest(name: str, names: Collection[str], sections: Collection[str] = ()) -> str:

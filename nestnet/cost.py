@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nestnet.models import cifar_resnet
 from nestnet.models.registry import ARCHITECTURES, choice, takes_img_size
 from nestnet.models.vit import PATCH, ViTArchitecture
-from nestnet.motivation import LossDecrease, is_whole, motivated_rate
+from nestnet.motivation import LossDecrease, expected_fraction, is_whole, motivated_rate
 
 Convention = Literal["macs", "paper"]
 CONVENTIONS: tuple[Convention, ...] = ("macs", "paper")
@@ -116,7 +116,7 @@ def forecast(base_cost: float, motivated_cost: float, *, k: int, batches: int | 
     """
     fraction = motivated_rate(k)
     if batches is not None:
-        fraction = LossDecrease(k).expected_fraction_of_epoch(batches) or 0.0
+        fraction = expected_fraction(LossDecrease(k), batches) or 0.0
     return average_cost(base_cost, motivated_cost, motivated_fraction=fraction)
 
 

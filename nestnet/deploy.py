@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.evaluation import needs_images, ready
-from nestnet.files import check_output, place, workplace, write_atomically
+from nestnet.files import check_output, move_into_place, workplace, write_atomically
 from nestnet.formats import Classify, Usage, format_of
+from nestnet.messages import message_of
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.model_card import Export, card_path, described_file, model_card
@@ -106,9 +107,8 @@ def deploy(
         size, usage = unfinished.stat().st_size, kind.usage(path.name, metadata)
         export = Export(run, metadata, path.name, size, kind, usage, images, batches, str(check))
         write_atomically(card, model_card(export))
-        place(unfinished, path)
-    trained = run.checkpoint["cost"]["batches"]
-    found = shortcomings(net, mode, trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
+        move_into_place(unfinished, path)
+    found = shortcomings(net, mode, run.trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path)
     for shortcoming in found:
         notice(shortcoming)
     return Deployed(path, card, check, kind.usage(str(path), metadata))
@@ -140,7 +140,7 @@ def _images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:
     except (ValueError, OSError) as error:
         if needed:
             raise
-        return None, str(error).splitlines()[0]
+        return None, message_of(error)
 
 
 def _samples(images: ImageData | None, absent: str, metadata: Metadata) -> tuple[list[Tensor], str]:
@@ -154,7 +154,7 @@ def _samples(images: ImageData | None, absent: str, metadata: Metadata) -> tuple
             chosen = [images.test[index * len(images.test) // number][0] for index in range(number)]
             return list(torch.stack(chosen).split(BATCHES)), "test images"
         except (ValueError, OSError) as error:
-            absent = str(error).splitlines()[0]
+            absent = message_of(error)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (metadata.mean, metadata.std))
     pixels = torch.rand(number, *metadata.input_size, generator=torch.Generator().manual_seed(0))
     return list(((pixels - mean) / std).split(BATCHES)), f"random images (those of the run cannot be read: {absent})"

@@ -167,8 +167,8 @@ def for_shell(path: object) -> str:
     'runs/my run' ./-x $'caf\xe9\x0a'
     """
     text = str(path)
-    if text.startswith("-"):
-        text = f"./{text}"  # it would be taken for an option
+    if text.startswith(("-", "~")):
+        text = f"./{text}"  # it would be taken for an option, or by nestnet for the home directory of somebody
     if for_terminal(text) == text:
         return shlex.quote(text)
     return f"$'{''.join(map(_in_ansi_c_quotes, text))}'"

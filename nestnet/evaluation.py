@@ -68,8 +68,7 @@ def ready(run: Run, mode: Mode, images: ImageData | None, device: torch.device, 
     if run.checkpoint["watches"] == "held_out_loss":
         images, _ = held_out_batch(images, run.config)
     # as the run's own evaluation: on the epoch that was trained last
-    ended = run.checkpoint["epoch"]["batches"] == 0
-    epoch = max(run.checkpoint["epochs_done"] - ended, 0)
+    epoch = run.checkpoint["epochs_done"] - run.checkpoint["end_of_epoch"]
     batches = train_batches(images, run.config.data, run.config.seed, Place(device, layout))
     return recalibrate(net, mode, recalibration_images(batches, epoch, number))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from nestnet.files import open_regular, utf8_name, write_atomically
+from nestnet.messages import first_line
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
@@ -114,8 +115,8 @@ def _check_tensors(path: Path, metadata: Metadata) -> None:
     try:
         own = metadata.skeleton().state_dict()
     except (RuntimeError, AssertionError) as error:  # torch's and timm's, of sizes that no network can have
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: {metadata.architecture} of {metadata.timm_arguments} cannot be: {reason}") from error
+        sizes = metadata.timm_arguments
+        raise ValueError(f"{path}: {metadata.architecture} of {sizes} cannot be: {first_line(error)}") from error
     wanted = {
         key: (list(tensor.shape), "floating-point" if tensor.is_floating_point() else "counts")
         for key, tensor in own.items()

@@ -1,12 +1,12 @@
 """What can end a run that was right when it began, in words for the person whose run it is."""
 
 import errno
-import re
 from collections.abc import Iterator
 
 import torch
 
 from nestnet.config import Config
+from nestnet.messages import first_line, message_of
 from nestnet.processes import loss_of_another
 
 OUT_OF_MEMORY = (
@@ -48,11 +48,11 @@ def reason(error: Exception, config: Config) -> str | None:
         return known
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
-            f"a process that reads images was killed ({str(error).strip().splitlines()[0]}), often for want of memory: lower "
+            f"a process that reads images was killed ({first_line(error)}), often for want of memory: lower "
             f"data.workers = {config.data.workers}"
         )
     if isinstance(error, (OSError, ValueError)):
-        return last_line(error)
+        return message_of(error)
     return None
 
 
@@ -72,18 +72,6 @@ def shortage(error: BaseException) -> str | None:
             "runs go side by side"
         )
     return None
-
-
-def last_line(error: BaseException) -> str:
-    """The message of an error. One in a process that reads images carries the traceback of that process, which ends with
-    `module.Type: message`; elsewhere more lines are those of a name in it."""
-    message = str(error).strip("\n") or type(error).__name__
-    _, traceback, after = message.rpartition("Traceback (most recent call last):\n")
-    if not traceback:
-        return message
-    # the lines of its frames are indented, and those of its message are not
-    last = re.search(r"^[\w.]+: (.*)", after, re.MULTILINE | re.DOTALL)
-    return last[1] if last else after.splitlines()[-1]
 
 
 def memory_shortage(error: BaseException) -> BaseException | None:
@@ -124,4 +112,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _line_on_memory(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if any(words in line for words in OUT_OF_MEMORY)]
-    return lines[0] if lines else last_line(error)
+    return lines[0] if lines else message_of(error)

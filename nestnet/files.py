@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from nestnet.escape import is_utf8
+from nestnet.escape import is_utf8, quoted
 
 LONGEST_NAME = 255
 """Bytes that a name within a folder may have, on all common file systems."""
 CHUNK = 1 << 24
 """Bytes that are written at a time."""
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of a system that has no more file handles or memory, which say nothing about the file."""
 UNFINISHED = re.compile(r"\..+\.(\d+)\.tmp")
 """The name of what is still being written, with the number of the process that writes it."""
 
@@ -122,7 +124,7 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
 def workplace(path: Path) -> Iterator[Path]:
     """Make a folder beside the file that `path` stands for; it is gone in the end, with whatever is left in it.
 
-    What is made there can be looked at before `place` gives it its name.
+    What is made there can be looked at before `move_into_place` gives it its name.
     """
     try:
         folder = unfinished_name(destination(path))
@@ -137,7 +139,7 @@ def workplace(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def place(finished: Path, path: Path) -> None:
+def move_into_place(finished: Path, path: Path) -> None:
     """Give a file that was made in the `workplace` of `path` this name, as `write_atomically` does.
 
     Raises:
@@ -204,7 +206,7 @@ def make_output_folder(path: Path, field: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{field} = {str(path)!r}: this folder cannot be made: {error.strerror}") from error
+        raise ValueError(f"{field} = {quoted(path)}: this folder cannot be made: {error.strerror}") from error
 
 
 def sync_folder(path: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from nestnet.escape import for_python, is_utf8
 from nestnet.exporting import read_export, write
 from nestnet.files import open_regular, utf8_name, write_atomically
+from nestnet.messages import first_line
 from nestnet.metadata import Metadata
 from nestnet.models import cifar_resnet
 from nestnet.nested import NestedModel
@@ -188,7 +189,7 @@ class Onnx(Format):
         try:
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own kinds have no base of their own
-            raise ValueError(f"{path} cannot be run by {self.runtime}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{path} cannot be run by {self.runtime}: {first_line(error)}") from error
         metadata = Metadata.read(session.get_modelmeta().custom_metadata_map, path)
         shapes = [list(value.shape)[1:] for value in (*session.get_inputs(), *session.get_outputs())]
         if shapes != [list(metadata.input_size), [metadata.num_classes]]:
@@ -276,5 +277,5 @@ def _quiet(name: str, metadata: Metadata) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"--format {name}: torch cannot write {metadata.architecture} so: {reason}") from error

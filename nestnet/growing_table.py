@@ -52,7 +52,10 @@ class GrowingTable:
         Raises:
             OSError: with one line, if it cannot be, or rows are gone because another program wrote to it.
         """
-        os.fsync(self.descriptor)
+        try:
+            os.fsync(self.descriptor)  # a file system over a network may tell of a full disk only here
+        except OSError as error:
+            raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
         held = os.fstat(self.descriptor)
         if held.st_size != self.size:
             raise OSError(
@@ -77,6 +80,7 @@ class GrowingTable:
             file.seek(0)
             content = file.read()
         write_atomically(self.path, content)
-        os.close(self.descriptor)
+        replaced = self.descriptor
         self.descriptor = self._open()
+        os.close(replaced)
         notice(f"{self.path} was removed or replaced while the run wrote it; all its rows are written again")

@@ -1,6 +1,5 @@
 """Images that lie in files of their own, each read when it is asked for, and what happens where one cannot be."""
 
-import errno
 import itertools
 import os
 import warnings
@@ -15,7 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch.utils.data import Dataset
 
-from nestnet.files import open_regular
+from nestnet.files import SHORTAGES, open_regular
 from nestnet.notices import notice
 
 # Of large images (from 89 million pixels on; from twice that on they are refused) and of odd EXIF data, which are not used.
@@ -34,9 +33,6 @@ EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().
 
 USUAL = "such as .jpg, .png, .webp, .tif or .gif"
 """Some of `EXTENSIONS`, for messages."""
-
-SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors of a system that has no more file handles or memory."""
 
 OPENED = tuple(name for name in FORMATS if name in Image.OPEN)
 """Formats that Pillow opens under their own name; it opens MPO, of some cameras, as JPEG."""

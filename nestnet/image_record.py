@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nestnet.escape import quoted
 from nestnet.files import open_regular
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.notices import notice
@@ -102,7 +103,7 @@ class ImageRecord:
                 if not 0 <= label < classes:
                     raise ValueError(f"files.{part} has a label {label}, and there are {classes} classes")
                 if name in taken:
-                    raise ValueError(f"files.{part} has {name!r}, which comes twice")
+                    raise ValueError(f"files.{part} has {quoted(name)}, which comes twice")
                 taken.add(name)
             files[part] = [(name, label) for name, label in samples]
         return cls(stored["class_names"], stored["labels"], files, stored["contents"])

@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 from nestnet.escape import for_terminal
+from nestnet.terminal import say
 from nestnet.torchrun import process_prefix
 
 T = TypeVar("T")
@@ -166,11 +167,11 @@ class CommandSignals(SignalHandlers):
     def say(self, what: str, exit_code: int) -> None:
         """Write the command's last line to standard error; a signal meanwhile waits, and then finds it said."""
         with signals_held():
-            print(self._line(what), end="", file=sys.stderr, flush=True)
+            say(self._line(what), file=sys.stderr)
             self.exit_code = exit_code
 
     def _line(self, what: str) -> str:
-        return f"{self.command}: {process_prefix()}{for_terminal(what)}\n"
+        return f"{self.command}: {process_prefix()}{for_terminal(what)}"
 
     def _leave(self) -> None:
         """End the process without unwinding it: that may take long, and has its own exceptions."""
@@ -179,7 +180,7 @@ class CommandSignals(SignalHandlers):
             os._exit(self.exit_code)
         if os.isatty(1):
             os.write(1, SHOW_CURSOR)
-        os.write(2, self._line(self.message).encode(errors="replace"))
+        os.write(2, f"{self._line(self.message)}\n".encode(errors="replace"))
         os._exit(128 + self.number)
 
     def _unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:

@@ -17,7 +17,7 @@ from nestnet.data import ImageData, Plain, mixed
 from nestnet.place import Place
 from nestnet.resident import ResidentBatches, ResidentTestBatches
 from nestnet.sources import Part
-from nestnet.workers import check_file_handles, initialise_worker, started
+from nestnet.workers import check_file_handles, initialise_worker, iterate
 
 Batch = tuple[Tensor, Tensor]
 """Images `[B, C, H, W]` and labels `[B]`."""
@@ -88,7 +88,7 @@ class ReadBatches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         self.sampler.epoch, self.sampler.start = number, start
-        return (self.place.put(*batch) for batch in started(self.loader))
+        return (self.place.put(*batch) for batch in iterate(self.loader))
 
 
 class ReadTestBatches:
@@ -100,7 +100,7 @@ class ReadTestBatches:
         self.loader: DataLoader[Any] = DataLoader(part, batch_size=config.eval_batch_size, **_options(config, place))
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.place.put(*batch) for batch in started(self.loader))
+        return (self.place.put(*batch) for batch in iterate(self.loader))
 
 
 def _options(config: DataConfig, place: Place) -> dict[str, Any]:

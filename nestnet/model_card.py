@@ -54,11 +54,6 @@ class Export:
     recalibrated: int
     check: str
 
-    @property
-    def trained(self) -> dict[str, int]:
-        """Number of batches that trained each mode's subnet."""
-        return self.run.checkpoint["cost"]["batches"]
-
 
 def model_card(export: Export) -> str:
     """The card, as Markdown."""
@@ -75,7 +70,7 @@ def model_card(export: Export) -> str:
     }
     base, motivated = (for_markdown(export.run.net.architectures.of(mode)) for mode in Mode)
     name, mode = for_markdown(export.metadata.architecture), export.metadata.mode
-    trained = "not trained, " * (untrained(mode, export.trained) is not None)
+    trained = "not trained, " * (untrained(mode, export.run.trained) is not None)
     sections = {
         f"{name}, {trained or 'trained as '}the {mode} network of {base} in {motivated}": _what(export),
         "Data": _data(export),
@@ -127,7 +122,7 @@ Its probabilities are a softmax of the logits, and were not calibrated."""
 def _what(export: Export) -> str:
     name, mode = export.metadata.architecture, export.metadata.mode
     base, motivated = (for_markdown(export.run.net.architectures.of(each)) for each in Mode)
-    never = untrained(mode, export.trained)
+    never = untrained(mode, export.run.trained)
     return (
         f"An image classifier of {export.metadata.num_classes:,} classes: timm's {markdown_code(name)}. It is the *{mode}* "
         f"network of a nested pair, {base} in {motivated}, whose weights are shared in training by nestnet. "
@@ -173,7 +168,7 @@ def _accuracy(export: Export) -> str:
         f"Top-1 {float(last[f'{mode}_top1']):.2f} % on the {number}test images, measured by the run{precision} after epoch "
         f"{done} of {run.config.epochs}{measured and f', with {measured}'}."
     ]
-    if not run.checkpoint.get("end_of_epoch", True):
+    if not run.checkpoint["end_of_epoch"]:
         lines.append("The network was trained on some further batches since.")
     if own != measured:
         best = " --best" if run.best else ""
@@ -245,7 +240,7 @@ def _training(export: Export) -> str:
     rows = {
         "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
         "what motivates": for_markdown(condition),
-        "batches": ", ".join(f"{number:,} trained the {mode} network" for mode, number in export.trained.items()),
+        "batches": ", ".join(f"{number:,} trained the {mode} network" for mode, number in export.run.trained.items()),
         "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
         "batch": f"{config.data.batch_size} images",
         "optimizer": f"{optimizer}, {config.schedule.name} schedule",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nestnet.checkpoints import as_kept
+from nestnet.messages import first_line
 from nestnet.optim import fill_momentum
 from nestnet.optimizer_state import aside, fresh_optimizer, load_optimizer
 
@@ -47,7 +48,7 @@ def check_trainable(optimizer: Optimizer) -> None:
     try:
         mixes = not updates_whole_tensors(optimizer) and _mixes_tensors(optimizer)
     except Exception as error:  # whatever an optimizer may raise
-        raise ValueError(f"{name} cannot take a step: {_first_line(error)}") from error
+        raise ValueError(f"{name} cannot take a step: {first_line(error)}") from error
     if mixes:
         raise ValueError(
             f"{name} uses for one tensor what it computed for another at an earlier step, and in a nested network these are "
@@ -56,7 +57,7 @@ def check_trainable(optimizer: Optimizer) -> None:
     try:
         resumes = _resumes(optimizer)
     except Exception as error:
-        raise ValueError(f"the state of {name} cannot be saved and loaded: {_first_line(error)}") from error
+        raise ValueError(f"the state of {name} cannot be saved and loaded: {first_line(error)}") from error
     if not resumes:
         raise ValueError(f"{name} does not go on as it was from the state that it saves, so that no run can be resumed")
 
@@ -223,8 +224,3 @@ def _distance(tensor: Tensor, other: Tensor) -> float:
     difference = (tensor.detach() - other.detach()).abs()
     same = torch.isclose(tensor, other, rtol=0, atol=0, equal_nan=True)
     return difference.masked_fill(same, 0).nan_to_num(nan=math.inf).max().item()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]

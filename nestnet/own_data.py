@@ -1,4 +1,4 @@
-"""A recipe for a folder of images of one's own, from the images themselves: `nestnet train --data.root FOLDER` and no more.
+"""A recipe for a folder of your own images, from the images themselves: `nestnet train --data.root FOLDER` and no more.
 
 It is a start that should train well, not the best there is: whatever is given goes over it. Sources: "He" is He et al.
 2016 (arXiv 1512.03385; section 4.2 for CIFAR, 3.4 for ImageNet), "Goyal" Goyal et al. 2017 (arXiv 1706.02677), "DeiT" Touvron
@@ -139,7 +139,7 @@ class Seen:
     def told(self, config: Config) -> str:
         """Two lines for a person: what was seen, and how it is to be trained."""
         c, d, o = config, config.data, config.optimizer
-        held_out = "" if self.divided else " (a fifth of each class held out)"
+        held_out = "" if self.divided else " (about a fifth of each class held out)"
         flips = (
             "" if d.augment in ("shift", "none") else ", with flips (--data.augment shift where left and right matter)"
         )

@@ -2,6 +2,8 @@
 
 import os
 
+from nestnet.escape import quoted
+
 
 def expand_home(path: str, name: str) -> str:
     """Return a path with the home directory in place of a `~` or `~user` at its beginning.
@@ -18,7 +20,7 @@ def expand_home(path: str, name: str) -> str:
     if expanded.startswith("~") and not os.path.lexists(path):
         user = expanded.partition("/")[0]
         raise ValueError(
-            f"{name} = {path!r}: there is no user {user[1:]!r} whose home directory it could be; for a folder of that name "
-            f"write ./{path}"
+            f"{name} = {quoted(path)}: there is no user {quoted(user[1:])} whose home directory it could be; for a "
+            f"folder of that name write ./{path}"
         )
     return expanded

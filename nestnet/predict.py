@@ -26,7 +26,7 @@ from nestnet.image_folder import images_below
 from nestnet.metadata import Metadata
 from nestnet.notices import notice
 from nestnet.preprocessing import eval_transform
-from nestnet.terminal import give, say
+from nestnet.terminal import drop_unwritten_output, give, say
 
 Layout = Literal["text", "csv", "json"]
 
@@ -150,8 +150,8 @@ def predict(paths: Sequence[Path], model: Path, *, top: int = 5, batch_size: int
         for line in LAYOUTS[layout](readable()):
             give(line)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads has enough, as `head` has; Python would complain once more as it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # who reads has enough, as `head` has
+        drop_unwritten_output()
     for error in errors[:-1]:
         say(for_terminal(f"nestnet predict: error: {error}"), file=sys.stderr)
     if errors:

@@ -20,6 +20,7 @@ from torch import Tensor
 from nestnet.class_names import imagenet_class_names
 from nestnet.exporting import read_if_export
 from nestnet.files import open_regular, utf8_name
+from nestnet.messages import first_line
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.models.registry import completed_pair
@@ -90,7 +91,7 @@ def load_subnet(
             **options,
         )
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # timm's, of shapes that it cannot fit
-        raise ValueError(f"{source}: {name} cannot be started from it: {_first_line(error)}") from error
+        raise ValueError(f"{source}: {name} cannot be started from it: {first_line(error)}") from error
     target = net if mode is Mode.MOTIVATED else net.subnet(mode)
     new, loaded = target.state_dict(), model.state_dict()
     heads = [key for key in loaded if file.is_of_head(key)]
@@ -238,7 +239,7 @@ def _tensors(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore", UserWarning)  # torch's, of what no checkpoint has; the error says it
             return load_state_dict(name, weights_only=True)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
     except Exception as error:  # what a damaged file makes of an unpickler can be any of them
         if "weights_only" in str(error) and "nsupported" in str(error):
             reason = (
@@ -246,7 +247,7 @@ def _tensors(path: Path) -> dict[str, Any]:
                 "alone, by torch.save(model.state_dict(), FILE)"
             )
         else:
-            reason = f"it is damaged, or holds no state dict ({type(error).__name__}: {_first_line(error)})"
+            reason = f"it is damaged, or holds no state dict ({type(error).__name__}: {first_line(error)})"
     raise ValueError(f"{path} cannot be read as weights: {reason}")
 
 
@@ -258,7 +259,7 @@ def _check_archive(path: Path) -> None:
             than there is.
         zipfile.BadZipFile: if it begins as an archive and is none.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if file.read(4) != b"PK\x03\x04":  # by which torch tells its archives from the bare pickles of before 1.6
             return
         size = file.seek(0, os.SEEK_END)
@@ -269,10 +270,6 @@ def _check_archive(path: Path) -> None:
             raise ValueError(f"its entry {entry.filename!r} is compressed, which torch never does")
     if (claimed := sum(entry.file_size for entry in entries)) > size:
         raise ValueError(f"its entries claim {claimed:,} bytes, and the file has {size:,}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def fields_of_exports(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

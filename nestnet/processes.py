@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from nestnet.interrupts import Interrupted
 from nestnet.layers import BatchNorm2d
+from nestnet.messages import first_line
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
 from nestnet.torchrun import Launch, agent_serves_store, launch, meeting_place
@@ -156,7 +157,7 @@ def _meet(place: Launch) -> dist.Store:
             f"{error} while {place.size - came} of {place.size} processes had not come", error.number
         ) from None
     except dist.DistError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConnectionError(
             f"{where}: the processes cannot meet there ({reason}); see why the first one has ended"
         ) from error
@@ -178,8 +179,8 @@ def _wait_for_port(address: str, port: int, deadline: float) -> None:
             time.sleep(0.1)
 
 
-def _minutes(time: timedelta) -> str:
-    return f"{time.total_seconds() / 60:g} minutes"
+def _minutes(duration: timedelta) -> str:
+    return f"{duration.total_seconds() / 60:g} minutes"
 
 
 def met() -> bool:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from nestnet.files import open_regular
+from nestnet.messages import in_one_line
 from nestnet.notices import notice
 
 LARGEST = 1 << 24
@@ -104,21 +105,21 @@ def read_json(path: Path, fields: Mapping[str, Rule], remedy: str, *, largest: i
     Raises:
         ValueError: if it is absent, cannot be read, or is not as the rules say.
     """
-    text = _text(path, remedy, largest)
+    text = read_text(path, remedy, largest=largest)
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"it is no JSON ({_reason(error)})", remedy) from error
+        raise damaged(path, f"it is no JSON ({in_one_line(error)})", remedy) from error
     return checked(path, found, fields, remedy)
 
 
 def read_yaml(path: Path, fields: Mapping[str, Rule], remedy: str) -> dict[str, Any]:
     """The fields of a YAML file. Arguments and errors are as in `read_json`; nothing in it is executed."""
-    text = _text(path, remedy)
+    text = read_text(path, remedy)
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that cannot be
-        raise damaged(path, f"it is no YAML ({_reason(error)})", remedy) from error
+        raise damaged(path, f"it is no YAML ({in_one_line(error)})", remedy) from error
     return checked(path, found, fields, remedy)
 
 
@@ -133,9 +134,10 @@ def checked(path: Path, found: Any, fields: Mapping[str, Rule], remedy: str) -> 
     return found
 
 
-def check_readable(path: Path, remedy: str) -> None:
-    """See that a file of ours is one of text, and of no more than its size. Arguments and errors are as in `read_json`."""
-    _text(path, remedy)
+def read_text(path: Path, remedy: str, *, largest: int = LARGEST) -> str:
+    """The text of a file of ours, whatever it says. Arguments and errors are as in `read_json`."""
+    with _opened(path, largest, remedy) as file:
+        return _decoded(path, file.read(largest), remedy)
 
 
 def check_present(path: Path, found: Mapping[str, Any], fields: Mapping[str, Rule], remedy: str) -> None:
@@ -217,11 +219,6 @@ def _line(path: Path, file: BinaryIO, remedy: str) -> str:
     return _decoded(path, line, remedy)
 
 
-def _text(path: Path, remedy: str, largest: int = LARGEST) -> str:
-    with _opened(path, largest, remedy) as file:
-        return _decoded(path, file.read(largest), remedy)
-
-
 def _opened(path: Path, largest: int, remedy: str) -> BinaryIO:
     try:
         file = open_regular(path)
@@ -272,7 +269,3 @@ def _is_number(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return reprlib.repr(value)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ from nestnet.config import DataConfig
 from nestnet.data import ImageData, Plain, border, mixed
 from nestnet.place import Place
 from nestnet.sources import Part
-from nestnet.workers import check_file_handles, initialise_worker, started
+from nestnet.workers import check_file_handles, initialise_worker, iterate
 
 DRAWS = 1
 """Sets the seed of an epoch's augmentation off from that of its order."""
@@ -139,7 +139,7 @@ def _read(dataset: Any, fit: Any, config: DataConfig) -> tuple[Tensor, Tensor]:
         worker_init_fn=initialise_worker,
     )
     # Batches of worker processes lie in shared memory, each with a file handle of its own: copies give it back at once.
-    batches = [(pixels.clone(), labels.clone()) for pixels, labels in started(loader)]
+    batches = [(pixels.clone(), labels.clone()) for pixels, labels in iterate(loader)]
     pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if pixels.dtype != torch.uint8:
         raise ValueError("data.loader: the images are not stored as bytes, and cannot be resident; take `files`")

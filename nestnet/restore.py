@@ -1,6 +1,6 @@
 """What a checkpoint must be for a run to go on from it. All of it is looked at before anything is changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from nestnet.checkpoints import State
@@ -38,12 +38,17 @@ def check_same_run(state: State, own: State) -> None:
 
 def check_config(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
     """Raises ValueError if two configurations, as dictionaries, differ in what is trained."""
-    others = [f"{name} = {old!r} (now {new!r})" for name, old, new in differences(before, now) if name not in FREE]
+    others = changes(before, now, free=FREE)
     if others:
         raise ValueError(
             f"{what} is of another configuration: {', '.join(others)}; go back to that, or train anew in another folder; only "
             f"{', '.join(sorted(FREE - {'run_dir'}))} may change"
         )
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str] = ()) -> list[str]:
+    """The fields that two configurations have other values for, but for the `free` ones, in words."""
+    return [f"{name} = {old!r} (now {new!r})" for name, old, new in differences(before, now) if name not in free]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

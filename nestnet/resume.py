@@ -71,8 +71,8 @@ def _notice_other_bits(state: State, trainer: Trainer) -> None:
         notice(f"{before} processes trained this run before, and {now} do now: it will not end with the same bits")
         return
     # the order in which a CPU's sums are taken depends on the number of threads
-    threads = state["processes"][trainer.processes.rank].get("threads")
-    if trainer.device.type == "cpu" and threads is not None and threads != torch.get_num_threads():
+    threads = state["processes"][trainer.processes.rank]["threads"]
+    if trainer.device.type == "cpu" and threads != torch.get_num_threads():
         notice(
             f"{threads} threads trained this run before, and {torch.get_num_threads()} do now: it will not end with the same "
             f"bits; with OMP_NUM_THREADS={threads} it does"
@@ -86,7 +86,8 @@ def _changed(path: Path, changes: Sequence[str]) -> Config:
         ValueError: if one is not, or the folder is no run.
     """
     stored = read_config(path)
-    changed = configuration.parse([f"--config={path / 'config.yaml'}", *changes], prog="nestnet resume")
+    arguments = [configuration.option_of(path / "config.yaml"), *changes]
+    changed = configuration.parse(arguments, prog="nestnet resume", literal=configuration.paths_of(stored))
     named = any(change.partition("=")[0] == "--run_dir" for change in changes)
     if named or changed.run_dir != stored.run_dir:
         raise ValueError(

@@ -18,10 +18,11 @@ from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_i
 from torch import nn
 
 from nestnet.config import IMG_SIZES, Config, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
-from nestnet.models.registry import check_pair, per_mode, takes_img_size
+from nestnet.messages import first_line
+from nestnet.models.registry import check_pair, options_of, per_mode, takes_img_size
 from nestnet.models.vit import PATCH
 from nestnet.motivation import CONDITIONS, JOINT, make_condition
-from nestnet.optim import is_scalar
+from nestnet.optimizer_state import is_scalar
 
 AUTO_AUGMENT_RULE = "cifar10, imagenet, or timm's RandAugment by its magnitude m (0 to 10) such as rand-m9-mstd0.5-inc1"
 DOWNLOADED = ("cifar10", "cifar100", "flowers102", "oxford_pets")
@@ -173,8 +174,7 @@ def _networks(c: Config) -> Iterator[Rule]:
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
     family = pair.motivated.family
-    parameters = inspect.signature(pair.motivated.nest).parameters.values()
-    options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in OPTIONS]
+    options = [name for name in options_of(pair.motivated) if name in OPTIONS]
     for name in OPTIONS:
         value = getattr(m, name)
         has = f": {family} has no such option; it has {', '.join(options)}"
@@ -336,7 +336,7 @@ def _check_optimizer(o: OptimizerConfig) -> None:
                 weight.sum().backward()
                 optimizer.step()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(start + (str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise ValueError(start + first_line(error)) from error
     if o.step_count == "literal" and not any(is_scalar(value) for value in optimizer.state[weight].values()):
         raise ValueError(
             f"optimizer.step_count = 'literal': {o.name} does not count the steps of each weight; leave it out"

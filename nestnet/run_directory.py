@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from nestnet import config as configuration
-from nestnet.checkpoints import NAME, Checkpoints, State, check_tensors
+from nestnet.checkpoints import NAME, REMEDY, Checkpoints, State, check_tensors
 from nestnet.config import Config
 from nestnet.data import ImageData, load_data
 from nestnet.escape import for_shell, quoted
@@ -45,14 +45,13 @@ from nestnet.lock import Lock
 from nestnet.mode import Mode
 from nestnet.models import create_model
 from nestnet.models.registry import takes_img_size
-from nestnet.motivation import JOINT
+from nestnet.motivation import JOINT, WATCHED
 from nestnet.nested import NestedModel
 from nestnet.notices import notice
 from nestnet.read_back import (
     Rule,
     any_number,
     check_present,
-    check_readable,
     damaged,
     number,
     of_type,
@@ -60,6 +59,7 @@ from nestnet.read_back import (
     or_null,
     read_json,
     read_rows,
+    read_text,
     whole,
     word,
 )
@@ -96,11 +96,21 @@ COST_FIELDS = {
     "expected": or_null(number(0)),
     "actual": or_null(number(0)),
 }
+
+
+def _has_batches(value: Any) -> bool:
+    batches = value.get("batches") if isinstance(value, dict) else None
+    return isinstance(batches, dict) and all(whole().fits(batches.get(str(mode))) for mode in Mode)
+
+
 CHECKPOINT_FIELDS = {
     "net": of_type(dict, "tensors by name"),
     "average": or_null(of_type(dict, "tensors by name")),
     "class_names": of_type(list, "a list of names"),
     "input_size": of_type(list, "a list of sizes"),
+    "recalibrated": of_type(dict, "statistics by mode"),
+    "watches": word(*WATCHED),
+    "cost": Rule("the number of batches that trained each mode", _has_batches),
 }
 """What is read of a checkpoint besides what a run goes on from."""
 
@@ -176,14 +186,14 @@ class RunDirectory:
         self.config = config
         self._write_config()
         self.steps = GrowingTable(self.path / "steps.csv", STEP_COLUMNS, end_of_steps)
+        self.closing.callback(self.steps.close)
         self.metrics = GrowingTable(self.path / "metrics.csv", metric_columns, end_of_epochs)
+        self.closing.callback(self.metrics.close)
         self.tables += [self.steps, self.metrics]
         self.closing.callback(self.tables.clear)
         if config.tensorboard:
             self.board = Board(self.path / "tensorboard", after=steps)
             self.closing.callback(self.board.close)
-        self.closing.callback(self.steps.close)
-        self.closing.callback(self.metrics.close)
 
     def add_step(self, row: Mapping[str, Any]) -> None:
         self.steps.add(row)
@@ -362,6 +372,11 @@ class Run:
     best: bool = False
     """Whether the checkpoint is that of a subnet's best epoch, as it was asked for, instead of the last one."""
 
+    @property
+    def trained(self) -> dict[str, int]:
+        """Number of batches that trained each mode's subnet."""
+        return self.checkpoint["cost"]["batches"]
+
     def images(self, *, download: bool = True) -> ImageData:
         """The images of the run, as its record names them.
 
@@ -397,7 +412,7 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
             f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {for_shell(path)}` goes on"
         )
     assert checkpoints.last is not None
-    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, "another version of nestnet may have written it")
+    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, REMEDY)
     net, tensors = network(config), checkpoint["average"] or checkpoint["net"]
     try:
         check_tensors("net", tensors, net.state_dict())
@@ -416,7 +431,7 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / "config.yaml"
     if not path.exists():
         raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
-    check_readable(path, TABLE_REMEDY)
+    read_text(path, TABLE_REMEDY)  # what is damaged is named as in all files of a run, before it is parsed
     return configuration.load(path)
 
 

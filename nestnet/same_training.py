@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nestnet.config import Config, dotted
-from nestnet.restore import FREE
+from nestnet.restore import FREE, differences
 
 
 def what_is_trained(config: Config) -> dict[str, Any]:
@@ -20,6 +20,6 @@ def what_is_trained(config: Config) -> dict[str, Any]:
 
 def apart(config: Config, other: Config) -> dict[str, Any]:
     """The fields in which a configuration trains other than another one, by dotted name; their seeds may differ."""
-    fields = what_is_trained(config)
-    others = what_is_trained(other)
-    return {name: fields.get(name) for name in {**others, **fields} if fields.get(name) != others.get(name)}
+    decisive = what_is_trained(config).keys() | what_is_trained(other).keys()
+    found = differences(asdict(other), asdict(config))
+    return {name: value for name, _, value in found if name in decisive}

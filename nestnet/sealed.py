@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nestnet.files import open_regular, utf8_name
+from nestnet.files import SHORTAGES, open_regular, utf8_name
+from nestnet.messages import first_line
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -63,6 +64,7 @@ def verified(path: Path) -> dict[str, str]:
 
     Raises:
         ValueError: if it is absent or damaged.
+        OSError: if the system is short of file handles or memory.
     """
     try:
         with open_regular(path) as file:
@@ -91,8 +93,12 @@ def verified(path: Path) -> dict[str, str]:
             return dict(tensors.metadata() or {})
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error
-    except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise  # it says nothing about the file: an older checkpoint would be taken in its place
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        reason = first_line(error)
         raise ValueError(f"{path} is damaged: it is no safetensors file, or not a whole one ({reason})") from error
 
 

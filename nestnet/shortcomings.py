@@ -58,10 +58,10 @@ def untrained(mode: Mode, trained: Mapping[str, int]) -> str | None:
     others = sum(trained.values())
     if mode is Mode.MOTIVATED:
         return (
-            f"the motivated network was not trained: none of the run's {others:,} batches was motivated, and what it has "
-            "besides the base is as it was at the start"
+            f"the motivated network was not trained: none of the run's {others:,} batches was motivated, and the weights "
+            "that it does not share with the base still have their initial values"
         )
     return (
-        f"the base was not trained by itself: all of the run's {others:,} batches were motivated, and what it is, is only its "
-        "part of the motivated network"
+        f"the base was not trained by itself: all of the run's {others:,} batches were motivated, and it is only the "
+        "part of the motivated network that both share"
     )

@@ -15,6 +15,7 @@ from nestnet.config import IMG_SIZES, Augmentation, DataConfig, DataName, ModelC
 from nestnet.escape import quoted
 from nestnet.image_files import ImageFiles, Sample
 from nestnet.image_folder import read_folder
+from nestnet.messages import in_one_line
 from nestnet.notices import notice
 
 
@@ -154,7 +155,7 @@ def _torchvision(data: DataConfig, model: ModelConfig, kind: Any, **which: Any) 
     except (RuntimeError, OSError) as error:
         remedy = "check the connection" if data.download else "--data.download true fetches it"
         raise ValueError(
-            f"data.root = {quoted(root)}: {data.name} cannot be read from there ({' '.join(str(error).split())}); name the "
+            f"data.root = {quoted(root)}: {data.name} cannot be read from there ({in_one_line(error)}); name the "
             f"folder that holds it, or {remedy}"
         ) from error
 
@@ -165,8 +166,8 @@ def _imagenet(data: DataConfig, model: ModelConfig) -> Source:
     unknown = [name for name in source.class_names if name not in known]
     if unknown:
         raise ValueError(
-            f"data.root = {quoted(data.root or 'data')}: {unknown[0]!r} is no class of ImageNet-1k; its folders are named by "
-            "WordNet id, such as n01440764; for images of your own take --data.name folder"
+            f"data.root = {quoted(data.root or 'data')}: {quoted(unknown[0])} is no class of ImageNet-1k; its folders are "
+            "named by WordNet id, such as n01440764; for images of your own take --data.name folder"
         )
     return replace(source, class_names=[known[name] for name in source.class_names])
 

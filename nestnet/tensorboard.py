@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from nestnet.files import utf8_name
+from nestnet.files import make_folder, utf8_name
 from nestnet.mode import Mode
 
 EPOCH = ("base_top1", "motivated_top1", "motivated_fraction", "train_loss", "images_per_second", "data_wait")
@@ -23,7 +23,7 @@ class Board:
     def __init__(self, folder: Path, *, after: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         self.closing = ExitStack()
         name = self.closing.enter_context(utf8_name(folder))
         self.writer = SummaryWriter(name, purge_step=after + 1)

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import sys
 from typing import TextIO
 
@@ -41,6 +42,16 @@ def accept_any_text() -> None:
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         # what a program has put in place of it, such as a notebook or a test, is decoded there
         stream.reconfigure(errors="nestnet.bytes" if stream is sys.__stdout__ else "nestnet.visible")
+
+
+def drop_unwritten_output() -> None:
+    """Keep Python from complaining, as it ends, of output that cannot be written or that nobody reads any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:

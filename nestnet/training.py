@@ -11,7 +11,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from nestnet.faults import Stopped, reason
 from nestnet.image_record import ImageRecord
 from nestnet.interrupts import Interrupted, Interrupts, Watched
 from nestnet.loaders import eval_batches, train_batches
+from nestnet.messages import message_of
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT, Condition, expected_fraction, watched_by
 from nestnet.nested import NestedModel
@@ -478,16 +478,22 @@ class Trainer:
         at_hand = not self.stepping and not self.interrupts.at_once and not isinstance(error, OSError)
         is_newer = self.totals.batches > 0  # than the checkpoint at the end of the epoch before
         if at_hand and is_newer and (self.processes.size == 1 or self.interrupts.agreed):
-            with suppress(
-                KeyboardInterrupt
-            ):  # a second Ctrl-C does not wait for this checkpoint; the one before is whole
-                self._save()
+            self._save_at_the_end()
         where = f"at step {self.steps_done} (epoch {min(self.epochs_done + 1, self.config.epochs)})"
         go_on = f"`nestnet resume {for_shell(self.config.run_dir)}` goes on from the last checkpoint"
         if number is not None:
             said = f"interrupted by {signal.Signals(number).name} {where}; {go_on}"
             raise Interrupted(said, number, agreed=self.interrupts.agreed is not None) from None
         raise Stopped(f"{why} ({where}); {go_on}") from error
+
+    def _save_at_the_end(self) -> None:
+        """Write a checkpoint of the present, if that can be done; the one before is whole."""
+        try:
+            self._save()
+        except KeyboardInterrupt:  # a second Ctrl-C does not wait for it
+            pass
+        except OSError as error:
+            notice(f"there is no checkpoint of step {self.steps_done}: {message_of(error)}")
 
     def _row(self, loss: float, mode: str) -> dict[str, Any]:
         """Of the batch just trained, in `steps.csv`; with the learning rate that it was trained at."""

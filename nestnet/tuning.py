@@ -33,6 +33,7 @@ from nestnet.interrupts import Interrupted, interrupted, leave_to_parent, signal
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
 from nestnet.read_back import Rule, damaged, number, or_null, read_json, read_yaml, whole
+from nestnet.restore import changes
 from nestnet.run_directory import discard, read_table
 from nestnet.terminal import say
 from nestnet.training import Trainer
@@ -206,10 +207,7 @@ class Study:
             write_atomically(record, yaml.safe_dump(fields, sort_keys=False))
             return
         begun = read_yaml(record, dict.fromkeys(fields, ANYTHING), RECORD_REMEDY)
-        others = []
-        for name, value in fields.items():
-            if begun[name] != value:
-                others.append(f"{name} = {begun[name]!r} (now {value!r})")
+        others = changes(begun, fields)
         if others:
             raise ValueError(f"{where}: it was begun with {', '.join(others)}; go back to that, or name another folder")
         remove_unfinished(self.folder)

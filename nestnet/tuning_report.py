@@ -28,7 +28,8 @@ class FoldResult:
         base_top1: on the fold after the last epoch, in percent.
         motivated_top1: likewise.
         motivated_fraction: of the batches of all epochs, from 0 to 1.
-        expected_fraction: of a run whose losses were independent, 1/(k+1)!; `None` where the condition gives none.
+        expected_fraction: by the forecast for epochs of this length, as if losses were independent; `None` where the condition
+            gives none.
         average_cost: multiply-accumulates of a forward pass of one training image, averaged over all batches.
         base_cost: the same of the base network alone.
         motivated_cost: the same of the motivated network alone.

@@ -20,8 +20,8 @@ def initialise_worker(worker: int) -> None:
     leave_to_parent()
 
 
-def started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return the loader's batches; workers that it starts hold signals until they know how to answer them."""
+def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return an iterator over the loader's batches; workers that it starts hold signals until they know how to answer them."""
     with signals_held():
         return iter(loader)
 

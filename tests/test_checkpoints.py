@@ -1,5 +1,6 @@
 """Files of a run that are whole whenever it is killed, and never used when they are damaged."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -51,6 +52,19 @@ def test_any_plain_value_comes_back_as_it_was(value, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "value.safetensors"
     write(path, {"value": value})
     assert repr(read(path)) == repr({"value": value})
+
+
+def test_a_checkpoint_is_not_passed_over_for_want_of_file_handles(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+
+    def too_many(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr("nestnet.sealed.open_regular", too_many)
+    with pytest.raises(OSError, match="Too many open files"):
+        Checkpoints(tmp_path).newest()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool])

@@ -186,14 +186,14 @@ def test_a_shell_reads_back_every_path(tmp_path):
     read = subprocess.run(["bash", "-c", line], capture_output=True, check=True, cwd=tmp_path).stdout.split(b"\0")[:-1]
     expected = [path.encode("utf-8", "surrogateescape") for path in paths]
     assert [word.removeprefix(b"./") for word in read] == expected
-    assert not any(word.startswith(b"-") for word in read)
+    assert not any(word.startswith((b"-", b"~")) for word in read)
     assert list(tmp_path.iterdir()) == []
 
 
 @each_text
 def test_a_path_that_is_printable_needs_no_bash(text):
     if escape.for_terminal(text) == text:
-        assert shlex.split(escape.for_shell(text)) == [f"./{text}" if text.startswith("-") else text]
+        assert shlex.split(escape.for_shell(text)) == [f"./{text}" if text.startswith(("-", "~")) else text]
 
 
 @each_text

@@ -1,10 +1,18 @@
-"""What is said of memory that could not be had, wherever in a chain of errors that stands."""
+"""What is said of what ends a run, such as memory that could not be had, wherever in a chain of errors that stands."""
+
+import signal
 
 import pytest
 import torch
+from interrupted import few
 
+from nestnet import config
 from nestnet.config import Config
 from nestnet.faults import memory_shortage, reason
+from nestnet.interrupts import Interrupted
+from nestnet.messages import first_line
+from nestnet.run_directory import RunDirectory
+from nestnet.training import Trainer
 
 SHORT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation"),
@@ -45,3 +53,36 @@ def test_memory_that_is_short_while_steps_are_captured(error):
 @pytest.mark.parametrize("error", OTHER)
 def test_other_errors_are_not_taken_for_it(error):
     assert memory_shortage(error) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "line"), [("a\nb", "a"), ("\n  a\n", "a"), ("", "RuntimeError"), ("  ", "RuntimeError")]
+)
+def test_the_reason_that_a_library_gives_is_one_line(message, line):
+    assert first_line(RuntimeError(message)) == line
+
+
+def test_an_interruption_on_a_full_disk_is_an_interruption(tmp_path, monkeypatch, capsys):
+    run = config.parse(["--model.motivated", "resnet20", "--data.batch_size", "16", "--run_dir", str(tmp_path / "run")])
+    trainer = Trainer(run, images=few(run))
+    save = RunDirectory.save_checkpoint
+    add = RunDirectory.add_step
+
+    def save_or_fail(self, state):
+        if state["steps_done"]:
+            raise OSError("c cannot be written: No space left on device")
+        save(self, state)
+
+    def add_and_interrupt(self, row):
+        add(self, row)
+        trainer.interrupts.number = signal.SIGTERM
+
+    monkeypatch.setattr(RunDirectory, "save_checkpoint", save_or_fail)
+    monkeypatch.setattr(RunDirectory, "add_step", add_and_interrupt)
+    with pytest.raises(
+        Interrupted, match=r"interrupted by SIGTERM at step 1 .* goes on from the last checkpoint"
+    ) as caught:
+        trainer.fit()
+    assert caught.value.number == signal.SIGTERM
+    notice = "nestnet: there is no checkpoint of step 1: c cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == notice

@@ -15,8 +15,8 @@ from nestnet.escape import for_terminal
 from nestnet.files import (
     check_output,
     destination,
+    move_into_place,
     open_regular,
-    place,
     remove_unfinished,
     unfinished_name,
     workplace,
@@ -121,7 +121,7 @@ def test_any_name_can_be_written(name, tmp_path):
         write_atomically(tmp_path / name, content)
         with workplace(tmp_path / name) as folder:
             write_atomically(folder / name, content * 2)
-            place(folder / name, tmp_path / name)
+            move_into_place(folder / name, tmp_path / name)
         assert (tmp_path / name).read_bytes() == content * 2
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -147,7 +147,7 @@ def test_what_an_earlier_process_of_this_number_left_is_no_hindrance(tmp_path):
     unfinished.mkdir()
     with workplace(tmp_path / "file") as folder:
         write_atomically(folder / "file", b"newer")
-        place(folder / "file", tmp_path / "file")
+        move_into_place(folder / "file", tmp_path / "file")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"newer", "mine": b"mine"}
 
 
@@ -234,6 +234,24 @@ def opens_to_write(call: ast.Call, position: int) -> bool:
 )
 def test_the_search_for_writes_finds_them(code, found):
     assert bool(faults(ast.parse(code))) == found
+
+
+def test_one_place_opens_every_file_that_is_read():
+    package = Path(nestnet.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if path.name not in WRITERS and isinstance(node, ast.Call) and opens_to_read(node.func):
+                found.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert found == [], "open with nestnet.files.open_regular: a FIFO would be waited for"
+
+
+def opens_to_read(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        # Pillow gets a file that is open; a folder, and the device that takes all output, are opened by os
+        opens = function.attr == "open" and ast.unparse(function.value) not in ("os", "Image")
+        return opens or function.attr in ("read_text", "read_bytes")
+    return isinstance(function, ast.Name) and function.id == "open"
 
 
 def test_one_place_writes_every_file():

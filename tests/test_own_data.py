@@ -13,6 +13,7 @@ from nestnet.cli import main
 from nestnet.config import DataConfig, ModelConfig
 from nestnet.data import ImageData, load_data
 from nestnet.image_files import ImageFiles
+from nestnet.image_folder import is_held_out
 from nestnet.loaders import eval_batches, train_batches
 from nestnet.motivation import LossDecrease, expected_fraction
 from nestnet.own_data import look
@@ -167,7 +168,8 @@ def test_what_is_given_goes_over_the_recipe(seen, capsys):
     assert (found.data.name, found.data.img_size, found.data.batch_size) == ("folder", 32, 2)
     (text,) = told
     assert text.splitlines() == [
-        f"{seen.root}: 7 training and 3 test images (a fifth of each class held out), 2 classes, typically of 10 x 8 pixels",
+        f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
+        "typically of 10 x 8 pixels",
         "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7; options go over it",
     ]
 
@@ -200,7 +202,10 @@ def test_a_folder_alone_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--data.root", "images", "--epochs", "4", "--data.img_size", "16", "--run_dir", "run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("images: 93 training and 27 test images (a fifth of each class held out), 2 classes")
+    names = [f"{name}/{index}.png" for name in ("dark", "bright") for index in range(60)]
+    test = sum(is_held_out(name) for name in names)
+    said = f"images: {120 - test} training and {test} test images (about a fifth of each class held out), 2 classes"
+    assert printed.startswith(said)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["model"]["base"], stored["data"]["batch_size"], stored["loss"]["label_smoothing"]) == (
         "resnet20",

@@ -10,11 +10,11 @@ import pytest
 from interrupted import few
 from test_dynamics import MIXED, write_run
 
-from nestnet import config
+from nestnet import checkpoints, config
 from nestnet.cli import main
 from nestnet.history import read_course, read_histories
 from nestnet.read_back import any_number, number, optional, or_null, read_json, read_rows, read_yaml, whole, word
-from nestnet.run_directory import COST_FIELDS, read_cost, read_table
+from nestnet.run_directory import CHECKPOINT_FIELDS, COST_FIELDS, read_cost, read_run, read_table
 from nestnet.training import Trainer
 
 COLUMNS = {"step": whole(1), "mode": word("base", "joint"), "loss": any_number(), "top1": optional(number(0, 100))}
@@ -226,6 +226,14 @@ def test_every_command_names_the_damaged_file_in_one_line(number, trained, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
+def test_a_report_does_not_wait_for_what_has_the_name_of_an_export(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    fifo("base.safetensors")(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--no_images"]) == 0
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    assert capsys.readouterr().err == ""
+
+
 def test_what_training_wrote_is_whole(trained):
     run, steps, epochs = read_course(trained, ("motivated_fraction", "seconds"))
     assert steps.number.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -291,3 +299,32 @@ def test_json_that_a_rule_let_through_is_as_it_was(tmp_path):
     assert (
         read_json(tmp_path / "fields.json", {n: replace(r, needed=False) for n, r in FIELDS.items()}, "help") == fields
     )
+
+
+def damage_checkpoint(run_dir, **fields):
+    """Give the last checkpoint of a run other fields, or none of them where the value is `None`, with the right hash."""
+    path = checkpoints.Checkpoints(run_dir / "checkpoints").paths()[0]
+    state = checkpoints.read(path)
+    for name, value in fields.items():
+        del state[name]
+        if value is not None:
+            state[name] = value
+    checkpoints.write(path, state)
+
+
+@pytest.mark.parametrize("field", sorted(CHECKPOINT_FIELDS))
+def test_a_checkpoint_without_what_is_read_of_it_is_refused(field, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    damage_checkpoint(tmp_path / "run", **{field: None})
+    with pytest.raises(
+        ValueError, match=f"is damaged: it has no {field}; another version of nestnet may have written it"
+    ):
+        read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("cost", [3, {}, {"batches": {"base": 1}}, {"batches": {"base": 1, "motivated": -1}}])
+def test_a_checkpoint_that_does_not_count_its_batches_is_refused(cost, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    damage_checkpoint(tmp_path / "run", cost=cost)
+    with pytest.raises(ValueError, match=r"cost is .*, and must be the number of batches that trained each mode"):
+        read_run(tmp_path / "run")

@@ -16,8 +16,8 @@ from nestnet import terminal
 from nestnet.cli import main
 from nestnet.config import Config, DataConfig, MotivationConfig, dump, load
 from nestnet.escape import for_terminal
-from nestnet.faults import last_line
 from nestnet.image_files import Unreadable
+from nestnet.messages import message_of
 from nestnet.notices import notice
 from nestnet.own_data import Seen
 from nestnet.progress import Progress
@@ -130,16 +130,16 @@ def test_a_notice_and_a_recipe_show_names_in_one_line(capsys):
 
 
 def test_the_line_break_of_a_name_does_not_cut_a_message():
-    assert last_line(ValueError("runs/a\nb has no checkpoint")) == "runs/a\nb has no checkpoint"
+    assert message_of(ValueError("runs/a\nb has no checkpoint")) == "runs/a\nb has no checkpoint"
     worker = "Caught Unreadable in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
     worker += (
         '  File "x.py", line 1, in f\n    raise Unreadable(path)\nnestnet.image_files.Unreadable: a\nb cannot be read\n'
     )
-    assert last_line(Unreadable(worker)) == "a\nb cannot be read"
-    assert last_line(ValueError()) == "ValueError"
+    assert message_of(Unreadable(worker)) == "a\nb cannot be read"
+    assert message_of(ValueError()) == "ValueError"
 
 
-@pytest.mark.parametrize("name", ["my run", "it's", "-x", "$(touch hacked)", "a;b"])
+@pytest.mark.parametrize("name", ["my run", "it's", "-x", "~root", "$(touch hacked)", "a;b"])
 def test_a_printed_command_can_be_pasted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
@@ -149,11 +149,11 @@ def test_a_printed_command_can_be_pasted(name, tmp_path, monkeypatch):
     command = re.search("`(nestnet resume .*)` goes on", str(caught.value))[1]
     program, verb, path = shlex.split(command)
     assert (program, verb, Path(path)) == ("nestnet", "resume", Path(name))
-    assert not path.startswith("-")
+    assert not path.startswith(("-", "~"))
 
 
 @pytest.mark.parametrize(
-    "what", ["not UTF-8", "emoji", "line break", "block of Markdown", "number", "braces", "option"]
+    "what", ["not UTF-8", "emoji", "line break", "block of Markdown", "number", "braces", "option", "tilde"]
 )
 def test_a_configuration_keeps_every_path(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -428,7 +428,7 @@ def test_a_run_starts_from_the_exports_of_another(run_dir, tmp_path):
                 Image.new("L", (8, 8), 20 * index).save(tmp_path / part / name / f"{index}.png")
     for mode, own in ((Mode.BASE, both[0]), (Mode.MOTIVATED, both[1])):
         run = config.parse(["--config", str(DIGITS), own, "--data.name", "folder", "--data.root", str(tmp_path),
-                            "--data.img_size", "8", "--model.in_chans", "1", "--data.batch_size", "4",
+                            "--data.img_size", "8", "--model.in_chans", "1", "--data.batch_size", "2",
                             "--run_dir", str(tmp_path / mode), "--epochs", "1"])  # fmt: skip
         net = Trainer(run).net.subnet(mode)
         state = read_run(run_dir).net.subnet(mode).state_dict()

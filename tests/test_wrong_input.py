@@ -105,6 +105,8 @@ train --config /dev/null
     config = '/dev/null': cannot be read as YAML: it is a device, not a file
 train --config pipe.yaml
     config = 'pipe.yaml': cannot be read as YAML: it is a FIFO, not a file
+train --config /dev/zero
+    config = '/dev/zero': cannot be read as YAML: it is a device, not a file
 train --config duplicate.yaml
     config = 'duplicate.yaml': cannot be read as YAML: epochs comes a second time in line 2
 cost --config nested_duplicate.yaml

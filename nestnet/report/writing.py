@@ -17,10 +17,11 @@ from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.escape import for_terminal
 from nestnet.exporting import read_metadata
-from nestnet.faults import last_line
 from nestnet.files import check_output, make_output_folder, write_atomically
 from nestnet.loaders import Batch
+from nestnet.messages import message_of
 from nestnet.mode import Mode
+from nestnet.read_back import read_text
 from nestnet.report.figures import (
     Drawn,
     comparison_figure,
@@ -35,7 +36,7 @@ from nestnet.report.images import Judged, Picture
 from nestnet.report.page import Section, page
 from nestnet.report.predictions import RULES, Kind, Predictions, file_name, predict, seen
 from nestnet.report.summary import RunSummary, grouped, read_summary
-from nestnet.run_directory import read_run
+from nestnet.run_directory import TABLE_REMEDY, read_run
 from nestnet.version import __version__
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _section(run: RunSummary, number: int, *, images: bool) -> Section:
     if isinstance(found, Judged):
         wanted |= {f"confusion_{mode}": partial(confusion_figure, found.predictions, mode) for mode in Mode}
     figures: dict[str, Drawn] = {name: drawn(draw, f"{number}-{name}") for name, draw in wanted.items()}
-    configuration = (run.path / "config.yaml").read_text(encoding="utf-8")
+    configuration = read_text(run.path / "config.yaml", TABLE_REMEDY)
     return Section(run, figures, found, configuration, _version(run.path / "base.safetensors"))
 
 
@@ -125,7 +126,7 @@ def judged(run: RunSummary) -> Judged | str:
         predictions = predict(read, images, torch_device("auto"), partial(_tracked, run.name, batches))
         return Judged(predictions, read.checkpoint["steps_done"], _pictures(predictions, images))
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, of a device without memory left
-        return last_line(error)
+        return message_of(error)
 
 
 def _tracked(name: str, batches: int, source: Iterable[Batch]) -> Iterable[Batch]:
