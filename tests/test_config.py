@@ -167,7 +167,7 @@ def test_every_field_says_what_it_is(capsys):
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     # both networks are named, so that the export need not be there to tell them
-    model = "model:\n  base: resnet20\n  motivated: resnet32\n  base_weights: ~/base.safetensors\n"
+    model = "model:\n  base: resnet20\n  motivated: resnet32\n  base_weights: ~/base.pth\n"
     (tmp_path / "more.yaml").write_text(f"run_dir: ~/runs/b\n{model}")
     (tmp_path / "c.yaml").write_text("include: ~/more.yaml\ndata:\n  name: folder\n  root: ~/images\n  img_size: 32\n")
     found = config.parse(["--config=~/c.yaml", "--model.motivated_weights", "timm"])
