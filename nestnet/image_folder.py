@@ -255,12 +255,13 @@ def _held_out(walk: "_Walk", folder: str, where: str) -> ImageFolder:
                 "add some"
             )
         # The hash of each image decides for it; by chance it may leave one of the parts without any of a small class.
-        order = {path: _hashed(os.path.relpath(path, folder).replace(os.sep, "/")) for path in paths}
-        drawn = [path for path in paths if order[path] % HELD_OUT == 0]
+        image_names = {path: os.path.relpath(path, folder).replace(os.sep, "/") for path in paths}
+        by_hash = sorted(paths, key=lambda path: _hashed(image_names[path]))
+        drawn = [path for path in paths if is_held_out(image_names[path])]
         if not drawn:
-            drawn = [min(paths, key=order.__getitem__)]
+            drawn = [by_hash[0]]
         if len(drawn) == len(paths):
-            drawn.remove(max(paths, key=order.__getitem__))
+            drawn.remove(by_hash[-1])
         chosen = set(drawn)
         train[name] = [path for path in paths if path not in chosen]
         test[name] = drawn

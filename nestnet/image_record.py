@@ -7,6 +7,7 @@ among the test images, and what has changed in the meantime is said.
 
 import hashlib
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,8 +63,8 @@ class ImageRecord:
                 continue
             names = images.names()
             files[part] = list(zip(names, images.labels, strict=True))
-            step = max(1, len(images) // LOOKED_AT)
-            for index in range(0, len(images), step):
+            step = math.ceil(len(images) / LOOKED_AT)
+            for index in range(0, len(images), max(step, 1)):
                 digest = _content(images.samples[index][0])
                 if digest is not None:
                     contents[names[index]] = digest

@@ -29,6 +29,7 @@ from nestnet.config import Config, dotted
 from nestnet.data import ImageData, load_data
 from nestnet.escape import for_terminal, quoted
 from nestnet.files import check_output, is_unfinished, make_output_folder, remove_unfinished, write_atomically
+from nestnet.image_record import ImageRecord
 from nestnet.interrupts import Interrupted, interrupted, leave_to_parent, signals_held
 from nestnet.lock import Lock
 from nestnet.motivation import CONDITIONS, is_whole
@@ -111,7 +112,10 @@ def _train_all(study: "Study", images: ImageData, ks: Sequence[int], jobs: int |
     # One thread a run: the last bits of a sum depend on their number, and runs side by side use the cores better.
     threads = 1 if on_cpu else max(1, torch.get_num_threads() // jobs)
     jobs = min(jobs, len(pending))
-    outcomes = _side_by_side(study, pending, jobs, threads) if jobs > 1 else _in_turn(study, images, pending, threads)
+    if jobs > 1:
+        outcomes = _side_by_side(study, images.record(), pending, jobs, threads)
+    else:
+        outcomes = _in_turn(study, images, pending, threads)
     try:
         with closing(outcomes):
             for done, result in enumerate(outcomes, start=1):
@@ -273,10 +277,14 @@ def _in_turn(study: Study, images: ImageData, runs: list[tuple[int, int]], threa
         torch.set_num_threads(before)
 
 
-def _side_by_side(study: Study, runs: list[tuple[int, int]], jobs: int, threads: int) -> Outcomes:
-    """Each result as it comes. However this ends, no process is left that still trains."""
+def _side_by_side(study: Study, record: ImageRecord, runs: list[tuple[int, int]], jobs: int, threads: int) -> Outcomes:
+    """Each result as it comes. However this ends, no process is left that still trains.
+
+    Args:
+        record: of the images. Each process reads them again, and an image that is added meanwhile would make other folds.
+    """
     context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
-    with ProcessPoolExecutor(jobs, context, _start_child, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_child, (threads, record)) as pool:
         try:
             with signals_held():
                 futures = [pool.submit(_train_in_child, study, k, fold) for k, fold in runs]
@@ -293,11 +301,14 @@ def _side_by_side(study: Study, runs: list[tuple[int, int]], jobs: int, threads:
             raise
 
 
+_record: ImageRecord | None = None
 _images: ImageData | None = None
-"""Of a child process, which loads them once for all its runs."""
+"""Of a child process, which loads them once for all its runs, by the record."""
 
 
-def _start_child(threads: int) -> None:
+def _start_child(threads: int, record: ImageRecord) -> None:
+    global _record
+    _record = record
     leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -314,6 +325,6 @@ def _end_with_parent() -> None:
 def _train_in_child(study: Study, k: int, fold: int) -> FoldResult:
     global _images
     if _images is None:  # here, and not as the process starts, where an error would not reach the parent
-        _images = load_data(study.config.data, study.config.model)
+        _images = load_data(study.config.data, study.config.model, _record)
     with redirect_stdout(io.StringIO()):  # epochs of several runs would mix; the parent prints a line a run
         return study.train(_images, k, fold)
