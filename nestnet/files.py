@@ -254,13 +254,18 @@ def is_unfinished(path: Path) -> bool:
     return UNFINISHED.fullmatch(path.name) is not None
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that are no more were writing in a folder. This process must not be writing there itself."""
+def remove_unfinished(folder: Path, *, of_anyone: bool = False) -> None:
+    """Remove what processes that are no more were writing in a folder. This process must not be writing there itself.
+
+    Args:
+        of_anyone: also what belongs to a process that runs, because nothing in the folder is to be kept. A process may have the
+            number of the one that wrote it by chance.
+    """
     if not folder.is_dir():
         return
     for path in folder.iterdir():
         found = UNFINISHED.fullmatch(path.name)
-        if found is None or _runs(int(found[1])):
+        if found is None or (_runs(int(found[1])) and not of_anyone):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -302,4 +307,14 @@ def _runs(process: int) -> bool:
         return True
     except (ProcessLookupError, OverflowError):
         return False
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended, and nobody has asked for its exit code yet; only Linux tells."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    # the name of the program stands before the state, and may have anything in it
+    return status.rpartition(")")[2].split()[0] == "Z"

@@ -346,7 +346,7 @@ def discard(path: Path) -> None:
         if os.path.lexists(file) and stat.S_ISREG(os.lstat(file).st_mode):
             remove(file)
     for folder in (*(path / name for name in FOLDERS), path):
-        remove_unfinished(folder)
+        remove_unfinished(folder, of_anyone=True)
         others = _inside(folder)
         if others:
             raise ValueError(

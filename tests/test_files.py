@@ -5,6 +5,8 @@ import os
 import re
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -275,3 +277,14 @@ def test_one_place_writes_every_file():
 )
 def test_a_terminal_gets_nothing_invisible(text, shown):
     assert for_terminal(text) == shown
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells which processes have ended")
+def test_what_a_process_left_that_nobody_waited_for_is_removed(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is there still
+    left = tmp_path / f".steps.csv.{child.pid}.tmp"
+    left.touch()
+    remove_unfinished(tmp_path)
+    assert not left.exists()
+    child.wait()
