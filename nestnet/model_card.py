@@ -138,12 +138,14 @@ def _data(export: Export) -> str:
         source = f"folder {markdown_code(Path(data.root).name)}"
     rows = {"data set": source}
     if images is not None:
-        rows["images"] = f"{len(images.train_labels):,} for training, {len(images.test):,} for testing"
+        choosing = f", {len(images.val):,} for choosing the best epoch" if images.val is not None else ""
+        rows["images"] = f"{len(images.train_labels):,} for training{choosing}, {len(images.test):,} for testing"
     names = [for_markdown(metadata.name_of(index)) for index in range(metadata.num_classes)]
     shown = names if len(names) <= NAMES else [*names[: NAMES // 2], "...", names[-1]]
     rows |= {
         "classes": f"{len(names):,}: {', '.join(shown)}",
         "input": f"{' x '.join(map(str, metadata.input_size))} (channels, height, width), {_colour(metadata)}",
+        "reading": metadata.image_reading,
         "size": in_words(metadata.size, metadata.crop_pct),
         "normalisation": f"values from 0 to 1, minus {_list(metadata.mean)}, divided by {_list(metadata.std)}",
     }

@@ -64,6 +64,7 @@ def test_what_it_says(mode, run_dir, tmp_path):
     assert found["images"] == "1,437 for training, 360 for testing"
     assert found["classes"] == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert found["input"] == "1 x 8 x 8 (channels, height, width), grey"
+    assert found["reading"] == "EXIF orientation applied, transparent pixels on white, 16 bits scaled to 8"
     assert found["normalisation"].startswith(f"values from 0 to 1, minus {run.config.data.mean[0]:.4g}, divided by")
     assert found["parameters"] == f"{expected.parameters:,}"
     assert found["multiply-accumulates"] == f"{expected.macs / 1e6:.2f} M for an image"
