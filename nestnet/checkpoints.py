@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestnet.files import make_folder, remove, remove_unfinished, write_atomically
+from nestnet.files import kind_of_file, make_folder, remove, remove_unfinished, write_atomically
 from nestnet.mode import Mode
 from nestnet.notices import notice
 from nestnet.read_back import Rule, check_present, of_type, whole
@@ -77,7 +77,7 @@ class Checkpoints:
         """The last whole checkpoint; `None` if there has been none yet. A damaged one is passed over, with a notice.
 
         Raises:
-            ValueError: if there are some, and all of them are damaged.
+            ValueError: if there are some, and all of them are damaged, or something else has the name of one.
         """
         paths = self.paths()
         damaged: list[str] = []
@@ -93,7 +93,19 @@ class Checkpoints:
             return state
         if paths:
             raise ValueError(f"{self.folder} has no whole checkpoint ({'; '.join(damaged)}); start the run anew")
+        self._check_names()
         return None
+
+    def _check_names(self) -> None:
+        """See that nothing has the name that a checkpoint will have, before anything is trained for it.
+
+        Raises:
+            ValueError: naming what is no file.
+        """
+        found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in found:
+            if NAME.fullmatch(path.name):
+                raise ValueError(f"{path} is {kind_of_file(path.lstat().st_mode)}, and no checkpoint; move it")
 
     def best(self, mode: Mode) -> State:
         """The checkpoint after which the subnet of `mode` had its highest top-1.

@@ -1,6 +1,7 @@
 """What can end a run that was right when it began, in words for the person whose run it is."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 
@@ -75,8 +76,13 @@ def shortage(error: BaseException) -> str | None:
 
 
 def last_line(error: BaseException) -> str:
-    """The message of an error. One in a process that reads images carries the traceback of that process, which ends with
-    `module.Type: message`; elsewhere more lines are those of a name in it."""
+    """Return the message of an error, which for an error of the system begins with the file.
+
+    An error in a process that reads images carries the traceback of that process, which ends with `module.Type: message`.
+    Elsewhere more lines than one are those of a name in it.
+    """
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes)) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     message = str(error).strip("\n") or type(error).__name__
     _, traceback, after = message.rpartition("Traceback (most recent call last):\n")
     if not traceback:

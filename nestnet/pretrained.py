@@ -258,7 +258,7 @@ def _check_archive(path: Path) -> None:
             than there is.
         zipfile.BadZipFile: if it begins as an archive and is none.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if file.read(4) != b"PK\x03\x04":  # by which torch tells its archives from the bare pickles of before 1.6
             return
         size = file.seek(0, os.SEEK_END)

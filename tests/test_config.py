@@ -166,11 +166,11 @@ def test_every_field_says_what_it_is(capsys):
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "more.yaml").write_text("run_dir: ~/runs/b\nmodel:\n  base_weights: ~/base.safetensors\n")
+    (tmp_path / "more.yaml").write_text("run_dir: ~/runs/b\nmodel:\n  base_weights: ~/base.pth\n")
     (tmp_path / "c.yaml").write_text("include: ~/more.yaml\ndata:\n  name: folder\n  root: ~/images\n  img_size: 32\n")
     found = config.parse(["--config=~/c.yaml", "--model.motivated_weights", "timm"])
     assert (found.run_dir, found.data.root) == (f"{tmp_path}/runs/b", f"{tmp_path}/images")
-    assert (found.model.base_weights, found.model.motivated_weights) == (f"{tmp_path}/base.safetensors", "timm")
+    assert (found.model.base_weights, found.model.motivated_weights) == (f"{tmp_path}/base.pth", "timm")
     like = config.parse(["--motivation.name", "random_like", "--motivation.runs", "[~/a, b~, ./~/c]", "--run_dir=~/x"])
     assert like.motivation.runs == [f"{tmp_path}/a", "b~", "./~/c"]
     assert like.run_dir == f"{tmp_path}/x"

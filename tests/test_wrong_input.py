@@ -100,7 +100,7 @@ fly
 train --config absent.yaml
     config = 'absent.yaml': cannot be read as YAML: No such file or directory
 train --config good
-    config = 'good': cannot be read as YAML: Is a directory
+    config = 'good': cannot be read as YAML: it is a folder, not a file
 train --config duplicate.yaml
     config = 'duplicate.yaml': cannot be read as YAML: epochs comes a second time in line 2
 cost --config nested_duplicate.yaml
@@ -422,7 +422,7 @@ dynamics notrun --epochs x
 train --run_dir good
     run_dir = 'good': it is not empty; name another folder, or remove this one
 train --run_dir plain.txt/x
-    run_dir = 'plain.txt/x': it cannot be made: Not a directory
+    run_dir = 'plain.txt/x': plain.txt is a file; name a folder
 """
 """Command lines, and below each what the line on standard error says after `nestnet <verb>: error: `, or how that begins."""
 
@@ -513,7 +513,7 @@ FAULTS = [
         1,
         "stopped: out of the shared memory",
     ),
-    (PermissionError(13, "Permission denied", "x"), 2, "error: [Errno 13] Permission denied: 'x'"),
+    (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied"),
     (KeyboardInterrupt(), 130, "interrupted\n"),
 ]
 
@@ -550,4 +550,16 @@ def test_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
     with open("/dev/full", "w") as full, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", full)
         assert main(["cost"]) == 2
-    assert capsys.readouterr().err == "nestnet cost: error: [Errno 28] No space left on device\n"
+    assert (
+        capsys.readouterr().err == "nestnet cost: error: standard output cannot be written: No space left on device\n"
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes Linux's device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["table", "--help"]])
+def test_help_that_cannot_be_written_is_one_line(arguments, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith("error: standard output cannot be written: No space left on device\n")
+    assert main(arguments) == 0
