@@ -25,7 +25,8 @@ KILL = signal.SIGKILL
 PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256"]
 TRAIN = ["train", *PAIR, "--motivation.name", "random", "--epochs", "2", "--run_dir", "{run}"]
 WORKER = ["--data.loader", "files", "--data.workers", "1"]
-TUNE = ["tune-k", *PAIR, "--epochs", "1", "--k", "2", "3", "--folds", "2", "--output", "{run}"]
+TUNE_PAIR = [*PAIR, "--data.batch_size", "64"]
+TUNE = ["tune-k", *TUNE_PAIR, "--epochs", "1", "--k", "2", "3", "--folds", "2", "--output", "{run}"]
 PREDICT = ["predict", "{images}", "--model", "{whole}/base.safetensors"]
 
 RESUME = "; `nestnet resume {run}` goes on from the last checkpoint\n"
@@ -43,7 +44,7 @@ SIGNALS = {
     "dry run": ([*TRAIN, "--dry_run"], "nestnet.dry_run:_activations", 1, [INT, TERM], None),
     "tuning": ([*TUNE, "--jobs", "1"], "nestnet.training:Trainer.mixed", 2, [INT], SAME),
     "tuning side by side": ([*TUNE, "--jobs", "2"], "nestnet.tuning:as_completed", 1, [INT] * 4, SAME),
-    "report": (["report", "{whole}", "--output", "{run}"], "nestnet.report.writing:load_data", 1, [INT] * 4, "\n"),
+    "report": (["report", "{whole}", "--output", "{run}"], "nestnet.run_directory:load_data", 1, [INT] * 4, "\n"),
     "predict": (PREDICT, "nestnet.predict:read_image", 2, [INT] * 4, "\n"),
     "evaluate": (["evaluate", "{whole}", "--mode", "base"], "nestnet.evaluation:top1", 1, [TERM], "\n"),
 }
