@@ -82,7 +82,7 @@ class Checkpoints:
         A damaged one is passed over with a notice, as is what has the name of one and is no file.
 
         Raises:
-            ValueError: if there are some, and all of them are damaged.
+            ValueError: if there are some, and all of them are damaged, or something else has the name of one.
         """
         paths = self._named()
         damaged: list[str] = []
@@ -102,7 +102,19 @@ class Checkpoints:
             return state
         if paths:
             raise ValueError(f"{self.folder} has no whole checkpoint ({'; '.join(damaged)}); start the run anew")
+        self._check_names()
         return None
+
+    def _check_names(self) -> None:
+        """See that nothing has the name that a checkpoint will have, before anything is trained for it.
+
+        Raises:
+            ValueError: naming what is no file.
+        """
+        found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in found:
+            if NAME.fullmatch(path.name):
+                raise ValueError(f"{path} is {kind_of_file(path.lstat().st_mode)}, and no checkpoint; move it")
 
     def best(self, mode: Mode) -> State:
         """The checkpoint after which the subnet of `mode` had its highest top-1.

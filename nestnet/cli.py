@@ -9,13 +9,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from nestnet.escape import for_terminal, quoted
 from nestnet.interrupts import CommandSignals, command_signals
 from nestnet.paths import expand_home
-from nestnet.terminal import accept_any_text, drop_unwritten_output, give, say
+from nestnet.terminal import accept_any_text, drop_unwritten_output, flush, give, say
 from nestnet.torchrun import is_first_of_machine, is_first_process, launch
 from nestnet.version import __version__
 
@@ -38,6 +39,9 @@ usage: nestnet <verb> ...
 `nestnet <verb> --help` says more; `nestnet --version` prints the version. A mistake is told in one line; with
 NESTNET_TRACEBACK=1 in the environment the whole stack comes before it.
 """
+
+TEXTS = {"-h": USAGE.rstrip("\n"), "--help": USAGE.rstrip("\n"), "--version": f"nestnet {__version__}"}
+"""What is printed in place of running a verb."""
 
 GRACE = 3.0
 """Seconds in which the first process of a machine should have said what ends another one of it too."""
@@ -378,18 +382,11 @@ def main(arguments: list[str] | None = None) -> int:
     With NESTNET_TRACEBACK=1 in the environment the stack comes before the line.
     """
     accept_any_text()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if arguments[0] == "--version":
-        print(f"nestnet {__version__}")
-        return 0
-    verb, *rest = arguments
-    if verb not in VERBS:
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb not in VERBS and verb not in TEXTS:
         say(f"nestnet: error: {quoted(verb)} is no verb; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    with command_signals(f"nestnet {verb}") as signals:
+    with command_signals("nestnet" if verb in TEXTS else f"nestnet {verb}") as signals:
         failure = _run(verb, rest, signals)
         if failure is None:
             return 0
@@ -400,9 +397,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str], signals: CommandSignals) -> Failure | None:
     """Run a verb; an error that is no one's mistake but ours is raised."""
     try:
-        launch()  # what torchrun says is known to be right before anything relies on it
-        VERBS[verb](arguments)
-        sys.stdout.flush()
+        if verb in TEXTS:
+            say(TEXTS[verb])
+        else:
+            launch()  # what torchrun says is known to be right before anything relies on it
+            with suppress(SystemExit):  # argparse's, once it has printed the help
+                VERBS[verb](arguments)
+        flush()
         failure = None
     except (Exception, KeyboardInterrupt) as error:
         failure = _failure(error)

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from nestnet.escape import quoted
-from nestnet.files import open_regular
 from nestnet.messages import in_one_line
-from nestnet.paths import expand_home
+from nestnet.paths import expand_home, real_path
+from nestnet.read_back import parse_yaml, read_plain_text, shown
 
 
 class Loader(yaml.SafeLoader):
@@ -53,39 +53,37 @@ def contents(
     Raises:
         ValueError: for a file that is absent, no YAML, or includes itself, and for a key that is unknown or comes twice.
     """
-    if path.resolve() in includers:
+    if real_path(path) in includers:
         raise ValueError(f"include in {includers[-1]}: {path} includes itself")
     try:
-        content = yaml.load(_text(path), Loader)
+        content = parse_yaml(read_plain_text(path), Loader)
         json.dumps(content)  # what YAML has beyond that, sets and bytes, is of no field
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else in_one_line(error)
         raise ValueError(f"config = {quoted(path)}: cannot be read as YAML: {reason}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"config = {quoted(path)}: it must hold fields of a run, and holds {content or 'nothing'}")
+        held = "nothing" if content is None else shown(content)
+        raise ValueError(f"config = {quoted(path)}: it must hold fields of a run, and holds {held}")
     included = content.pop("include", [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
-        raise ValueError(f"include = {included!r} in {path}: it must be the name of a file, or a list of such names")
+        raise ValueError(
+            f"include = {shown(included)} in {path}: it must be the name of a file, or a list of such names"
+        )
     for key, value in content.items():
         if key in sections and not isinstance(value, dict | None):
-            raise ValueError(f"{key} = {value!r} in {path}: it must be a section of `key: value` lines")
+            raise ValueError(f"{key} = {shown(value)} in {path}: it must be a section of `key: value` lines")
         for name in [f"{key}.{sub}" for sub in value or ()] if key in sections else [key]:
             if name not in names:
                 raise ValueError(f"{name} in {path} is no field{nearest(name, names, sections)}")
     before: list[list[dict[str, Any]]] = []
     for name in included:
         file = path.parent / expand_home(name, "include")
-        before.append(contents(file, names, sections, (*includers, path.resolve())))
+        before.append(contents(file, names, sections, (*includers, real_path(path))))
     own = {
         key: value for key, value in content.items() if value is not None or key not in sections
     }  # all lines left out
     return [*itertools.chain.from_iterable(before), own]
-
-
-def _text(path: Path) -> str:
-    with open_regular(path) as file:
-        return file.read().decode()
 
 
 def nearest(name: str, names: Collection[str], sections: Collection[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """From a trained run to a file for a device: written, loaded again in the file's own runtime, held against the network, and
 only then given its name."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.evaluation import needs_images, ready
-from nestnet.files import check_output, move_into_place, workplace, write_atomically
+from nestnet.files import check_output, destination, move_into_place, workplace, write_atomically
 from nestnet.formats import Classify, Usage, format_of
 from nestnet.messages import message_of
 from nestnet.metadata import Metadata
@@ -82,8 +83,7 @@ def deploy(
     """
     kind = format_of(path, format_name)
     kind.check_packages()
-    card = card_path(path)
-    _check_place(path, card)
+    card = _checked_card(path)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
     images, absent = _images(run, needed=needs_images(run, mode, batches))
     net = ready(run, mode, images, torch_device("auto"), batches).cpu().eval()
@@ -122,15 +122,21 @@ def compare(classify: Classify, network: nn.Module, batches: Sequence[Tensor]) -
     return differences.max().item(), max(expected.abs().max().item() for _, expected in pairs)
 
 
-def _check_place(path: Path, card: Path) -> None:
-    """See that nothing is in the way, before any work is done."""
+def _checked_card(path: Path) -> Path:
+    """Return where the model card of a file belongs, once nothing is in the way of either."""
     check_output(path)
+    card = card_path(path)
     if path == card:
         raise ValueError(f"--output {path}: the model card takes this name; name a file with another ending")
-    if card.exists() and described_file(card) != path.name:
+    if os.path.exists(card) and described_file(card) != path.name:
         raise ValueError(
             f"--output {path}: {card} is there and no model card of nestnet's; move it, or name another file"
         )
+    try:
+        destination(card)
+    except OSError as error:
+        raise ValueError(f"--output {path}: {card}, the model card, cannot be written: {error.strerror}") from error
+    return card
 
 
 def _images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:

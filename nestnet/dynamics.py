@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestnet.escape import for_figure, for_terminal
+from nestnet.escape import for_figure
 from nestnet.figures import COLOURS, number_decades, plain_text, save_figure, tidy
-from nestnet.files import check_output, make_output_folder
+from nestnet.files import check_output_folder, make_output_folder
 from nestnet.history import History, loss_variance, motivated_fraction, read_histories
 from nestnet.mode import Mode
 from nestnet.motivation import LossDecrease, expected_fraction
-from nestnet.terminal import say
+from nestnet.notices import notice
 from nestnet.trajectory import AVERAGED, MIN_SNAPSHOTS, Trajectory, find_snapshots, read_trajectory
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ PAGE, MIN_PANEL = 8.4, 2.7
 def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] = ()) -> list[Path]:
     """Draw `losses.png`, `variance.png`, `motivated_fraction.png` and `trajectory.png` of some runs.
 
-    The last shows the runs that kept at least 3 snapshots of their weights. A line is printed for each of the others,
+    The last shows the runs that kept at least 3 snapshots of their weights. A notice is given of each of the others,
     and without any there is no such figure.
 
     Args:
@@ -57,9 +57,7 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
             run is damaged, or the folder cannot be made.
         OSError: if a figure cannot be written; one that was there before is as it was.
     """
-    if output.is_dir():
-        for name in FIGURES:
-            check_output(output / f"{name}.png")
+    check_output_folder(output, "output", [f"{name}.png" for name in FIGURES])
     histories = read_histories(run_dirs)
     epochs = chosen_epochs(histories, epochs)
     trajectories = read_trajectories(histories)
@@ -77,6 +75,7 @@ def draw_dynamics(run_dirs: Sequence[Path], output: Path, epochs: Sequence[int] 
             path = output / f"{name}.png"
             save_figure(figure, path, dpi=200, bbox_inches="tight")
             paths.append(path)
+    _notice_absent_trajectories(histories)
     return paths
 
 
@@ -94,23 +93,33 @@ def chosen_epochs(histories: Sequence[History], epochs: Sequence[int] = ()) -> l
 
 
 def read_trajectories(histories: Sequence[History]) -> list[Trajectory]:
-    """The trajectories of the runs with enough snapshots in their finished epochs; the others are printed.
+    """The trajectories of the runs with enough snapshots in their finished epochs.
 
     Raises:
         ValueError: if a snapshot is damaged.
     """
     trajectories = []
     for history in histories:
-        losses = np.concatenate(history.losses)
-        snapshots = {step: path for step, path in find_snapshots(history.path).items() if step <= len(losses)}
+        snapshots = _snapshots(history)
         if len(snapshots) >= MIN_SNAPSHOTS:
-            trajectories.append(read_trajectory(history.name, snapshots, losses))
-        else:
-            say(
-                f"no trajectory of {for_terminal(history.path)}: it takes {MIN_SNAPSHOTS} snapshots of the weights, there are "
-                f"{len(snapshots)}; train with --snapshot_steps N to keep one every N batches"
-            )
+            trajectories.append(read_trajectory(history.name, snapshots, np.concatenate(history.losses)))
     return trajectories
+
+
+def _snapshots(history: History) -> dict[int, Path]:
+    """The snapshots of a run's finished epochs, by the number of batches before them."""
+    steps = sum(map(len, history.losses))
+    return {step: path for step, path in find_snapshots(history.path).items() if step <= steps}
+
+
+def _notice_absent_trajectories(histories: Sequence[History]) -> None:
+    for history in histories:
+        count = len(_snapshots(history))
+        if count < MIN_SNAPSHOTS:
+            notice(
+                f"no trajectory of {history.path}: it takes {MIN_SNAPSHOTS} snapshots of the weights, there are "
+                f"{count}; train with --snapshot_steps N to keep one every N batches"
+            )
 
 
 def losses_figure(histories: Sequence[History], epochs: Sequence[int]) -> "Figure":

@@ -14,6 +14,7 @@ from nestnet.files import check_output, write_atomically
 from nestnet.history import Steps, read_course
 from nestnet.mode import Mode
 from nestnet.motivation import JOINT
+from nestnet.paths import real_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def draw_run(run_dir: Path, output: Path) -> Path:
         draw_top1(right, epochs)
         for axes in (left, right):
             axes.legend(frameon=False)
-        figure.suptitle(for_figure(run_dir.resolve().name), fontsize=11)
+        figure.suptitle(for_figure(real_path(run_dir).name), fontsize=11)
         save_figure(figure, output, dpi=120)
     return output
 

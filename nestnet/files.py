@@ -194,6 +194,30 @@ def make_folder(path: Path) -> None:
         raise OSError(f"{path}: this folder cannot be made: {error.strerror}") from error
 
 
+def check_output_folder(path: Path, field: str, files: Sequence[str] = ()) -> None:
+    """See that a folder that a person named is there or can be made, before any work is done for what belongs into it.
+
+    Args:
+        field: names what `path` was given as, such as `"output"`.
+        files: names of the files that will be written in it.
+
+    Raises:
+        ValueError: if something else has its name or that of one of the files, or nothing can be written there.
+    """
+    nearest = path
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not os.path.isdir(nearest):
+        which = "it" if nearest == path else nearest
+        kind = kind_of_file(os.stat(nearest).st_mode) if os.path.exists(nearest) else "a symbolic link to nothing"
+        raise ValueError(f"{field} = {quoted(path)}: {which} is {kind}; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{field} = {quoted(path)}: nothing can be written in {nearest}; name another folder")
+    if nearest == path:
+        for name in files:
+            check_output(path / name)
+
+
 def make_output_folder(path: Path, field: str) -> None:
     """Make a folder that a person named, and those above it, unless it is there.
 
@@ -203,6 +227,7 @@ def make_output_folder(path: Path, field: str) -> None:
     Raises:
         ValueError: if it cannot be made.
     """
+    check_output_folder(path, field)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

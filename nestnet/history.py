@@ -10,6 +10,7 @@ import numpy as np
 from nestnet.checkpoints import Checkpoints, position
 from nestnet.config import Config
 from nestnet.mode import Mode
+from nestnet.paths import real_path
 from nestnet.read_back import damaged
 from nestnet.run_directory import TABLE_REMEDY, read_config, read_table
 
@@ -103,7 +104,7 @@ def read_histories(run_dirs: Sequence[Path]) -> list[History]:
     """
     if not run_dirs:
         raise ValueError("run_dirs is empty: name the folder of at least one run")
-    names = [path.resolve().name for path in run_dirs]
+    names = [real_path(path).name for path in run_dirs]
     count = Counter(names)
     return [
         read_history(path, name if count[name] == 1 else str(path)) for path, name in zip(run_dirs, names, strict=True)

@@ -1,5 +1,6 @@
 """What an error says, for messages of ours that pass it on."""
 
+import os
 import re
 
 
@@ -7,8 +8,11 @@ def message_of(error: BaseException) -> str:
     """Return the whole message of an error, or the name of its class where it has none.
 
     An error in a process that reads images comes with the traceback of that process, which ends with `module.Type: message`;
-    that message is returned. More than one line is otherwise the line breaks of a name.
+    that message is returned. More than one line is otherwise the line breaks of a name. The message of an error of the system
+    begins with the file.
     """
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     message = str(error).strip("\n") or type(error).__name__
     _, traceback, after = message.rpartition("Traceback (most recent call last):\n")
     if not traceback:

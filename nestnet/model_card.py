@@ -20,6 +20,7 @@ from nestnet.formats import Format, Usage
 from nestnet.metadata import Metadata
 from nestnet.mode import Mode
 from nestnet.preprocessing import in_words
+from nestnet.read_back import parse_yaml
 from nestnet.recalibration import has_statistics
 from nestnet.run_directory import Run, read_cost, read_table
 from nestnet.shortcomings import untrained
@@ -97,12 +98,16 @@ def described_file(card: Path) -> str | None:
     if len(parts) < 3 or parts[0]:
         return None
     try:
-        head = yaml.safe_load(parts[1])
+        head = parse_yaml(parts[1])
     except yaml.YAMLError:
         return None
-    if not isinstance(head, dict) or "nestnet" not in (head.get("tags") or ()):
+    if not isinstance(head, dict):
         return None
-    return head.get("model_file")
+    tags = head.get("tags")
+    described = head.get("model_file")
+    if not isinstance(tags, list) or "nestnet" not in tags or not isinstance(described, str):
+        return None
+    return described
 
 
 def card_path(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """Paths as a person writes them."""
 
 import os
+from pathlib import Path
 
 from nestnet.escape import quoted
 
@@ -14,8 +15,10 @@ def expand_home(path: str, name: str) -> str:
         name: of the field or option, for the message.
 
     Raises:
-        ValueError: if there is no such user.
+        ValueError: if there is no such user, or the text cannot be a path.
     """
+    if "\0" in path:
+        raise ValueError(f"{name} = {path!r}: no path can hold a NUL; write its name as the folder shows it")
     expanded = os.path.expanduser(path)
     if expanded.startswith("~") and not os.path.lexists(path):
         user = expanded.partition("/")[0]
@@ -24,3 +27,11 @@ def expand_home(path: str, name: str) -> str:
             f"folder of that name write ./{path}"
         )
     return expanded
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path without symbolic links, as far as they lead anywhere.
+
+    `Path.resolve` ends with an error that is no OSError where links go round in a circle.
+    """
+    return Path(os.path.realpath(path))

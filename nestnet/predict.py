@@ -173,10 +173,11 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             below, left_out = images_below(str(path))
         except OSError as error:
             raise ValueError(f"{error.filename} cannot be read: {error.strerror}; change its permissions") from error
+        if not below:
+            found = f"; {left_out}" if left_out else ""
+            raise ValueError(f"{path}: this folder has no images ({USUAL}){found}")
         if left_out:
             notice(f"{path}: {left_out}")
-        if not below:
-            raise ValueError(f"{path}: this folder has no images ({USUAL})")
         files += map(Path, below)
     return files
 

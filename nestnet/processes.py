@@ -23,12 +23,16 @@ from nestnet.layers import BatchNorm2d
 from nestnet.messages import first_line
 from nestnet.mode import Mode
 from nestnet.nested import NestedModel
-from nestnet.torchrun import Launch, agent_serves_store, launch, meeting_place
+from nestnet.notices import notice
+from nestnet.torchrun import Launch, agent_serves_store, launch, meeting_place, process_prefix
 
 T = TypeVar("T")
 
 MEETING = timedelta(minutes=10)
 """How long a process waits for the others to come, once it has read the data itself."""
+
+PATIENCE = timedelta(seconds=20)
+"""How long a process waits for the others to come before it says so."""
 
 ANSWER = timedelta(minutes=30)
 """How long a process that has met the others waits for their part, which comes late where their images are read slowly."""
@@ -139,9 +143,10 @@ def _meet(place: Launch) -> dist.Store:
     serves = place.rank == 0 and not agent_serves_store()
     where = f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}"
     came = 0
+    patience = Patience()
     try:
         if not serves:
-            _wait_for_port(address, port, deadline)
+            _wait_for_port(address, port, deadline, patience)
         store = dist.TCPStore(address, port, place.size, is_master=serves, timeout=MEETING, wait_for_workers=False)
         came = store.add("nestnet/came", 1)
         while came < place.size:
@@ -150,7 +155,7 @@ def _meet(place: Launch) -> dist.Store:
                     f"only {came} of {place.size} processes have come within {_minutes(MEETING)} to where they meet, {where}; "
                     "start all of them, or see why the others have ended"
                 )
-            time.sleep(0.1)
+            patience.wait(f"{came} of {place.size} processes have come to where they meet, {where}")
             came = store.add("nestnet/came", 0)
     except Interrupted as error:
         raise Interrupted(
@@ -164,7 +169,26 @@ def _meet(place: Launch) -> dist.Store:
     return store
 
 
-def _wait_for_port(address: str, port: int, deadline: float) -> None:
+class Patience:
+    """Waits for another process, and says so once it has taken long."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.said = False
+
+    def wait(self, what: str) -> None:
+        """Wait a moment.
+
+        Args:
+            what: has not come yet, in words.
+        """
+        if not self.said and time.monotonic() - self.begun > PATIENCE.total_seconds():
+            self.said = True
+            notice(f"{process_prefix()}{what}; waiting for at most {_minutes(MEETING)}", of_one_process=True)
+        time.sleep(0.1)
+
+
+def _wait_for_port(address: str, port: int, deadline: float, patience: Patience) -> None:
     """Wait until something answers at a port, before torch looks for it."""
     while True:
         try:
@@ -176,7 +200,7 @@ def _wait_for_port(address: str, port: int, deadline: float) -> None:
                     f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}: the first process has not answered there within "
                     f"{_minutes(MEETING)} ({error.strerror or error}); start it, or correct the address"
                 ) from error
-            time.sleep(0.1)
+            patience.wait(f"the first process has not answered yet at MASTER_ADDR = {address!r}, MASTER_PORT = {port}")
 
 
 def _minutes(duration: timedelta) -> str:

@@ -4,6 +4,7 @@ Each file has a schema, a `Rule` per field or column. Whatever does not keep to 
 with it, and what helps.
 """
 
+import itertools
 import json
 import math
 import os
@@ -117,19 +118,60 @@ def read_yaml(path: Path, fields: Mapping[str, Rule], remedy: str) -> dict[str, 
     """The fields of a YAML file. Arguments and errors are as in `read_json`; nothing in it is executed."""
     text = read_text(path, remedy)
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that cannot be
+        found = parse_yaml(text)
+    except yaml.YAMLError as error:
         raise damaged(path, f"it is no YAML ({in_one_line(error)})", remedy) from error
     return checked(path, found, fields, remedy)
+
+
+def parse_yaml(text: str, loader: Callable[[str], yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """Return what YAML stands for. Nothing in it is executed, and it takes no more memory than a text of `LARGEST` characters.
+
+    Args:
+        loader: a class of loaders.
+
+    Raises:
+        yaml.YAMLError: if it is no YAML, nested too deeply, or has aliases that stand for more than that.
+    """
+    loading = loader(text)
+    try:
+        node = loading.get_single_node()
+        if node is None:
+            return None
+        if _expanded_size(node, {}) > LARGEST:
+            raise yaml.YAMLError(f"its aliases stand for more than {LARGEST:,} characters")
+        return loading.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # of a value that is none of its tag's type
+        raise yaml.YAMLError(f"it has a value that cannot be read ({in_one_line(error)})") from error
+    finally:
+        loading.dispose()
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """The characters of a value of YAML with what each alias in it stands for, counted once for each anchor.
+
+    A few lines of aliases of aliases can stand for more values than any memory holds.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value)
+    if id(node) not in known:
+        known[id(node)] = LARGEST + 1  # of an alias within its own anchor, which has no end
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = itertools.chain.from_iterable(node.value)
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def checked(path: Path, found: Any, fields: Mapping[str, Rule], remedy: str) -> dict[str, Any]:
     """The fields that were read from a file, if they are as the rules say. Arguments and errors are as in `read_json`."""
     if not isinstance(found, dict):
-        raise damaged(path, f"it holds {_shown(found)} in place of fields", remedy)
+        raise damaged(path, f"it holds {shown(found)} in place of fields", remedy)
     for name in found:
         if name not in fields:
-            raise damaged(path, f"it has a field {_shown(name)}, which nestnet does not write", remedy)
+            raise damaged(path, f"it has a field {shown(name)}, which nestnet does not write", remedy)
     check_present(path, found, fields, remedy)
     return found
 
@@ -147,7 +189,7 @@ def check_present(path: Path, found: Mapping[str, Any], fields: Mapping[str, Rul
             if rule.needed:
                 raise damaged(path, f"it has no {name}", remedy)
         elif not rule.fits(found[name]):
-            raise damaged(path, f"{name} is {_shown(found[name])}, and must be {rule.says}", remedy)
+            raise damaged(path, f"{name} is {shown(found[name])}, and must be {rule.says}", remedy)
 
 
 def read_rows(
@@ -186,7 +228,7 @@ def read_rows(
             for name, cell in found.items():
                 if not _cell_fits(columns[name], cell):
                     raise damaged(
-                        path, f"{name} is {_shown(cell)} in row {row}, and must be {columns[name].says}", remedy
+                        path, f"{name} is {shown(cell)} in row {row}, and must be {columns[name].says}", remedy
                     )
             if int(found[first]) != row:
                 raise damaged(path, f"{first} is {found[first]} in row {row}: rows are missing, or come twice", remedy)
@@ -206,7 +248,7 @@ def _header(path: Path, line: str, columns: Mapping[str, Rule], remedy: str) -> 
             raise damaged(path, f"it has no column {name}", remedy)
     for name in names:
         if name not in columns:
-            raise damaged(path, f"it has a column {_shown(name)}, which nestnet does not write", remedy)
+            raise damaged(path, f"it has a column {shown(name)}, which nestnet does not write", remedy)
         if names.count(name) > 1:
             raise damaged(path, f"it has the column {name} twice", remedy)
     return names
@@ -217,6 +259,23 @@ def _line(path: Path, file: BinaryIO, remedy: str) -> str:
     if len(line) == LONGEST_ROW:
         raise damaged(path, f"it has a row of more than {LONGEST_ROW:,} bytes", remedy)
     return _decoded(path, line, remedy)
+
+
+def read_plain_text(path: Path, largest: int = LARGEST) -> str:
+    """Return the text of a file that a person wrote.
+
+    Raises:
+        OSError: if it cannot be read, or is no file.
+        ValueError: if it is too large, or not UTF-8.
+    """
+    with open_regular(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start + 1})") from error
 
 
 def _opened(path: Path, largest: int, remedy: str) -> BinaryIO:
@@ -267,5 +326,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value in a message, without the middle of what is long."""
     return reprlib.repr(value)

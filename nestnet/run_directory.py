@@ -34,6 +34,7 @@ from nestnet.files import (
     is_unfinished,
     kind_of_file,
     make_folder,
+    make_output_folder,
     remove,
     remove_folder,
     remove_unfinished,
@@ -154,8 +155,8 @@ class RunDirectory:
         """
         name = f"{config.model.base}-{config.model.motivated}-{config.data.name}"
         path = Path(config.run_dir) if config.run_dir else _unused(Path("runs") / name)
+        make_output_folder(path, "run_dir")
         try:
-            path.mkdir(parents=True, exist_ok=True)
             if (path / "config.yaml").exists():
                 command = f"nestnet resume {for_shell(path)}"
                 raise ValueError(
@@ -164,7 +165,7 @@ class RunDirectory:
             if any(other.name != ".lock" and not is_unfinished(other) for other in path.iterdir()):
                 raise ValueError(f"run_dir = {quoted(path)}: it is not empty; name another folder, or remove this one")
         except OSError as error:
-            raise ValueError(f"run_dir = {quoted(path)}: it cannot be made: {error.strerror}") from error
+            raise ValueError(f"run_dir = {quoted(path)}: it cannot be read: {error.strerror}") from error
         return cls(path)
 
     def begin(self, config: Config, record: ImageRecord, steps: int, epochs: int) -> None:
@@ -432,7 +433,12 @@ def read_config(run_dir: Path) -> Config:
     if not path.exists():
         raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
     read_text(path, TABLE_REMEDY)  # what is damaged is named as in all files of a run, before it is parsed
-    return configuration.load(path)
+    try:
+        return configuration.load(path)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_record(run_dir: Path) -> ImageRecord:

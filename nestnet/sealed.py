@@ -79,6 +79,9 @@ def verified(path: Path) -> dict[str, str]:
             metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
             if not isinstance(metadata, dict):
                 raise ValueError(f"{path} is damaged: its header is none of a safetensors file")
+            end = 8 + length + max(map(_end, header.values()), default=0)
+            if size != end:
+                raise ValueError(f"{path} is damaged: it is to have {end:,} bytes, and has {size:,}")
             if (expected := metadata.get("sha256")) is not None:
                 if _canonical(header) != written:
                     raise ValueError(f"{path} is damaged: its header is not as it was written")
@@ -100,6 +103,14 @@ def verified(path: Path) -> dict[str, str]:
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         reason = first_line(error)
         raise ValueError(f"{path} is damaged: it is no safetensors file, or not a whole one ({reason})") from error
+
+
+def _end(entry: Any) -> int:
+    """Where the bytes of a tensor end, by its entry in the header; 0 for any other entry."""
+    match entry:
+        case {"data_offsets": [int(), int(end)]}:
+            return end
+    return 0
 
 
 def _canonical(header: dict[str, Any]) -> bytes:

@@ -16,7 +16,8 @@ def say(text: object, file: TextIO | None = None) -> None:
         text: lines; a name within them that has line breaks of its own is made visible first.
         file: standard output by default.
     """
-    print("\n".join(map(for_terminal, str(text).split("\n"))), file=file, flush=True)
+    print("\n".join(map(for_terminal, str(text).split("\n"))), file=file)
+    flush(file)
 
 
 def give(text: object) -> None:
@@ -28,6 +29,24 @@ def give(text: object) -> None:
         say(text)
     else:
         print(text)
+
+
+def flush(file: TextIO | None = None) -> None:
+    """Write what was printed so far.
+
+    Args:
+        file: standard output by default.
+
+    Raises:
+        BrokenPipeError: if nobody reads it any more.
+        OSError: with one line, if it cannot be written, such as on a full disk.
+    """
+    try:
+        (file or sys.stdout).flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def accept_any_text() -> None:

@@ -107,7 +107,8 @@ def is_first_of_machine() -> bool:
 def process_prefix() -> str:
     """What a line on standard error begins with, where it is not the first process that writes it."""
     rank = os.environ.get("RANK", "0")
-    return "" if rank == "0" else f"process {rank}: "
+    is_another = re.fullmatch("[0-9]+", rank) is not None and int(rank) > 0
+    return f"process {rank}: " if is_another else ""
 
 
 def agent_serves_store() -> bool:

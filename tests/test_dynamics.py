@@ -226,8 +226,8 @@ def test_the_figures_are_written(tmp_path, capsys):
     paths = draw_dynamics(runs, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == ["losses.png", "variance.png", "motivated_fraction.png", "trajectory.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    assert capsys.readouterr().out == "".join(
-        f"no trajectory of {run}: it takes 3 snapshots of the weights, there are {count}; "
+    assert capsys.readouterr().err == "".join(
+        f"nestnet: no trajectory of {run}: it takes 3 snapshots of the weights, there are {count}; "
         "train with --snapshot_steps N to keep one every N batches\n"
         for run, count in ((runs[1], 2), (runs[2], 0))
     )
@@ -257,7 +257,7 @@ def test_a_plot_of_a_joint_run_shows_its_batches(tmp_path):
         (["run", "absent"], "new", [], "absent is no run directory: it has no config.yaml"),
         (["run", "begun"], "new", [], "begun has no finished epoch to draw: let it train to the end of its first"),
         (["damaged"], "new", [], "damaged/snapshots/step-000004.safetensors is damaged: "),
-        (["run"], "run/steps.csv", [], "output = 'run/steps.csv': this folder cannot be made: File exists"),
+        (["run"], "run/steps.csv", [], "output = 'run/steps.csv': it is a file; name a folder"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(runs, output, epochs, message, tmp_path, monkeypatch):
@@ -279,7 +279,7 @@ def test_runs_of_any_name_are_drawn_with_all_their_names(tmp_path, capsys):
     names = [HOSTILE[what] for what in SHOWN]
     paths = [write_run(tmp_path / name, MIXED) for name in names]
     assert len(draw_dynamics(paths, tmp_path / "figures")) == 3
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert len(said.splitlines()) == len(names)
     assert "\x1b" not in said
     histories = read_histories(paths)

@@ -25,21 +25,8 @@ KILL = signal.SIGKILL
 PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256"]
 TRAIN = ["train", *PAIR, "--motivation.name", "random", "--epochs", "2", "--run_dir", "{run}"]
 WORKER = ["--data.loader", "files", "--data.workers", "1"]
-TUNE = [
-    "tune-k",
-    *PAIR,
-    "--data.batch_size",
-    "64",
-    "--epochs",
-    "1",
-    "--k",
-    "2",
-    "3",
-    "--folds",
-    "2",
-    "--output",
-    "{run}",
-]
+TUNE_PAIR = [*PAIR, "--data.batch_size", "64"]
+TUNE = ["tune-k", *TUNE_PAIR, "--epochs", "1", "--k", "2", "3", "--folds", "2", "--output", "{run}"]
 PREDICT = ["predict", "{images}", "--model", "{whole}/base.safetensors"]
 
 RESUME = "; `nestnet resume {run}` goes on from the last checkpoint\n"

@@ -119,3 +119,23 @@ def test_figures_of_snapshots_name_the_damaged_one_and_pass_over_copies(tmp_path
     save_file({"conv.weight": torch.zeros(2, 2)}, folder / "step-000008.safetensors")
     with pytest.raises(ValueError, match=r"step-000008\.safetensors is of another network than .*; remove it to draw"):
         read_trajectories(read_histories([path]))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "loop", 300 * "x", 253 * "x"])
+def test_an_export_without_a_place_is_refused_before_it_is_made(name, world, capsys, monkeypatch):
+    Path("loop").symlink_to("loop")
+    monkeypatch.setattr("nestnet.deploy.ready", None)
+    assert main(["export", "run", "--mode", "base", "--output", name]) == 2
+    one_error(capsys, r"nestnet export: error: --output \S+: ")
+
+
+@pytest.mark.parametrize("name", ["fifo", "loop", "nowhere", "device", "file", "file/below"])
+@pytest.mark.parametrize("command", ["report", "dynamics"])
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_read(command, name, world, capsys):
+    os.mkfifo("fifo")
+    Path("loop").symlink_to("loop")
+    Path("nowhere").symlink_to("absent")
+    Path("device").symlink_to("/dev/null")
+    Path("file").touch()
+    assert main([command, "run", "--output", name]) == 2
+    one_error(capsys, rf"nestnet {command}: error: output = '{name}': .*; name a folder\n$")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from together import everything, reduced_bytes
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from nestnet import config
+from nestnet import config, processes
 from nestnet.build import check_share, torch_device
 from nestnet.cli import main
 from nestnet.data import load_data
@@ -369,3 +370,17 @@ def test_fewer_test_images_than_processes(loader):
         batches = eval_batches(images, run.data, Place(processes=Processes(rank, 3)))
         counts.append([len(labels) for _, labels in batches])
     assert counts == [[1], [1], []]
+
+
+def test_a_process_that_waits_for_another_says_so(monkeypatch, capsys):
+    environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=0.6))
+    with pytest.raises(TimeoutError, match="the first process has not answered there within"):
+        join(torch.device("cpu"))
+    assert capsys.readouterr().err == (
+        "nestnet: process 1: the first process has not answered yet at MASTER_ADDR = '127.0.0.1', MASTER_PORT = 1; "
+        "waiting for at most 0.01 minutes\n"
+    )

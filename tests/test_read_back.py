@@ -7,13 +7,25 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import yaml
 from interrupted import few
 from test_dynamics import MIXED, write_run
 
 from nestnet import checkpoints, config
 from nestnet.cli import main
 from nestnet.history import read_course, read_histories
-from nestnet.read_back import any_number, number, optional, or_null, read_json, read_rows, read_yaml, whole, word
+from nestnet.read_back import (
+    any_number,
+    number,
+    optional,
+    or_null,
+    parse_yaml,
+    read_json,
+    read_rows,
+    read_yaml,
+    whole,
+    word,
+)
 from nestnet.run_directory import CHECKPOINT_FIELDS, COST_FIELDS, read_cost, read_run, read_table
 from nestnet.training import Trainer
 
@@ -328,3 +340,25 @@ def test_a_checkpoint_that_does_not_count_its_batches_is_refused(cost, trained, 
     damage_checkpoint(tmp_path / "run", cost=cost)
     with pytest.raises(ValueError, match=r"cost is .*, and must be the number of batches that trained each mode"):
         read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [*a]", "its aliases stand for more than 16,777,216 characters"),
+        ("a: &a {<<: *a}", "its aliases stand for more than 16,777,216 characters"),
+        (f"a: &a {20_000 * 'x'}\nb: &b [{', '.join(1000 * ['*a'])}]", "its aliases stand for more than"),
+        (5000 * "[", "it is nested too deeply"),
+        ("a: 2020-99-99", "month must be in 1..12"),
+        (f"a: {5000 * '9'}", "Exceeds the limit"),
+        ("a: !!bool x", "it has a value that cannot be read"),
+        ("a: !!timestamp x", "it has a value that cannot be read"),
+    ],
+)
+def test_yaml_that_stands_for_nothing_is_refused(text, reason):
+    with pytest.raises(yaml.YAMLError, match=re.escape(reason)):
+        parse_yaml(text)
+
+
+def test_aliases_of_yaml_are_read():
+    assert parse_yaml("a: &a {b: 1}\nc: [*a, *a]\nd: {<<: *a}") == {"a": {"b": 1}, "c": [{"b": 1}] * 2, "d": {"b": 1}}

@@ -184,7 +184,9 @@ def test_a_run_that_starts_again_loses_only_what_it_wrote(tmp_path):
     begun(path).closing.close()
     (path / "tensorboard").mkdir()
     (path / "tensorboard" / "events.out.tfevents.1.host").touch()
-    (path / f".config.yaml.{os.getppid()}.tmp").touch()  # of a process that was killed, whose number another one has now
+    (
+        path / f".config.yaml.{os.getppid()}.tmp"
+    ).touch()  # of a process that was killed, whose number another one has now
     copy = shutil.copytree(path, tmp_path / "copy")
     discard(path)
     assert not path.exists()

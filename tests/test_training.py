@@ -512,7 +512,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             ["train", "--data.name", "folder", "--data.root", "/absent"],
             "data.root = '/absent': there is no such folder",
         ),
-        (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': it cannot be made: Not a directory"),
+        (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': /dev/null is a device; name a folder"),
         (["evaluate", "/absent", "--mode", "base"], "/absent is no run directory: it has no config.yaml"),
         (["plot", "/absent"], "/absent is no run directory: it has no config.yaml"),
         (["evaluate", "runs/x"], "the following arguments are required: --mode; see `nestnet evaluate --help`"),

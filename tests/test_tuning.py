@@ -263,7 +263,7 @@ def test_folders_that_cannot_be_used(run, tmp_path):
     (tmp_path / "letter.txt").write_text("not a study")
     with pytest.raises(ValueError, match="it holds something else; name another folder, or remove this one"):
         tune_k(run, KS, tmp_path, folds=FOLDS)
-    with pytest.raises(ValueError, match="this folder cannot be made: Not a directory"):
+    with pytest.raises(ValueError, match="is a file; name a folder"):
         tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
 
 

@@ -428,7 +428,7 @@ dynamics notrun --epochs x
 train --run_dir good
     run_dir = 'good': it is not empty; name another folder, or remove this one
 train --run_dir plain.txt/x
-    run_dir = 'plain.txt/x': it cannot be made: Not a directory
+    run_dir = 'plain.txt/x': plain.txt is a file; name a folder
 """
 """Command lines, and below each what the line on standard error says after `nestnet <verb>: error: `, or how that begins."""
 
@@ -520,7 +520,7 @@ FAULTS = [
         1,
         "stopped: out of the shared memory",
     ),
-    (PermissionError(13, "Permission denied", "x"), 2, "error: [Errno 13] Permission denied: 'x'"),
+    (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied"),
     (KeyboardInterrupt(), 130, "interrupted\n"),
 ]
 
@@ -557,4 +557,16 @@ def test_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
     with open("/dev/full", "w") as full, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", full)
         assert main(["cost"]) == 2
-    assert capsys.readouterr().err == "nestnet cost: error: [Errno 28] No space left on device\n"
+    assert (
+        capsys.readouterr().err == "nestnet cost: error: standard output cannot be written: No space left on device\n"
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes Linux's device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["table", "--help"]])
+def test_help_that_cannot_be_written_is_one_line(arguments, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith("error: standard output cannot be written: No space left on device\n")
+    assert main(arguments) == 0

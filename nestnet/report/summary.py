@@ -13,6 +13,7 @@ from nestnet.cost import Cost, network_cost
 from nestnet.history import Steps, read_course
 from nestnet.mode import Mode, PerMode
 from nestnet.motivation import JOINT, expected_fraction
+from nestnet.paths import real_path
 from nestnet.run_cost import expected_cost
 from nestnet.same_training import apart
 
@@ -147,7 +148,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         fraction = expected_fraction(motivation(config, batches), batches)
     return RunSummary(
         path=run_dir,
-        name=name or run_dir.resolve().name,
+        name=name or real_path(run_dir).name,
         config=config,
         steps=steps,
         epochs=epochs,

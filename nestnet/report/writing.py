@@ -17,10 +17,11 @@ from nestnet.build import torch_device
 from nestnet.data import ImageData
 from nestnet.escape import for_terminal
 from nestnet.exporting import read_metadata
-from nestnet.files import check_output, make_output_folder, write_atomically
+from nestnet.files import check_output_folder, make_output_folder, write_atomically
 from nestnet.loaders import Batch
 from nestnet.messages import message_of
 from nestnet.mode import Mode
+from nestnet.paths import real_path
 from nestnet.read_back import read_text
 from nestnet.report.figures import (
     Drawn,
@@ -67,8 +68,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images
     """
     runs = read_summaries(run_dirs)
     output = output or (runs[0].path / "report" if len(runs) == 1 else Path("report"))
+    check_output_folder(output, "output", ["report.html"])
     make_output_folder(output, "output")
-    check_output(output / "report.html")
     sections = [_section(run, number, images=images) for number, run in enumerate(runs, start=1)]
     groups, comparison = grouped(runs), None
     if len(runs) > 1 and any(run.epochs_done for run in runs):
@@ -93,11 +94,11 @@ def read_summaries(run_dirs: Sequence[Path]) -> list[RunSummary]:
     Raises:
         ValueError: if there is none, or a folder is no run.
     """
-    paths = list({path.resolve(): path for path in run_dirs}.values())
+    paths = list({real_path(path): path for path in run_dirs}.values())
     if not paths:
         raise ValueError("run_dirs is empty: name the folder of at least one run")
-    count = Counter(path.resolve().name for path in paths)
-    return [read_summary(path, None if count[path.resolve().name] == 1 else str(path)) for path in paths]
+    count = Counter(real_path(path).name for path in paths)
+    return [read_summary(path, None if count[real_path(path).name] == 1 else str(path)) for path in paths]
 
 
 def _section(run: RunSummary, number: int, *, images: bool) -> Section:
