@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import nestnet
+from nestnet.cost import forward_cost
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = ["--case", "resnet20:resnet32:32:4"]
@@ -81,14 +82,28 @@ def test_cifar10(run, tmp_path, capsys):
                 pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(tmp_path / "images" / part / f"class {label}" / f"{index}.png")
     arguments = ["--root", str(tmp_path / "images"), "--images", "160", "--epochs", "1", "--ways", "shared", "resnet20"]
-    arguments += ["--runs", str(tmp_path / "runs"), "--jobs", "1", "--recalibration-batches", "1"]
+    arguments += [
+        "--runs",
+        str(tmp_path / "runs"),
+        "--jobs",
+        "1",
+        "--recalibration-batches",
+        "1",
+        "--data.batch_size",
+        "40",
+    ]
     found = run("cifar10.py", tmp_path / "x.json", *arguments)
     assert str(tmp_path) not in found["command"]
     rows = {(row["way"], row["mode"]): row for row in found["results"]}
     assert set(rows) == {("shared", "base"), ("shared", "motivated"), ("resnet20", "base")}
-    assert all(row["average_cost"] == 82_822_400 for row in rows.values()), "the first batches are not motivated"
+    base, motivated = (
+        forward_cost(name, img_size=32, num_classes=10, convention="paper") for name in ("resnet20", "resnet32")
+    )
+    assert rows["resnet20", "base"]["average_cost"] == base == 82_822_400
+    costs = {base, (3 * base + motivated) / 4}
+    assert rows["shared", "base"]["average_cost"] in costs, "of four batches the last alone can be motivated"
     steps = (tmp_path / "runs" / "resnet20-160images-1epochs-seed0" / "steps.csv").read_text()
-    assert len(steps.splitlines()) == 2, "160 of 200 images are one batch"
+    assert len(steps.splitlines()) == 1 + 4, "160 of 200 images are four batches"
     assert all(row["finished"] and row["top1_by_epoch"] == [row["top1"]] for row in rows.values())
     capsys.readouterr()
     run("cifar10.py", tmp_path / "x.json", *arguments)
