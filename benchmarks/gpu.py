@@ -236,6 +236,7 @@ def run_cifar10(session: Session, images: Images | None, runs: Path, options: ar
     seconds = session.left - 15  # for the table, and for runs that are being stopped
     overrides = ON_GPU if options.device == "cuda" else ["--data.workers", "0"]
     if options.quick:
+        overrides = [*overrides, "--data.batch_size", "32"]  # an epoch of one batch could motivate none
         root, epochs, seeds = some_images(images.root, runs.with_name("some")), 1, 1
     else:
         root = images.root
