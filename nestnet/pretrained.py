@@ -4,6 +4,7 @@ timm does the work: it fits the first convolution to other channels and the posi
 is taken where it is for the same classes, and otherwise keeps its new values.
 """
 
+import argparse
 import os
 import warnings
 import zipfile
@@ -235,7 +236,9 @@ def _tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix != ".safetensors":
             _check_archive(path)
-        with warnings.catch_warnings(), utf8_name(path) as name:
+        # what timm's own training leaves beside the weights; timm itself allows it in newer releases than our oldest
+        namespaces = torch.serialization.safe_globals([argparse.Namespace])
+        with warnings.catch_warnings(), utf8_name(path) as name, namespaces:
             warnings.simplefilter("ignore", UserWarning)  # torch's, of what no checkpoint has; the error says it
             return load_state_dict(name, weights_only=True)
     except (ValueError, OSError, zipfile.BadZipFile) as error:

@@ -169,7 +169,10 @@ def test_random_images_stand_in_for_those_that_are_not_there(run_dir, tmp_path, 
     command = ["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / "base.safetensors")]
     assert main(command) == 0
     error = capsys.readouterr().err
-    assert "on 25 random images (those of the run cannot be read: data.root = 'gone': there is no such folder (`nest" in error
+    assert (
+        "on 25 random images (those of the run cannot be read: data.root = 'gone': there is no such folder (`nest"
+        in error
+    )
     assert read_export(tmp_path / "base.safetensors").num_classes == 10
     assert main([*command, "--recalibrate", "1"]) == 2
     assert "data.root = 'gone'" in capsys.readouterr().err
