@@ -193,7 +193,7 @@ def open_image(path: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF data say that the image is to be turned or mirrored before it is shown."""
+    """Return whether the EXIF orientation asks for a rotation or a flip."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
     except Exception:  # damaged EXIF data of an image that is whole

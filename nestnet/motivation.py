@@ -468,7 +468,7 @@ def can_motivate(condition: Condition, batches: int) -> bool:
 
 
 def watched_by(condition: Condition) -> str:
-    """Return which number of a step a condition is told, one of `WATCHED`; the loss where it does not say.
+    """Return the quantity that a condition watches, one of `WATCHED`. The default is the batch's loss.
 
     Raises:
         ValueError: if the condition asks for another one.

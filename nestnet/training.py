@@ -125,7 +125,8 @@ class Trainer:
         if config.tensorboard:
             check_installed()
         self.images = images or load_data(config.data, config.model, record)
-        self.record = self.images.record()
+        # a resumed run keeps its record, also where files were repaired or are absent now
+        self.record = record if record is not None and images is None else self.images.record()
         if record is not None:
             check_present(self.images, config.data)
         self.config = config = resolved(config, self.images)

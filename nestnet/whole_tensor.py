@@ -87,7 +87,7 @@ class WholeTensor(Tensor):
     """
 
     # The results of operations are of this class only where `__torch_dispatch__` makes them so.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # torch says so
 
     _joined: JoinedCopy
     _plain: Tensor
@@ -108,7 +108,7 @@ class WholeTensor(Tensor):
         return whole
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it without types
         cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -136,7 +136,7 @@ class WholeTensor(Tensor):
             if result is whole._plain:
                 return whole
         for whole in used:
-            if torch._C._is_alias_of(result, whole._plain):  # type: ignore[attr-defined]
+            if torch._C._is_alias_of(result, whole._plain):  # type: ignore[attr-defined]  # no stub
                 return cls._sharing(whole._joined, result)
         return result
 
@@ -160,7 +160,7 @@ class WholeTensor(Tensor):
         """Where the memory lies and how large it is, which is all that safetensors asks; the rest of a storage is refused."""
         return Memory(self._current().untyped_storage())
 
-    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]  # so is this
         return repr(self._current())
 
     def __reduce_ex__(self, protocol: Any) -> Any:

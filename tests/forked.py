@@ -84,7 +84,7 @@ def be_command(case: dict[str, Any], environment: dict[str, str], ready: int, ou
 
 def start(case: dict[str, Any], environment: dict[str, str]) -> Started:
     at_place, ready = os.pipe()
-    output = {"out": tempfile.TemporaryFile(), "err": tempfile.TemporaryFile()}  # noqa: SIM115
+    output = {"out": tempfile.TemporaryFile(), "err": tempfile.TemporaryFile()}  # noqa: SIM115  # closed when read
     pid = os.fork()
     if pid == 0:
         try:
@@ -126,6 +126,6 @@ if __name__ == "__main__":
     import nestnet.predict
     import nestnet.report.writing
     import nestnet.training
-    import nestnet.tuning  # noqa: F401
+    import nestnet.tuning  # noqa: F401  # once for all children
 
     print(json.dumps([run(case) for case in json.load(sys.stdin)]))

@@ -265,6 +265,15 @@ def test_images_that_were_trained_on_are_never_judged(copy, capsys):
     assert capsys.readouterr().out == before
 
 
+def test_a_resumed_run_keeps_its_record(copy):
+    """Should it be written again, it says what the run began with, and not what a repair has made of it."""
+    record = read_record(copy / "run")
+    repair(copy)
+    stored = config.load(copy / "run" / "config.yaml")
+    assert load_data(stored.data, stored.model, record).record() != record
+    assert Trainer(stored, record=record).record == record
+
+
 DAMAGED = [
     (lambda path: path.unlink(), "cannot be read: No such file or directory; put back a copy of it, or train anew"),
     (lambda path: path.write_text("{"), "it is no JSON"),
