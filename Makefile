@@ -30,8 +30,9 @@ format: .venv/installed  ## what `lint` can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-REFERENCE := nestnet nestnet.config nestnet.cost nestnet.reference nestnet.processes nestnet.layers \
-	nestnet.blocks nestnet.mode nestnet.models.registry
+REFERENCE := nestnet nestnet.config.schema nestnet.conditions.base nestnet.cost nestnet.verification.reference \
+	nestnet.distributed.process_group nestnet.nn.layers nestnet.nn.batch_norm nestnet.nn.stage nestnet.nn.parameter \
+	nestnet.nn.mode nestnet.models.registry
 
 docs: .venv/installed  ## the reference of the API from its docstrings, build/docs/index.html; the guide is docs/README.md
 	PYTHONWARNINGS="ignore:Cannot determine where" $(BIN)/pdoc --docformat google --template-directory docs/reference \

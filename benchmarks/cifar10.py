@@ -37,13 +37,12 @@ import torch
 from common import show, write
 
 from nestnet import Mode, recalibrate
-from nestnet.build import torch_device
-from nestnet.cost import forward_cost
-from nestnet.data import load_data
-from nestnet.evaluation import top1
-from nestnet.loaders import eval_batches, train_batches
-from nestnet.place import Place
-from nestnet.run_directory import read_config, read_run, read_table
+from nestnet.cost.network import forward_cost
+from nestnet.data.image_data import load_data
+from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.device import DeviceContext, choose_device
+from nestnet.runs.reading import read_config, read_run, read_table
+from nestnet.training.evaluation import top1
 
 EVERY = 5.0
 """Seconds between two writings of the result file while runs go on."""
@@ -156,11 +155,11 @@ def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[
 
 def recalibrated_top1(job: Job, options: argparse.Namespace) -> dict[Mode, float]:
     """The accuracy of each trained subnet with BatchNorm statistics of training batches in an order of their own."""
-    run, place = read_run(job.path), Place(torch_device(options.device), torch.channels_last)
+    run, device_context = read_run(job.path), DeviceContext(choose_device(options.device), torch.channels_last)
     images = load_data(run.config.data, run.config.model)
-    net = run.net.to(place.device).to(memory_format=torch.channels_last)
-    batches = eval_batches(images, run.config.data, place)
-    training = train_batches(images, run.config.data, run.config.seed, place).epoch(run.config.epochs)
+    net = run.net.to(device_context.device).to(memory_format=torch.channels_last)
+    batches = eval_batches(images, run.config.data, device_context)
+    training = train_batches(images, run.config.data, run.config.seed, device_context).epoch(run.config.epochs)
     found: dict[Mode, float] = {}
     for mode in job.way.modes:
         ready = recalibrate(net, mode, islice(training, options.recalibration_batches)).eval()
@@ -228,7 +227,7 @@ def save(measured: dict[Job, list[dict[str, Any]]], options: argparse.Namespace)
         "overrides": options.overrides,
         "results": [row for rows in measured.values() for row in rows],
     }
-    return write("cifar10", content, options.output, torch_device(options.device))
+    return write("cifar10", content, options.output, choose_device(options.device))
 
 
 def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import nestnet
-from nestnet.files import write_atomically
+from nestnet.storage.files import write_atomically
 
 CLASSES = 10
 """Of made-up images."""

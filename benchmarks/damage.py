@@ -35,10 +35,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nestnet.checkpoints import read
-from nestnet.checkpoints import write as write_state
-from nestnet.cli import main as nestnet
-from nestnet.sealed import sealed
+from nestnet.cli.main import main as nestnet
+from nestnet.runs.checkpoints import read
+from nestnet.runs.checkpoints import write as write_state
+from nestnet.storage.hashed import serialize_hashed
 
 TRAIN = ["train", "--epochs", "1", "--data.batch_size", "400", "--motivation.k", "1", "--checkpoint_steps", "1"]
 
@@ -97,7 +97,7 @@ def forged(
             metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
         tensors = load_file(path)
         change(tensors, draw)
-        path.write_bytes(b"".join(sealed(tensors, metadata)))
+        path.write_bytes(b"".join(serialize_hashed(tensors, metadata)))
 
     return forge
 

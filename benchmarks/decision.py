@@ -46,8 +46,8 @@ from common import (
 from torch import Tensor, nn
 
 from nestnet import GradientNormIncrease, LossDecrease, Mode, TrainStep
-from nestnet.figures import COLOURS, tidy
-from nestnet.graphs import WARM_UP
+from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.training.graphs import WARM_UP
 
 CASES = [Case("resnet20", "resnet32", 32, 128)]
 STEPS = {"cpu": 6, "cuda": 50}

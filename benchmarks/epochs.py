@@ -56,13 +56,13 @@ from common import (
 from torch import nn
 
 from nestnet import Mode, NestedModel, TrainStep
-from nestnet.build import make_optimizer
-from nestnet.config import Config, DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
-from nestnet.data import Augmented, ImageData, load_data
-from nestnet.figures import COLOURS, tidy
-from nestnet.graphs import WARM_UP
-from nestnet.run_directory import RunDirectory
-from nestnet.training import EpochTotals, Trainer
+from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.config.schema import Config, DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
+from nestnet.data.image_data import Augmented, ImageData, load_data
+from nestnet.optim.factory import create_optimizer
+from nestnet.runs.directory import RunDirectory
+from nestnet.training.graphs import WARM_UP
+from nestnet.training.trainer import EpochTotals, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,7 +189,7 @@ def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | No
         if config.channels_last:
             network = network.to(memory_format=torch.channels_last)
         trainer.net = cast(NestedModel, network)
-        trainer.optimizer = make_optimizer(network, trainer.config)
+        trainer.optimizer = create_optimizer(network, trainer.config)
         trainer.step = TrainStep(
             trainer.net,
             trainer.optimizer,

@@ -74,7 +74,7 @@ def full_parts() -> list[Part]:
     limits = ["--precision", "bfloat16", "--ways", "captured", "eager", "--workers", "0"]
     compiled = ["cuda_graphs", "bfloat16_compile", "cuda_graphs_compile"]
     return [
-        tests("cuda", min(os.cpu_count() or 1, 8), 150, "tests/on_gpu", "tests/test_processes.py"),
+        tests("cuda", min(os.cpu_count() or 1, 8), 150, "tests/on_gpu", "tests/distributed/test_process_group.py"),
         benchmark("epochs", "epochs.py", 120, *epochs, "resident", "bfloat16", "cuda_graphs"),
         benchmark("limits", "limits.py", 60, "--case", RESNET, *limits),
         benchmark("step_time", "step_time.py", 75, "--case", *FAMILIES, "--compile", "false", "--seconds", "2"),

@@ -22,7 +22,7 @@ import torch
 from common import Case, interleaved, ratio, sgd, show, step, write
 
 from nestnet import Mode
-from nestnet.figures import COLOURS, tidy
+from nestnet.analysis.figures import COLOURS, tidy
 
 AXES = {
     "depth": {

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from common import show, write
 
-from nestnet.checkpoints import Checkpoints
-from nestnet.checkpoints import write as write_state
-from nestnet.run_directory import read_table
+from nestnet.runs.checkpoints import Checkpoints
+from nestnet.runs.checkpoints import write as write_state
+from nestnet.runs.reading import read_table
 
 COMMON = "--epochs 3 --data.batch_size 128 --data.loader files --data.workers 2 --data.mixup 0.2 --ema_decay 0.9"
 CASES = {
@@ -49,8 +49,9 @@ EVENTS = {"write": 30, "fsync": 30, "rename": 12, "switch": 8, "edge": 3}
 
 def child(event: str, number: int, arguments: list[str]) -> None:
     """Train or resume, and end with SIGKILL at the number-th occurrence of the event."""
-    from nestnet import cli, files
-    from nestnet.run_directory import RunDirectory
+    from nestnet.cli import main as cli
+    from nestnet.runs.directory import RunDirectory
+    from nestnet.storage import files
 
     seen, last = 0, ""
 

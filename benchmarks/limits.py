@@ -60,14 +60,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from nestnet import Mode, TrainStep
-from nestnet.build import set_algorithms
-from nestnet.config import DataConfig, ModelConfig
-from nestnet.cost import forward_cost
-from nestnet.data import load_data
-from nestnet.figures import tidy
-from nestnet.graphs import WARM_UP
-from nestnet.loaders import is_resident, train_batches
-from nestnet.place import Place
+from nestnet.analysis.figures import tidy
+from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.cost.network import forward_cost
+from nestnet.data.image_data import load_data
+from nestnet.data.loaders import is_resident, train_batches
+from nestnet.device import DeviceContext, configure_algorithms
+from nestnet.training.graphs import WARM_UP
 
 CASES = {
     "cpu": [
@@ -240,9 +239,9 @@ def peak(size: int, device: torch.device, precision: str, *, tf32: bool) -> floa
     return 2 * size**3 / min(times)
 
 
-def loader_seconds(case: Case, place: Place, workers: int, folder: Path) -> tuple[float, bool]:
+def loader_seconds(case: Case, device_context: DeviceContext, workers: int, folder: Path) -> tuple[float, bool]:
     """How long a batch takes to be made when nothing else is done, and whether its images are resident."""
-    batches = BATCHES[place.device.type]
+    batches = BATCHES[device_context.device.type]
     count = batches * case.batch_size
     root = folder / f"{case.img_size}px {count}"
     if not root.exists():
@@ -252,7 +251,7 @@ def loader_seconds(case: Case, place: Place, workers: int, folder: Path) -> tupl
     )
     images = load_data(config, ModelConfig(base=case.base, motivated=case.motivated))
     images = images.split(range(count), range(1))
-    loader = train_batches(images, config, 0, place)
+    loader = train_batches(images, config, 0, device_context)
 
     def epoch() -> None:
         for _ in loader.epoch(0):
@@ -285,14 +284,14 @@ class Prepared:
     seconds_per_launch: float | None
 
 
-def prepare(case: Case, place: Place, options: argparse.Namespace) -> Iterator[Prepared]:
+def prepare(case: Case, device_context: DeviceContext, options: argparse.Namespace) -> Iterator[Prepared]:
     """All steps of a case, each with the first ones behind it, which compile, capture, and choose algorithms."""
-    device, on_cuda = place.device, place.device.type == "cuda"
+    device, on_cuda = device_context.device, device_context.device.type == "cuda"
     for way in options.ways:
         if way == "compiled" and not on_cuda and not case.base.startswith("resnet"):
             continue
         torch.manual_seed(0)
-        net = case.nested(device).to(memory_format=place.memory_format)
+        net = case.nested(device).to(memory_format=device_context.memory_format)
         compiler = "inductor" if way == "compiled" else None
         train = TrainStep(
             net,
@@ -303,7 +302,7 @@ def prepare(case: Case, place: Place, options: argparse.Namespace) -> Iterator[P
             cuda_graphs=way == "captured",
         )
         launch = seconds_per_launch(device, captured=way == "captured") if on_cuda else None
-        images, labels = place.put(*case.batch(device))
+        images, labels = device_context.put(*case.batch(device))
         for mode in Mode:
             print(f"{case.name}, {mode}, {way}", flush=True)
             step = partial(train, images, labels, mode)
@@ -317,13 +316,13 @@ def prepare(case: Case, place: Place, options: argparse.Namespace) -> Iterator[P
 def measure(case: Case, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What each mode's step of each way takes, and what for."""
     device, vit = options.device, case.base.startswith("vit")
-    set_algorithms(device, deterministic=False)  # as a run does
-    place = Place(device, torch.preserve_format if vit else torch.channels_last)
-    made, resident = loader_seconds(case, place, options.workers, folder)
+    configure_algorithms(device, deterministic=False)  # as a run does
+    device_context = DeviceContext(device, torch.preserve_format if vit else torch.channels_last)
+    made, resident = loader_seconds(case, device_context, options.workers, folder)
     tf32 = device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 if vit else torch.backends.cudnn.allow_tf32)
     fastest = peak(options.matrix or MATRIX[device.type], device, options.precision, tf32=tf32)
     # A profiler slows the device for as long as the process lives: everything is timed before the first one.
-    for prepared in list(prepare(case, place, options)):
+    for prepared in list(prepare(case, device_context, options)):
         within, kinds, count = profiled(prepared.step, options.steps, device)
         taken = prepared.seconds or within
         kinds["host"] = max(taken - sum(kinds.values()), 0.0)

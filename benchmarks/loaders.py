@@ -32,11 +32,12 @@ from common import Case, add_common_options, interleaved, make_images, sgd, show
 from torch.nn.functional import cross_entropy
 
 from nestnet import Mode, TrainStep
-from nestnet.config import DataConfig, ModelConfig
-from nestnet.data import SMALL, ImageData, load_data
-from nestnet.figures import COLOURS, tidy
-from nestnet.loaders import Batch, TrainBatches, train_batches
-from nestnet.place import Place
+from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.data.image_data import ImageData, load_data
+from nestnet.data.loaders import Batch, TrainBatches, train_batches
+from nestnet.data.preprocessing import SMALL_IMAGE_SIDE
+from nestnet.device import DeviceContext
 
 CASES = [Case("resnet20", "resnet32", 32, 128), Case("resnet50", "resnet101", 224, 16)]
 STEP, RESIDENT = "base step", "resident"
@@ -48,7 +49,7 @@ def files(workers: int) -> str:
 
 def some_images(case: Case, root: Path, count: int) -> tuple[ImageData, DataConfig]:
     """So many of a folder's training images, drawn at random, and how they are to be loaded."""
-    small = case.img_size <= SMALL
+    small = case.img_size <= SMALL_IMAGE_SIDE
     config = DataConfig(
         name="folder",
         root=str(root),
@@ -68,7 +69,7 @@ def measure(
 ) -> tuple[dict[str, list[float]], dict[str, float], int]:
     """Seconds of an epoch of each loader and of the steps, seconds that each loader takes to start, and images an epoch."""
     images, config = some_images(case, root, options.images)
-    place = Place(options.device, torch.channels_last if options.channels_last else torch.preserve_format)
+    place = DeviceContext(options.device, torch.channels_last if options.channels_last else torch.preserve_format)
     kinds: dict[str, dict[str, Any]] = {
         files(workers): {"loader": "files", "workers": workers} for workers in options.workers
     }
@@ -93,9 +94,9 @@ def read(loader: TrainBatches) -> None:
         pass
 
 
-def trained(case: Case, place: Place, options: argparse.Namespace) -> TrainStep:
+def trained(case: Case, device_context: DeviceContext, options: argparse.Namespace) -> TrainStep:
     torch.manual_seed(0)
-    net = case.nested(place.device).to(memory_format=place.memory_format)
+    net = case.nested(device_context.device).to(memory_format=device_context.memory_format)
     return TrainStep(net, sgd(net), cross_entropy, precision=options.precision, cuda_graphs=options.cuda_graphs)
 
 
@@ -176,7 +177,9 @@ def main() -> None:
     for case in options.case:
         with tempfile.TemporaryDirectory() as folder:
             if options.root is None:
-                make_images(Path(folder), options.images, case.img_size * (1 if case.img_size <= SMALL else 2))
+                make_images(
+                    Path(folder), options.images, case.img_size * (1 if case.img_size <= SMALL_IMAGE_SIDE else 2)
+                )
             samples, started, images = measure(case, options.root or Path(folder), options)
         found = summary(case, samples, images, options.steps)
         for name, numbers in found.items():

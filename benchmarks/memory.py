@@ -33,8 +33,8 @@ from torch.profiler import ProfilerActivity, profile
 from ways import Setting, Slicing
 
 from nestnet import Mode, TrainStep
-from nestnet.figures import COLOURS, tidy
-from nestnet.reference import CopyReference
+from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.verification.reference import CopyReference
 
 CASES = [
     Case("resnet20", "resnet32", 32, 128),

@@ -34,11 +34,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.functional import cross_entropy
 
 from nestnet import Mode, NestedModel, TrainStep, synchronise_batch_norm
-from nestnet.build import torch_device
-from nestnet.figures import COLOURS, tidy
-from nestnet.layers import BatchNorm2d
-from nestnet.processes import Processes, join
-from nestnet.step import Eager
+from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.device import choose_device
+from nestnet.distributed.process_group import ProcessGroup
+from nestnet.distributed.rendezvous import init_process_group
+from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.training.step import Eager
 
 CASES = [
     Case("resnet20", "resnet32", 32, 128),
@@ -54,38 +55,41 @@ OWN, SYNCHRONISED = "own", "synchronised"
 
 def work(options: argparse.Namespace) -> None:
     """Measure all cases together with the other processes; the first writes what it found."""
-    device = torch_device(str(options.device))
-    processes = join(device)
+    device = choose_device(str(options.device))
+    process_group = init_process_group(device)
     found = []
     for case in options.case:
         has_batch_norm = any(isinstance(module, BatchNorm2d) for module in case.nested(device).modules())
-        for statistics in [OWN, SYNCHRONISED] if has_batch_norm and processes.size > 1 else [OWN]:
+        for statistics in [OWN, SYNCHRONISED] if has_batch_norm and process_group.size > 1 else [OWN]:
             found.append(
                 {
                     "case": vars(case),
                     "batch_norm": statistics if has_batch_norm else None,
-                    "processes": processes.size,
-                    "seconds": timed(case, statistics, options.steps, device, processes),
-                    "bytes": sent(case, device, processes),
+                    "processes": process_group.size,
+                    "seconds": timed(case, statistics, options.steps, device, process_group),
+                    "bytes": sent(case, device, process_group),
                 }
             )
-    if processes.first:
+    if process_group.is_first:
         options.found.write_text(json.dumps(found))
 
 
-def started(case: Case, device: torch.device) -> NestedModel:
+def initial_network(case: Case, device: torch.device) -> NestedModel:
     torch.manual_seed(0)
     return case.nested(device)
 
 
 def timed(
-    case: Case, statistics: str, steps: int, device: torch.device, processes: Processes
+    case: Case, statistics: str, steps: int, device: torch.device, process_group: ProcessGroup
 ) -> dict[Mode, list[float]]:
     """Seconds of each step of each mode, the modes in turn."""
-    net = started(case, device)
+    net = initial_network(case, device)
     if statistics == SYNCHRONISED:
         synchronise_batch_norm(net)
-    train, batch = TrainStep(net, sgd(net), cross_entropy, processes=processes), share(case, device, processes)
+    train, batch = (
+        TrainStep(net, sgd(net), cross_entropy, process_group=process_group),
+        share(case, device, process_group),
+    )
     samples: dict[Mode, list[float]] = {mode: [] for mode in Mode}
     for number in range(-WARM_UP, steps):
         for mode in Mode:
@@ -99,10 +103,13 @@ def trained(train: TrainStep, images: torch.Tensor, labels: torch.Tensor, mode: 
     return train(images, labels, mode).loss()
 
 
-def sent(case: Case, device: torch.device, processes: Processes) -> dict[Mode, dict[str, int]]:
+def sent(case: Case, device: torch.device, process_group: ProcessGroup) -> dict[Mode, dict[str, int]]:
     """Bytes that a step of each mode reduces, and those of the gradients that it makes."""
-    net = started(case, device)
-    train, batch = TrainStep(net, sgd(net), cross_entropy, processes=processes), share(case, device, processes)
+    net = initial_network(case, device)
+    train, batch = (
+        TrainStep(net, sgd(net), cross_entropy, process_group=process_group),
+        share(case, device, process_group),
+    )
     reduced: list[int] = []
 
     def counted(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -123,10 +130,10 @@ def sent(case: Case, device: torch.device, processes: Processes) -> dict[Mode, d
     return found
 
 
-def share(case: Case, device: torch.device, processes: Processes) -> tuple[torch.Tensor, torch.Tensor]:
+def share(case: Case, device: torch.device, process_group: ProcessGroup) -> tuple[torch.Tensor, torch.Tensor]:
     """This process's part of the batch."""
     images, labels = case.batch(device)
-    part = processes.share(case.batch_size)
+    part = process_group.batch_slice(case.batch_size)
     return images[part], labels[part]
 
 
@@ -134,7 +141,7 @@ def share(case: Case, device: torch.device, processes: Processes) -> tuple[torch
 
 
 def launch(size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Start so many processes, several of them with torchrun; returns what they found."""
+    """Start so many process_group, several of them with torchrun; returns what they found."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
     with tempfile.TemporaryDirectory() as folder:

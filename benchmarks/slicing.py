@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nestnet import Mode, NestedModel
-from nestnet.weights_map import Placement
+from nestnet.nn.placement import Placement
 
 CASES = [
     Case("resnet20", "resnet32", 32, 8),

@@ -38,7 +38,7 @@ from common import (
 from ways import WAY_COLOURS, Setting, all_ways
 
 from nestnet import Mode
-from nestnet.figures import tidy
+from nestnet.analysis.figures import tidy
 
 CASES = [
     Case("resnet20", "resnet32", 32, 32),

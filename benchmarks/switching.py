@@ -37,8 +37,8 @@ from torch import nn
 from ways import WAY_COLOURS, CopyBased, Setting, Slicing, Standalone, Way, all_ways
 
 from nestnet import LossDecrease, Mode
-from nestnet.figures import tidy
-from nestnet.reference import CopyReference
+from nestnet.analysis.figures import tidy
+from nestnet.verification.reference import CopyReference
 
 CASES = [
     Case("resnet20", "resnet32", 32, 64),

@@ -10,8 +10,8 @@ from slicing import MaskedSGD, SlicingNetwork
 from torch import Tensor, nn
 
 from nestnet import Mode, NestedModel, TrainStep
-from nestnet.precision import autocast
-from nestnet.reference import CopyReference
+from nestnet.device import autocast
+from nestnet.verification.reference import CopyReference
 
 WAY_COLOURS = {"timm": "#bbbbbb", "nested": "#4477aa", "copy-based": "#ccbb44", "slicing": "#aa3377"}
 """From Paul Tol's bright scheme, distinct to the colour-blind."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import nestnet
-from nestnet.cli import main
+from nestnet.cli.main import main
 
 
 @nestnet.register_condition("budget")

@@ -5,9 +5,9 @@ import timm
 import torch
 
 import nestnet
-from nestnet.config import parse
-from nestnet.reference import check_against_reference
-from nestnet.training import Trainer
+from nestnet.config.parsing import parse
+from nestnet.training.trainer import Trainer
+from nestnet.verification.reference import check_against_reference
 
 print("inside plain32 fit", ", ".join(nestnet.list_models("plain32")))
 net = nestnet.create_model("plain8", "plain32", num_classes=10)

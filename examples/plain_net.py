@@ -1,15 +1,17 @@
 """A family of one's own: one convolution and a head, of any width. docs/guide/own-family.md goes through it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 import nestnet
-from nestnet.layers import BatchNorm2d, Conv2d, Linear
-from nestnet.mode import PerMode, Size
-from nestnet.models.registry import ARCHITECTURES, Architecture
+from nestnet.models.registry import Architecture
+from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.nn.layers import Conv2d, Linear
+from nestnet.nn.mode import Mode, PerMode, Width
 
 WIDTHS = {"plain8": 8, "plain16": 16, "plain32": 32}
 default_cfgs = {name: {"input_size": (3, 32, 32), "first_conv": "conv", "classifier": "head"} for name in WIDTHS}
@@ -29,14 +31,16 @@ class PlainNet(nn.Module):  # the network alone: what timm builds and an export 
 class NestedPlainNet(nestnet.NestedModel):  # the same names over nested layers
     def __init__(self, names, width, num_classes, in_chans):
         super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=PerMode({}, {}))
-        self.conv = Conv2d(Size(in_chans, in_chans), width, 3, padding=1, bias=False)
+        self.conv = Conv2d(Width(in_chans, in_chans), width, 3, padding=1, bias=False)
         self.norm = BatchNorm2d(width)
-        self.head = Linear(width, Size(num_classes, num_classes))
+        self.head = Linear(width, Width(num_classes, num_classes))
 
-    def _features(self, x, mode):
+    def forward_features(self, x, mode):
+        mode = Mode(mode)
         return F.relu(self.norm(self.conv(x, mode), mode))
 
-    def _head(self, x, mode, pre_logits):
+    def forward_head(self, x, mode, pre_logits=False):
+        mode = Mode(mode)
         return x.mean((2, 3)) if pre_logits else self.head(x.mean((2, 3)), mode)
 
 
@@ -50,7 +54,7 @@ class Plain(Architecture):  # what tells the variants apart, and how two of them
 
     @staticmethod
     def nest(names, architectures, *, num_classes, in_chans):
-        width = Size(architectures.base.width, architectures.motivated.width)
+        width = Width(architectures.base.width, architectures.motivated.width)
         return NestedPlainNet(names, width, num_classes, in_chans)
 
 
@@ -61,4 +65,4 @@ for name, width in WIDTHS.items():  # known to timm, and to nestnet
 
     build.__name__ = name
     register_model(build)
-    ARCHITECTURES[name] = Plain(width)
+    nestnet.register_architecture(name)(partial(Plain, width))

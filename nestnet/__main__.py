@@ -1,5 +1,5 @@
 """`python -m nestnet` is the `nestnet` command."""
 
-from nestnet.cli import main
+from nestnet.cli.main import main
 
 raise SystemExit(main())

@@ -3,11 +3,11 @@
 It reads cases from standard input and writes what came of each, both as JSON. A case has
     arguments: of the command
     environments: one for each process that runs it at the same time; by default a single one without additions
-    place: a function, such as `nestnet.training:Trainer.mixed`
+    place: a function, such as `nestnet.training.trainer:Trainer.mix_batch`
     number: the call of it at which the signals are sent; by default the first
     signals: numbers, sent one after another to the process, or to those that it has started too
     signalled: the process that gets them; by default the first
-    values: constants that are others in these processes, such as `{"nestnet.processes:MEETING": 1}`, in seconds
+    values: constants that are others in these processes, such as `{"nestnet.distributed.rendezvous:MEETING": 1}`, in seconds
     handles: how many files each process may have open
 Each process is forked from this one and has a process group of its own, as a shell gives it.
 """
@@ -66,7 +66,8 @@ def be_command(case: dict[str, Any], environment: dict[str, str], ready: int, ou
     os.environ |= environment
     # a process that a shell has started in the background ignores SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from nestnet import cli, interrupts
+    from nestnet.cli import main as cli
+    from nestnet.runtime import interrupts
 
     for name, seconds in case.get("values", {}).items():
         owner, last = found(name)
@@ -123,9 +124,9 @@ def run(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    import nestnet.predict
-    import nestnet.report.writing
-    import nestnet.training
-    import nestnet.tuning  # noqa: F401  # once for all children
+    import nestnet.analysis.report.writing
+    import nestnet.deploy.predict
+    import nestnet.training.trainer
+    import nestnet.tuning.tune_k  # noqa: F401  # once for all children
 
     print(json.dumps([run(case) for case in json.load(sys.stdin)]))

@@ -8,9 +8,9 @@ from torch import nn
 
 import nestnet
 from nestnet import Mode, NestedModel
-from nestnet.layers import BatchNorm2d
 from nestnet.models.efficientnet import NestedEfficientNet
 from nestnet.models.vit import NestedViT
+from nestnet.nn.batch_norm import BatchNorm2d
 
 FAMILIES = {
     "resnet": ("resnet20", "resnet32", {}),

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nestnet import config
-from nestnet.checkpoints import Checkpoints, _encoded
-from nestnet.data import load_data
-from nestnet.run_directory import RunDirectory, read_table
-from nestnet.training import Trainer
+from nestnet.config import parsing
+from nestnet.data.image_data import load_data
+from nestnet.runs.checkpoints import Checkpoints
+from nestnet.runs.directory import RunDirectory
+from nestnet.runs.reading import read_table
+from nestnet.storage.state_codec import encode
+from nestnet.training.trainer import Trainer
 
 TIMINGS = {"images_per_second", "data_wait", "seconds"}
 
@@ -25,7 +27,7 @@ def few(run):
 
 
 def whole_run(arguments, path):
-    run = config.parse([*arguments, "--run_dir", str(path)])
+    run = parsing.parse([*arguments, "--run_dir", str(path)])
     return run, Trainer(run, images=few(run)).fit()
 
 
@@ -67,7 +69,7 @@ def train_and_copy(run, path, copy, monkeypatch, number):
 
 def encoded(state):
     tensors = {}
-    return json.dumps(_encoded(state, "", tensors)), {
+    return json.dumps(encode(state, "", tensors)), {
         name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()
     }
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import timm.models._registry as timm_registry
 
+from nestnet.conditions.registry import CONDITIONS
 from nestnet.models.registry import ARCHITECTURES
-from nestnet.motivation import CONDITIONS
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import nestnet
-from nestnet.cost import forward_cost
+from nestnet.cost.network import forward_cost
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SMALL = ["--case", "resnet20:resnet32:32:4"]
+SMALL_IMAGE_SIDE = ["--case", "resnet20:resnet32:32:4"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run(monkeypatch):
 
 @pytest.mark.slow
 def test_step_time(run, tmp_path):
-    found = run("step_time.py", tmp_path / "x.json", *SMALL, "--rounds", "2", "--compile", "false")
+    found = run("step_time.py", tmp_path / "x.json", *SMALL_IMAGE_SIDE, "--rounds", "2", "--compile", "false")
     assert found["command"].startswith("python benchmarks/step_time.py --output x.json --case")
     assert found["versions"]["timm"] == timm.__version__
     steps = [f"{way} {mode}" for way in ("timm", "nested", "copy-based", "slicing") for mode in ("base", "motivated")]
@@ -49,7 +49,9 @@ def test_step_time(run, tmp_path):
 
 @pytest.mark.slow
 def test_switching(run, tmp_path):
-    found = run("switching.py", tmp_path / "x.json", *SMALL, "--batches", "12", "--k", "1", "--switches", "1")
+    found = run(
+        "switching.py", tmp_path / "x.json", *SMALL_IMAGE_SIDE, "--batches", "12", "--k", "1", "--switches", "1"
+    )
     (result,), (held,), (switch,) = found["results"], found["held"], found["switches"]
     for way in ("timm", "nested", "copy-based", "slicing"):
         samples = result["seconds"][way]

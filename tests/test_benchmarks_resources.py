@@ -91,7 +91,7 @@ def test_a_base_step_takes_the_memory_of_the_standalone_base(run):
         assert result["bytes"]["base"]["timm"]["step"] > base, "the gradients, at least"
 
 
-# Processes
+# ProcessGroup
 
 
 def test_processes_send_the_gradients_of_the_mode(run):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nestnet.cost import forward_cost
+from nestnet.cost.network import forward_cost
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CPU, CUDA = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from registries import forgotten
 
-import nestnet
-import nestnet.config
-from nestnet.cli import VERBS, Parser, main
-from nestnet.restore import FREE
+from nestnet.cli.main import VERBS, Parser, main
+from nestnet.config import schema
+from nestnet.recipes.command_line import parse_with_recipe
+from nestnet.runs.resumable import RESUMABLE_FIELDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,11 +62,11 @@ def understands(monkeypatch, tmp_path):
         return understood
 
     def resume(run_dir, changes):
-        nestnet.config.parse(list(changes))
+        parse_with_recipe(list(changes))
 
     monkeypatch.setattr(Parser, "parse_args", up_to(Parser.parse_args))
-    monkeypatch.setattr("nestnet.config.parse", up_to(nestnet.config.parse))
-    monkeypatch.setattr("nestnet.resume.resume", resume)
+    monkeypatch.setattr("nestnet.recipes.command_line.parse_with_recipe", up_to(parse_with_recipe))
+    monkeypatch.setattr("nestnet.training.resume.resume", resume)
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(EXAMPLES)
     for name in ("cats", "dogs"):
@@ -107,7 +107,7 @@ def test_every_verb_is_explained():
 def test_what_may_change_on_resuming_is_told():
     page = (ROOT / "docs" / "guide" / "resuming.md").read_text()
     told = re.search(r"^They are (.*?)\.\s", page, re.DOTALL | re.MULTILINE)[1]
-    assert set(re.findall(r"`([\w.]+)`", told)) == FREE - {"run_dir"}
+    assert set(re.findall(r"`([\w.]+)`", told)) == RESUMABLE_FIELDS - {"run_dir"}
 
 
 @each_page
@@ -152,20 +152,18 @@ def test_the_reference_has_every_public_name(reference):
         own = [key for key in own if inspect.isclass(getattr(module, key)) or inspect.isfunction(getattr(module, key))]
         for key in getattr(module, "__all__", [key for key in own if not key.startswith("_")]):
             assert key in shown, f"{name}.{key}"
-            if key != "__version__":
+            if inspect.isclass(getattr(module, key)) or inspect.isfunction(getattr(module, key)):
                 text = inspect.getdoc(getattr(module, key))
                 first = squeezed(text.partition("\n\n")[0].partition("\n>>>")[0])
                 assert first in shown[key], f"{name}.{key}: {first!r}"
 
 
 def test_the_reference_has_every_field_of_a_run(reference):
-    shown = said(reference["nestnet.config"])
-    sections = [nestnet.config.Config, *nestnet.config.SECTIONS.values()]
+    shown = said(reference["nestnet.config.schema"])
+    sections = [schema.Config, *schema.SECTIONS.values()]
     fields = [f"{section.__name__}.{field.name}" for section in sections for field in dataclasses.fields(section)]
     own = [
-        name
-        for name in fields
-        if not name.startswith("Config.") or name.removeprefix("Config.") not in nestnet.config.SECTIONS
+        name for name in fields if not name.startswith("Config.") or name.removeprefix("Config.") not in schema.SECTIONS
     ]
     assert len(own) > 80
     assert [name for name in own if not shown.get(name)] == []

@@ -16,7 +16,7 @@ import pytest
 import nestnet
 
 ROOT = Path(__file__).parent.parent
-NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
+GENERATED = (".*", "__pycache__", "*.egg-info", "build", "dist", "site")
 
 
 def test_no_name_hides_a_module():
@@ -28,11 +28,17 @@ def test_no_name_hides_a_module():
             assert getattr(importlib.import_module(package), name) is module, found.name
 
 
+def not_source(folder, names):
+    """What is not copied of a folder. The runs of a checkout lie at its root; the package has a `runs` of its own."""
+    generated = shutil.ignore_patterns(*GENERATED)(folder, names)
+    return generated | {"runs"} if Path(folder) == ROOT else generated
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder with the source distribution, and the wheel that is made of it."""
     folder = tmp_path_factory.mktemp("package")
-    shutil.copytree(ROOT, folder / "source", ignore=NOT_SOURCE)
+    shutil.copytree(ROOT, folder / "source", ignore=not_source)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from nestnet.cli import VERBS, main
-from nestnet.motivation import CONDITIONS, make_condition
+from nestnet.cli.main import VERBS, main
+from nestnet.conditions.registry import CONDITIONS, create_condition
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nestnet.motivation.CONDITIONS", CONDITIONS.copy())
+    monkeypatch.setattr("nestnet.conditions.registry.CONDITIONS", CONDITIONS.copy())
     variables, images = {}, torch.randn(2, 1, 8, 8)
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(code, "README.md", "exec"), variables)
@@ -26,7 +26,7 @@ def test_the_python_code_works_as_printed(tmp_path, monkeypatch):
             net.train()
     assert variables["condition"].last < 2.0, "it goes on"
     assert (tmp_path / "averaged.safetensors").is_file()
-    condition, again = make_condition("after_a_record"), make_condition("after_a_record")
+    condition, again = create_condition("after_a_record"), create_condition("after_a_record")
     for loss, mode in ((2.0, "motivated"), (2.5, "base"), (1.9, "motivated"), (1.9, "base")):
         condition.update(loss)
         again.load_state_dict(condition.state_dict())

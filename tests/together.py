@@ -6,60 +6,64 @@ from helpers import make, shallow
 from torch import nn
 
 from nestnet import LossDecrease, Mode, TrainStep, synchronise_batch_norm
-from nestnet.processes import distributed
-from nestnet.sync_batch_norm import batch_norm_of_all
+from nestnet.distributed.gradients import distributed_forward
+from nestnet.nn.sync_batch_norm import batch_norm_of_all
 
 STEPS = 32
 
 
-def trained(family, processes, device, lr, **settings):
+def trained(family, process_group, device, lr, **settings):
     """The modes and losses of training on fixed batches, with switches."""
     torch.manual_seed(0)
     net = shallow(make(family)).to(device)
-    if family != "vit" and processes.joined:
+    if family != "vit" and process_group.is_initialized:
         synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
-    step = TrainStep(net, optimizer, nn.functional.cross_entropy, processes=processes, **settings)
+    step = TrainStep(net, optimizer, nn.functional.cross_entropy, process_group=process_group, **settings)
     images, labels = torch.randn(STEPS, 8, 3, 32, 32).to(device), torch.randint(5, (STEPS, 8)).to(device)
     condition, modes, losses = LossDecrease(k=1), [], []
     for number in range(STEPS):
-        share = processes.share(8)
+        share = process_group.batch_slice(8)
         modes.append(condition.mode)
         losses.append(step(images[number, share], labels[number, share], condition.mode).loss())
         condition.update(losses[-1])
     return {"modes": modes, "losses": losses, "weights": net.state_dict()}
 
 
-def joint(processes, device):
+def joint(process_group, device):
     """The gradients of one step of both modes, in two parts."""
     torch.manual_seed(0)
     net = shallow(make("vit")).to(device)
     step = TrainStep(
-        net, torch.optim.SGD(net.parameters(), lr=0.0), nn.functional.cross_entropy, accumulate=2, processes=processes
+        net,
+        torch.optim.SGD(net.parameters(), lr=0.0),
+        nn.functional.cross_entropy,
+        accumulate=2,
+        process_group=process_group,
     )
     images, labels = torch.randn(8, 3, 32, 32).to(device), torch.randint(5, (8,)).to(device)
     order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
-    share = processes.share(8)
-    own = order[share] if processes.joined else torch.arange(8)
+    share = process_group.batch_slice(8)
+    own = order[share] if process_group.is_initialized else torch.arange(8)
     loss = step(images[own], labels[own], "motivated", "base").loss()
     return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
 
 
-def normalised(processes, device):
+def normalised(process_group, device):
     """BatchNorm of all images: the output for a process's own images, gradients, and running statistics."""
     torch.manual_seed(0)
     x = (torch.randn(8, 3, 5, 5) * 3 + 20).to(device)
     weight, bias, out = torch.rand(3).to(device), torch.randn(3).to(device), torch.randn(8, 3, 5, 5).to(device)
-    mean, var, share = torch.zeros(3, device=device), torch.ones(3, device=device), processes.share(8)
+    mean, var, share = torch.zeros(3, device=device), torch.ones(3, device=device), process_group.batch_slice(8)
     own = x[share].clone().requires_grad_()
     weight.requires_grad_()
     bias.requires_grad_()
-    if processes.joined:
+    if process_group.is_initialized:
         y = batch_norm_of_all(own, mean, var, weight, bias, 0.1, 1e-5)
     else:
         y = nn.functional.batch_norm(own, mean, var, weight, bias, True, 0.1, 1e-5)
     (y * out[share]).sum().backward()
-    summed = [processes.total(tensor.grad) for tensor in (weight, bias)]
+    summed = [process_group.all_reduce_sum(tensor.grad) for tensor in (weight, bias)]
     return {"y": y.detach(), "dx": own.grad, "summed": summed, "mean": mean, "var": var}
 
 
@@ -67,7 +71,7 @@ def reduced_bytes(device):
     """What travels in a backward pass of each mode."""
     net, counts = make("vit").to(device), {}
     for mode in Mode:
-        parallel, seen = distributed(net, mode), []
+        parallel, seen = distributed_forward(net, mode), []
 
         def hook(seen, bucket):
             seen.append(bucket.buffer().nbytes)
@@ -79,11 +83,11 @@ def reduced_bytes(device):
     return counts
 
 
-def everything(processes, device):
+def everything(process_group, device):
     return {
-        "vit": trained("vit", processes, device, 1e-3),
-        "clipped": trained("vit", processes, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
-        "resnet": trained("resnet", processes, device, 0.02),
-        "joint": joint(processes, device),
-        "normalised": normalised(processes, device),
+        "vit": trained("vit", process_group, device, 1e-3),
+        "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
+        "resnet": trained("resnet", process_group, device, 0.02),
+        "joint": joint(process_group, device),
+        "normalised": normalised(process_group, device),
     }

@@ -12,21 +12,13 @@ import torch.nn.functional as F
 from timm.layers import make_divisible
 from torch import Tensor, nn
 
-from nestnet.layers import (
-    DEPTH_MAPS,
-    STATISTICS,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    DropPath,
-    Linear,
-    Stage,
-    depth_map,
-    drop_path_rates,
-)
-from nestnet.mode import Mode, PerMode, Rate, Size
-from nestnet.models.registry import Architecture, choice, per_mode, register
-from nestnet.nested import NestedModel
+from nestnet.models.registry import Architecture, register_architecture
+from nestnet.nn.batch_norm import STATISTICS, BatchNorm2d
+from nestnet.nn.layers import Conv2d, Dropout, DropPath, Linear
+from nestnet.nn.mode import Mode, PerMode, Rate, Width, per_mode
+from nestnet.nn.model import NestedModel
+from nestnet.nn.stage import DEPTH_MAPS, Stage, depth_map, drop_path_rates
+from nestnet.text.arguments import choice
 
 
 class StageSpec(NamedTuple):
@@ -90,7 +82,7 @@ class EfficientNetArchitecture(Architecture):
 class SqueezeExcite(nn.Module):
     """Scales each channel of `[B, c, H, W]` by a gate computed from all channels' means."""
 
-    def __init__(self, channels: Size, reduced: Size) -> None:
+    def __init__(self, channels: Width, reduced: Width) -> None:
         super().__init__()
         self.conv_reduce = Conv2d(channels, reduced, 1)
         self.conv_expand = Conv2d(reduced, channels, 1)
@@ -105,7 +97,7 @@ class DepthwiseSeparable(nn.Module):
     """The first stage's block: depthwise convolution, gate, projection. `[B, i, H, W]` to `[B, o, H/stride, W/stride]`."""
 
     def __init__(
-        self, in_chs: Size, out_chs: Size, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
+        self, in_chs: Width, out_chs: Width, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
     ) -> None:
         super().__init__()
         padding = (spec.kernel - 1) // 2
@@ -128,7 +120,7 @@ class InvertedResidual(nn.Module):
     """Expansion, depthwise convolution, gate, projection (MBConv). `[B, i, H, W]` to `[B, o, H/stride, W/stride]`."""
 
     def __init__(
-        self, in_chs: Size, out_chs: Size, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
+        self, in_chs: Width, out_chs: Width, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
     ) -> None:
         super().__init__()
         padding = (spec.kernel - 1) // 2
@@ -169,13 +161,13 @@ class NestedEfficientNet(NestedModel):
         options = PerMode(*({"drop_rate": drop_rate.of(m), "drop_path_rate": drop_path_rate.of(m)} for m in Mode))
         super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=options)
 
-        def channels(of_b0: int) -> Size:
-            return Size(architectures.base.channels(of_b0), architectures.motivated.channels(of_b0))
+        def channels(of_b0: int) -> Width:
+            return Width(architectures.base.channels(of_b0), architectures.motivated.channels(of_b0))
 
-        in_chs, images = channels(STEM), Size(in_chans, in_chans)
+        in_chs, images = channels(STEM), Width(in_chans, in_chans)
         self.conv_stem = Conv2d(images, in_chs, 3, stride=2, padding=1, bias=False)
         self.bn1 = BatchNorm2d(in_chs, statistics=batch_norm)
-        depths = [Size(architectures.base.blocks(s.depth), architectures.motivated.blocks(s.depth)) for s in STAGES]
+        depths = [Width(architectures.base.blocks(s.depth), architectures.motivated.blocks(s.depth)) for s in STAGES]
         positions = [depth_map(depth, depth_map_kind) for depth in depths]
         rates = drop_path_rates(drop_path_rate, positions, last=False)
         stages = []
@@ -186,7 +178,7 @@ class NestedEfficientNet(NestedModel):
                 sizes = (
                     (in_chs, out_chs)
                     if position is not None
-                    else (Size(0, in_chs.motivated), Size(0, out_chs.motivated))
+                    else (Width(0, in_chs.motivated), Width(0, out_chs.motivated))
                 )
                 blocks.append(block(*sizes, spec, stride, batch_norm, rate))
                 in_chs, stride = out_chs, 1
@@ -196,44 +188,46 @@ class NestedEfficientNet(NestedModel):
         self.conv_head = Conv2d(in_chs, features, 1, bias=False)
         self.bn2 = BatchNorm2d(features, statistics=batch_norm)
         self.head_drop = Dropout(drop_rate)
-        self.classifier = Linear(features, Size(num_classes, num_classes))
+        self.classifier = Linear(features, Width(num_classes, num_classes))
 
-    def _features(self, x: Tensor, mode: Mode) -> Tensor:
+    def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
+        mode = Mode(mode)
         x = F.silu(self.bn1(self.conv_stem(x, mode), mode), inplace=True)
         for stage in self.blocks:
             x = stage(x, mode)
         return F.silu(self.bn2(self.conv_head(x, mode), mode), inplace=True)
 
-    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
+        mode = Mode(mode)
         x = self.head_drop(F.adaptive_avg_pool2d(x, 1).flatten(1), mode)
         return x if pre_logits else self.classifier(x, mode)
 
 
-@register
+@register_architecture("efficientnet_b0")
 def efficientnet_b0() -> Architecture:
     return EfficientNetArchitecture(width=1.0, depth=1.0)
 
 
-@register
+@register_architecture("efficientnet_b1")
 def efficientnet_b1() -> Architecture:
     return EfficientNetArchitecture(width=1.0, depth=1.1)
 
 
-@register
+@register_architecture("efficientnet_b2")
 def efficientnet_b2() -> Architecture:
     return EfficientNetArchitecture(width=1.1, depth=1.2)
 
 
-@register
+@register_architecture("efficientnet_b3")
 def efficientnet_b3() -> Architecture:
     return EfficientNetArchitecture(width=1.2, depth=1.4)
 
 
-@register
+@register_architecture("efficientnet_b4")
 def efficientnet_b4() -> Architecture:
     return EfficientNetArchitecture(width=1.4, depth=1.8)
 
 
-@register
+@register_architecture("efficientnet_b5")
 def efficientnet_b5() -> Architecture:
     return EfficientNetArchitecture(width=1.6, depth=2.2)

@@ -5,14 +5,14 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import timm
 import torch
 
-from nestnet.mode import PerMode
-from nestnet.motivation import is_whole
-from nestnet.nested import NestedModel
+from nestnet.nn.mode import PerMode
+from nestnet.nn.model import NestedModel
+from nestnet.text.arguments import is_whole
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,29 @@ class Architecture(ABC):
 
 ARCHITECTURES: dict[str, Architecture] = {}
 
+Variant = TypeVar("Variant", bound=Callable[[], Architecture])
 
-def register(variant: Callable[[], Architecture]) -> Callable[[], Architecture]:
-    """Make a variant known under its function's name, which is timm's name of the network."""
-    ARCHITECTURES[variant.__name__] = variant()
-    return variant
+
+def register_architecture(name: str) -> Callable[[Variant], Variant]:
+    """Make an architecture known under a name.
+
+    Args:
+        name: timm's name of the network; `timm.create_model` must know it too.
+
+    Returns:
+        A decorator for a function, or a class, that returns the `Architecture` when it is called without arguments.
+
+    Raises:
+        ValueError: if there is an architecture of this name already.
+    """
+    if name in ARCHITECTURES:
+        raise ValueError(f"architecture {name!r}: there is one of this name already")
+
+    def register(variant: Variant) -> Variant:
+        ARCHITECTURES[name] = variant()
+        return variant
+
+    return register
 
 
 def list_models(motivated: str | None = None) -> list[str]:
@@ -116,15 +134,15 @@ def check_pair(base: str, motivated: str) -> PerMode[Architecture]:
     return PerMode(inner, outer)
 
 
-def completed_pair(base: str | None, motivated: str | None) -> tuple[str | None, str | None]:
+def complete_pair(base: str | None, motivated: str | None) -> tuple[str | None, str | None]:
     """Return both networks where at least one is named: the other is the next bigger or smaller one of its family.
 
     A network that has no such neighbour goes with itself. An unknown name is left alone, to be refused later with those that
     there are.
 
-    >>> completed_pair("resnet20", None)
+    >>> complete_pair("resnet20", None)
     ('resnet20', 'resnet32')
-    >>> completed_pair(None, "resnet44")
+    >>> complete_pair(None, "resnet44")
     ('resnet32', 'resnet44')
     """
     if base and not motivated:
@@ -144,31 +162,6 @@ def takes_img_size(name: str) -> bool:
     (True, False)
     """
     return "img_size" in options_of(ARCHITECTURES[name])
-
-
-def per_mode(field: str, value: Any, *, below: float = 1.0) -> PerMode[float]:
-    """A rate for each mode from one number for both or a pair `[base, motivated]`.
-
-    Raises:
-        ValueError: unless all numbers are at least 0 and less than `below`.
-    """
-    pair = value if isinstance(value, (list, tuple)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(rate, (int, float)) and 0 <= rate < below for rate in pair):
-        raise ValueError(
-            f"{field} = {value!r}: it must be a number from 0 to below {below:g}, or a pair [base, motivated]"
-        )
-    return PerMode(float(pair[0]), float(pair[1]))
-
-
-def choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
-    """`value`, if it is one of `choices`.
-
-    Raises:
-        ValueError: if not.
-    """
-    if value not in choices:
-        raise ValueError(f"{field} = {value!r}: it must be one of {', '.join(choices)}")
-    return value
 
 
 def _architecture(field: str, name: str) -> Architecture:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nestnet.layers import DEPTH_MAPS, STATISTICS, BatchNorm2d, Dropout, DropPath, Stage, depth_map, drop_path_rates
-from nestnet.mode import Mode, PerMode, Rate, Size
-from nestnet.models.registry import Architecture, choice, per_mode, register
-from nestnet.nested import NestedModel
+from nestnet.models.registry import Architecture, register_architecture
+from nestnet.nn.batch_norm import STATISTICS, BatchNorm2d
+from nestnet.nn.layers import Dropout, DropPath
+from nestnet.nn.mode import Mode, PerMode, Rate, Width, per_mode
+from nestnet.nn.model import NestedModel
+from nestnet.nn.stage import DEPTH_MAPS, Stage, depth_map, drop_path_rates
+from nestnet.text.arguments import choice
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Norm:
     differential: bool = False
 
     def __call__(self, channels: int) -> BatchNorm2d:
-        return BatchNorm2d(Size(0 if self.differential else channels, channels), statistics=self.statistics)
+        return BatchNorm2d(Width(0 if self.differential else channels, channels), statistics=self.statistics)
 
 
 class NestedResNet(NestedModel):
@@ -158,7 +161,7 @@ class NestedResNet(NestedModel):
         self.bn1 = norm(channels[0])
         self.maxpool = nn.Identity() if shape.cifar else nn.MaxPool2d(3, 2, padding=1)
 
-        depths = map(Size, architectures.base.depths, shape.depths)
+        depths = map(Width, architectures.base.depths, shape.depths)
         positions = [depth_map(depth, depth_map_kind) for depth in depths]
         rates = drop_path_rates(drop_path_rate, positions, last=True)
         in_planes = channels[0]
@@ -174,57 +177,59 @@ class NestedResNet(NestedModel):
         self.head_drop = Dropout(drop_rate)
         self.fc = nn.Linear(in_planes, num_classes)
 
-    def _features(self, x: Tensor, mode: Mode) -> Tensor:
+    def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
+        mode = Mode(mode)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x), mode), inplace=True))
         for name in self.stage_names:
             x = self.get_submodule(name)(x, mode)
         return x
 
-    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
+        mode = Mode(mode)
         x = self.head_drop(F.adaptive_avg_pool2d(x, 1).flatten(1), mode)
         return x if pre_logits else self.fc(x)
 
 
-@register
+@register_architecture("resnet20")
 def resnet20() -> Architecture:
     return ResNetArchitecture((3, 3, 3), cifar=True)
 
 
-@register
+@register_architecture("resnet32")
 def resnet32() -> Architecture:
     return ResNetArchitecture((5, 5, 5), cifar=True)
 
 
-@register
+@register_architecture("resnet44")
 def resnet44() -> Architecture:
     return ResNetArchitecture((7, 7, 7), cifar=True)
 
 
-@register
+@register_architecture("resnet56")
 def resnet56() -> Architecture:
     return ResNetArchitecture((9, 9, 9), cifar=True)
 
 
-@register
+@register_architecture("resnet18")
 def resnet18() -> Architecture:
     return ResNetArchitecture((2, 2, 2, 2))
 
 
-@register
+@register_architecture("resnet34")
 def resnet34() -> Architecture:
     return ResNetArchitecture((3, 4, 6, 3))
 
 
-@register
+@register_architecture("resnet50")
 def resnet50() -> Architecture:
     return ResNetArchitecture((3, 4, 6, 3), bottleneck=True)
 
 
-@register
+@register_architecture("resnet101")
 def resnet101() -> Architecture:
     return ResNetArchitecture((3, 4, 23, 3), bottleneck=True)
 
 
-@register
+@register_architecture("resnet152")
 def resnet152() -> Architecture:
     return ResNetArchitecture((3, 8, 36, 3), bottleneck=True)

@@ -13,11 +13,13 @@ from einops import rearrange
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from nestnet.blocks import in_mode, weight
-from nestnet.layers import STATISTICS, Conv2d, Dropout, DropPath, LayerNorm, Linear
-from nestnet.mode import Mode, PerMode, Rate, Size
-from nestnet.models.registry import Architecture, choice, per_mode, register
-from nestnet.nested import NestedModel
+from nestnet.models.registry import Architecture, register_architecture
+from nestnet.nn.batch_norm import STATISTICS
+from nestnet.nn.layers import Conv2d, Dropout, DropPath, LayerNorm, Linear
+from nestnet.nn.mode import Mode, PerMode, Rate, Width, per_mode
+from nestnet.nn.model import NestedModel
+from nestnet.nn.parameter import in_mode, weight
+from nestnet.text.arguments import choice
 
 PATCH, DEPTH, HEAD_WIDTH, MLP_RATIO = 16, 12, 64, 4
 QKV_MAPS = ("heads", "prefix")
@@ -63,7 +65,7 @@ class ViTArchitecture(Architecture):
             "attn_drop_rate": per_mode("attn_drop_rate", attn_drop_rate),
             "drop_path_rate": per_mode("drop_path_rate", drop_path_rate),
         }
-        widths = Size(architectures.base.width, architectures.motivated.width)
+        widths = Width(architectures.base.width, architectures.motivated.width)
         return NestedViT(names, widths, num_classes, in_chans, (height, width), qkv_map, rates)
 
 
@@ -75,9 +77,9 @@ class Attention(nn.Module):
     base's keys lie among the motivated's queries.
     """
 
-    def __init__(self, width: Size, qkv_map: str, attn_drop: Rate, proj_drop: Rate) -> None:
+    def __init__(self, width: Width, qkv_map: str, attn_drop: Rate, proj_drop: Rate) -> None:
         super().__init__()
-        packed = Size(3 * width.base, 3 * width.motivated)
+        packed = Width(3 * width.base, 3 * width.motivated)
         self.qkv = Linear(width, packed, groups=3 if qkv_map == "heads" else 1)
         self.attn_drop = attn_drop
         self.proj = Linear(width, width)
@@ -92,9 +94,9 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers around a GELU, `[B, N, d]` to `[B, N, d]`."""
 
-    def __init__(self, width: Size, drop: Rate) -> None:
+    def __init__(self, width: Width, drop: Rate) -> None:
         super().__init__()
-        hidden = Size(MLP_RATIO * width.base, MLP_RATIO * width.motivated)
+        hidden = Width(MLP_RATIO * width.base, MLP_RATIO * width.motivated)
         self.fc1 = Linear(width, hidden)
         self.drop1 = Dropout(drop)
         self.fc2 = Linear(hidden, width)
@@ -108,7 +110,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each after a norm and around a shortcut, `[B, N, d]` to `[B, N, d]`."""
 
-    def __init__(self, width: Size, qkv_map: str, rates: dict[str, Rate], drop_path: Rate) -> None:
+    def __init__(self, width: Width, qkv_map: str, rates: dict[str, Rate], drop_path: Rate) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width)
         self.attn = Attention(width, qkv_map, rates["attn_drop_rate"], rates["proj_drop_rate"])
@@ -125,10 +127,10 @@ class Block(nn.Module):
 class PatchEmbed(nn.Module):
     """Images `[B, in_chans, H, W]` to patch tokens `[B, N - 1, d]`."""
 
-    def __init__(self, img_size: tuple[int, int], in_chans: int, width: Size) -> None:
+    def __init__(self, img_size: tuple[int, int], in_chans: int, width: Width) -> None:
         super().__init__()
         self.img_size = img_size
-        self.proj = Conv2d(Size(in_chans, in_chans), width, PATCH, stride=PATCH)
+        self.proj = Conv2d(Width(in_chans, in_chans), width, PATCH, stride=PATCH)
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         if tuple(x.shape[-2:]) != self.img_size:
@@ -144,7 +146,7 @@ class NestedViT(NestedModel):
     def __init__(
         self,
         names: PerMode[str],
-        width: Size,
+        width: Width,
         num_classes: int,
         in_chans: int,
         img_size: tuple[int, int],
@@ -165,9 +167,10 @@ class NestedViT(NestedModel):
         self.blocks = nn.ModuleList(Block(width, qkv_map, rates, Rate(*pair)) for pair in zip(*drop_path, strict=True))
         self.norm = LayerNorm(width)
         self.head_drop = Dropout(rates["drop_rate"])
-        self.head = Linear(width, Size(num_classes, num_classes))
+        self.head = Linear(width, Width(num_classes, num_classes))
 
-    def _features(self, x: Tensor, mode: Mode) -> Tensor:
+    def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
+        mode = Mode(mode)
         x = self.patch_embed(x, mode)
         cls_token = in_mode(self.cls_token, mode).expand(x.shape[0], -1, -1)
         x = torch.cat([cls_token, x], dim=1) + in_mode(self.pos_embed, mode)
@@ -176,21 +179,22 @@ class NestedViT(NestedModel):
             x = block(x, mode)
         return self.norm(x, mode)
 
-    def _head(self, x: Tensor, mode: Mode, pre_logits: bool) -> Tensor:
+    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
+        mode = Mode(mode)
         x = self.head_drop(x[:, 0], mode)
         return x if pre_logits else self.head(x, mode)
 
 
-@register
+@register_architecture("vit_tiny_patch16_224")
 def vit_tiny_patch16_224() -> Architecture:
     return ViTArchitecture(width=192)
 
 
-@register
+@register_architecture("vit_small_patch16_224")
 def vit_small_patch16_224() -> Architecture:
     return ViTArchitecture(width=384)
 
 
-@register
+@register_architecture("vit_base_patch16_224")
 def vit_base_patch16_224() -> Architecture:
     return ViTArchitecture(width=768)

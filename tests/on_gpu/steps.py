@@ -34,11 +34,11 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=1e-2)
 
 
-def train(net, device, make_optimizer=sgd, *, sequence=SEQUENCE, schedule=None, channels_last=False, **settings):
+def train(net, device, create_optimizer=sgd, *, sequence=SEQUENCE, schedule=None, channels_last=False, **settings):
     """Train a copy of the network, each step on a batch of its own."""
     memory_format = torch.channels_last if channels_last else torch.preserve_format
     net = copy.deepcopy(net).to(device).to(memory_format=memory_format)
-    optimizer = make_optimizer(net.parameters())
+    optimizer = create_optimizer(net.parameters())
     step = TrainStep(net, optimizer, nn.functional.cross_entropy, **settings)
     generator_state = torch.get_rng_state()
     torch.manual_seed(1)

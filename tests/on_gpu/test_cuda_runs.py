@@ -9,17 +9,17 @@ from helpers import FAMILIES, batch, make
 from interrupted import content, few, kill, whole_run
 from steps import SEQUENCE, sgd
 
-from nestnet import config
-from nestnet.data import load_data
-from nestnet.dry_run import dry_run
-from nestnet.faults import Stopped
-from nestnet.loaders import eval_batches, train_batches
-from nestnet.place import Place
-from nestnet.recalibration import recalibrate
-from nestnet.reference import check_against_reference
-from nestnet.resume import resume
-from nestnet.run_directory import read_table
-from nestnet.training import Trainer
+from nestnet.data.image_data import load_data
+from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.device import DeviceContext
+from nestnet.nn.recalibration import recalibrate
+from nestnet.recipes.command_line import parse_with_recipe
+from nestnet.runs.reading import read_table
+from nestnet.runs.stopped import Stopped
+from nestnet.training.dry_run import dry_run
+from nestnet.training.resume import resume
+from nestnet.training.trainer import Trainer
+from nestnet.verification.reference import check_against_reference
 
 PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--data.batch_size", "16", "--data.workers", "0"]
 RANDOM = ["--motivation.name", "random"]
@@ -67,9 +67,9 @@ def test_nesting_is_copying_on_a_gpu_too(family, device):
 
 @pytest.mark.parametrize("loader", ["resident", "files"])
 def test_batches_are_those_of_the_cpu(loader, device):
-    run = config.parse([*PAIR, "--data.loader", loader, "--data.augment", "crop", "--data.cutout", "2"])
+    run = parse_with_recipe([*PAIR, "--data.loader", loader, "--data.augment", "crop", "--data.cutout", "2"])
     images = few(run)
-    ours = train_batches(images, run.data, run.seed, Place(device))
+    ours = train_batches(images, run.data, run.seed, DeviceContext(device))
     theirs = train_batches(images, run.data, run.seed)
     for epoch, start in ((0, 0), (1, 2)):
         pairs = zip(ours.epoch(epoch, start), theirs.epoch(epoch, start), strict=True)
@@ -77,7 +77,7 @@ def test_batches_are_those_of_the_cpu(loader, device):
             assert pixels.device.type == device.type
             torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
             assert torch.equal(labels.cpu(), expected_labels)
-    tested = zip(eval_batches(images, run.data, Place(device)), eval_batches(images, run.data), strict=True)
+    tested = zip(eval_batches(images, run.data, DeviceContext(device)), eval_batches(images, run.data), strict=True)
     for (pixels, _), (expected, _) in tested:
         torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
 
@@ -86,9 +86,9 @@ def test_batches_are_those_of_the_cpu(loader, device):
 @pytest.mark.parametrize("memory_format", [torch.preserve_format, torch.channels_last])
 def test_batches_from_workers_arrive_whole(memory_format):
     """They lie in pinned memory, which must not be used again before it is copied."""
-    run = config.parse([*PAIR, "--data.loader", "files", "--data.workers", "2"])
+    run = parse_with_recipe([*PAIR, "--data.loader", "files", "--data.workers", "2"])
     images = load_data(run.data, run.model)
-    ours = train_batches(images, run.data, run.seed, Place(torch.device("cuda"), memory_format))
+    ours = train_batches(images, run.data, run.seed, DeviceContext(torch.device("cuda"), memory_format))
     run.data.workers = 0
     theirs = train_batches(images, run.data, run.seed)
     torch.cuda.init()
@@ -105,17 +105,17 @@ def test_batches_from_workers_arrive_whole(memory_format):
 def test_resident_batches_mixing_and_steps_do_not_stop_the_host(captured):
     """But for its losses, and one transfer at its start, an epoch is queued without a wait for the device."""
     arguments = [*PAIR, "--device", "cuda", "--data.loader", "resident", "--data.mixup", "0.2", "--ema_decay", "0.9"]
-    run = config.parse([*arguments, "--cuda_graphs", captured])
+    run = parse_with_recipe([*arguments, "--cuda_graphs", captured])
     trainer = Trainer(run, images=load_data(run.data, run.model))
     trainer.net.train()
     trainer.train_batches.ahead = 2
     batches = trainer.epoch_batches()
     for mode in SEQUENCE:  # captures, where there are any
-        trainer.step(*trainer.mixed(*next(batches)), mode).loss()
+        trainer.step(*trainer.mix_batch(*next(batches)), mode).loss()
     try:
         torch.cuda.set_sync_debug_mode("error")
         for mode in SEQUENCE:
-            trainer.step(*trainer.mixed(*next(batches)), mode).loss()
+            trainer.step(*trainer.mix_batch(*next(batches)), mode).loss()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -134,7 +134,7 @@ CONDITIONS = {
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_run_of_each_condition_leaves_what_timm_loads(condition, way, tmp_path):
     arguments = [*PAIR, *way, *CONDITIONS[condition], "--epochs", "4", "--recalibration_batches", "2"]
-    run = config.parse([*arguments, "--optimizer.clip_grad", "1.0", "--run_dir", str(tmp_path / "run")])
+    run = parse_with_recipe([*arguments, "--optimizer.clip_grad", "1.0", "--run_dir", str(tmp_path / "run")])
     trainer = Trainer(run, images=few(run))
     path = trainer.fit()
     rows = read_table(path / "steps.csv")
@@ -152,7 +152,7 @@ def test_a_run_of_each_condition_leaves_what_timm_loads(condition, way, tmp_path
 @pytest.mark.cuda
 def test_a_dry_run_measures_the_peak(tmp_path):
     arguments = [*PAIR, "--device", "cuda", "--cuda_graphs", "true", "--run_dir", str(tmp_path / "run")]
-    run = config.parse(arguments)
+    run = parse_with_recipe(arguments)
     text = dry_run(Trainer(run, images=few(run)))
     (line,) = [line for line in text.splitlines() if "measured peak" in line]
     assert all(float(figure) > 1 for figure in re.findall(r"[\d.]+", line.replace(",", "")))
@@ -160,8 +160,8 @@ def test_a_dry_run_measures_the_peak(tmp_path):
 
 @pytest.mark.cuda
 def test_resident_images_lie_on_the_device():
-    run = config.parse([*PAIR, "--device", "cuda", "--data.loader", "resident"])
-    batches = train_batches(few(run), run.data, run.seed, Place(torch.device("cuda")))
+    run = parse_with_recipe([*PAIR, "--device", "cuda", "--data.loader", "resident"])
+    batches = train_batches(few(run), run.data, run.seed, DeviceContext(torch.device("cuda")))
     assert batches.pixels.is_cuda
     assert batches.ahead > 1
 
@@ -173,7 +173,7 @@ def test_resident_images_lie_on_the_device():
 def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
     arguments = ["--model.motivated", "resnet56", "--data.batch_size", "1024", "--device", "cuda", "--epochs", "1"]
     arguments += ["--motivation.name", "random"]
-    run = config.parse([*arguments, "--run_dir", str(tmp_path / "run")])
+    run = parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")])
     images = load_data(run.data, run.model)
     trainer = Trainer(run, images=images)
     torch.cuda.empty_cache()

@@ -9,10 +9,10 @@ from helpers import FAMILIES, batch
 from steps import SEQUENCE, assert_same_weights, network, sgd, train
 
 from nestnet import LossDecrease, Mode, TrainStep, share_step_counts
-from nestnet.config import Config
-from nestnet.faults import memory_shortage, reason
-from nestnet.graphs import CAPTURABLE, WARM_UP
-from nestnet.step import Reading
+from nestnet.config.schema import Config
+from nestnet.training.failures import explain_failure, find_memory_error
+from nestnet.training.graphs import CAPTURABLE, WARM_UP
+from nestnet.training.step import AsyncScalar
 
 cross_entropy = torch.nn.functional.cross_entropy
 B, M = Mode.BASE, Mode.MOTIVATED
@@ -168,7 +168,7 @@ def test_a_captured_optimizer_takes_the_ordinary_steps(name, monkeypatch):
     captured = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
     ordinary = train(net, "cuda", TORCH[name], **settings)
     assert captured.losses == pytest.approx(ordinary.losses, rel=1e-3)
-    monkeypatch.setattr("nestnet.graphs.WARM_UP", 1_000_000)
+    monkeypatch.setattr("nestnet.training.graphs.WARM_UP", 1_000_000)
     prepared = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
     assert captured.losses == pytest.approx(prepared.losses, rel=1e-5)
     assert_same_weights(captured.net, prepared.net, rtol=1e-5, atol=1e-6)
@@ -350,7 +350,7 @@ def test_the_host_waits_for_nothing_but_the_loss(captured):
 @pytest.mark.cuda
 def test_a_number_is_read_before_later_work_is_done():
     value = torch.ones((), device="cuda") * 2
-    reading = Reading(value, overlap=True)
+    reading = AsyncScalar(value, overlap=True)
     torch.cuda._sleep(2_000_000_000)  # about a second of the device's time
     later = torch.cuda.Event()
     later.record()
@@ -390,8 +390,8 @@ def test_memory_that_is_short_during_a_capture_is_told():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    assert memory_shortage(caught.value) is not None
-    assert reason(caught.value, Config()).startswith("out of memory (CUDA out of memory")
+    assert find_memory_error(caught.value) is not None
+    assert explain_failure(caught.value, Config()).startswith("out of memory (CUDA out of memory")
 
 
 @pytest.mark.parametrize("mode", Mode)

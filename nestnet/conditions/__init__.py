@@ -1,0 +1,1 @@
+"""Motivation conditions: they decide which network the next batch trains."""

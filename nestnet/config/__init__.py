@@ -1,0 +1,1 @@
+"""The configuration of a run: its fields, how they are read, and what they must be."""

@@ -1,0 +1,1 @@
+"""Nested networks: parameters, layers and models whose forward pass takes a mode."""

@@ -1,0 +1,1 @@
+"""Choosing a whole configuration for a folder of images."""

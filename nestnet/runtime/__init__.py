@@ -1,0 +1,1 @@
+"""The process that runs: signals, torchrun's environment, log messages and the terminal."""

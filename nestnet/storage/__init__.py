@@ -1,0 +1,1 @@
+"""Files: written atomically, verified when they are read back, and locked."""

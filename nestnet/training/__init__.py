@@ -1,0 +1,1 @@
+"""Training a run: the loop, and what builds, saves and ends it."""

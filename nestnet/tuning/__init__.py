@@ -1,0 +1,1 @@
+"""Choosing k by cross-validation."""

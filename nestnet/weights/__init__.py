@@ -1,0 +1,1 @@
+"""Weights of subnets as files: exporting them, and starting from trained ones."""

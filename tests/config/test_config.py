@@ -1,0 +1,207 @@
+import re
+
+import pytest
+
+from nestnet.config import parsing, schema
+from nestnet.storage.paths import expand_home
+
+
+def test_defaults_and_overrides_from_file_and_command_line(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("model:\n  base: resnet32\n  motivated: resnet44\nepochs: 3\noptimizer:\n  lr: 1e-3\n")
+    second.write_text("epochs: 4\n")
+    found = parsing.parse(
+        ["--config", str(first), "--config", str(second), "--motivation.k", "3", "--model.drop_rate=[0.1, 0.2]"]
+    )
+    assert (found.model.base, found.model.motivated) == ("resnet32", "resnet44")
+    assert (found.epochs, found.optimizer.lr, found.motivation.k) == (4, 1e-3, 3)
+    assert found.model.drop_rate == [0.1, 0.2]
+    assert found.data == schema.DataConfig()
+
+
+def test_configurations_share_nothing():
+    first, second = parsing.parse([]), parsing.parse([])
+    first.optimizer.options["nesterov"] = True
+    first.schedule.decay_milestones.append(90)
+    assert second == parsing.parse([]) == schema.Config()
+
+
+def test_an_empty_section_and_a_date_without_quotes(tmp_path):
+    (tmp_path / "a.yaml").write_text("model:\n  # base: resnet32\nrun_dir: 2024-01-01\n")
+    assert parsing.load(tmp_path / "a.yaml") == schema.Config(run_dir="2024-01-01")
+
+
+def test_what_is_written_reads_back(tmp_path):
+    arguments = ["--optimizer.name", "adamw", "--optimizer.options", "{betas: [0.9, 0.95]}"]
+    found = parsing.parse([*arguments, "--data.mean", "[0.5]", "--run_dir", "x y"])
+    parsing.dump(found, tmp_path / "c.yaml")
+    assert parsing.load(tmp_path / "c.yaml") == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data.batchsize 3", "--data.batchsize is no option; did you mean data.batch_size?"),
+        ("--k 3", "--k is no option; did you mean motivation.k?"),
+        ("--qqq 3", "--qqq is no option; `nestnet train --help` lists all"),
+        ("--model {}", "--model is no option"),
+        ("stray", "unrecognized arguments: stray"),
+        ("--epochs", "argument --epochs: expected one argument"),
+        ("--epochs x", "epochs = x: it must be a whole number"),
+        ("--epochs 1.5", "epochs = 1.5: it must be a whole number"),
+        ("--epochs 0", "epochs = 0: it must be at least 1"),
+        ("--seed -1", "seed = -1: it must be from 0 to 4294967295"),
+        ("--motivation.k 0", "motivation.k = 0: it must be at least 1"),
+        ("--motivation.name luck", "motivation.name = 'luck': it must be a condition, such as loss_decrease, ema"),
+        (
+            "--motivation.name los_decrease",
+            "motivation.name = 'los_decrease': it must be a condition, such as loss_decrease",
+        ),
+        ("--motivation.name random_like", "motivation.runs = null: it must be a list of run directories"),
+        ("--motivation.runs []", "motivation.runs = []: it must be a list of run directories"),
+        (
+            "--motivation.options {k: 3}",
+            "motivation.options = {'k': 3}: it must be arguments of a condition of your own",
+        ),
+        ("--motivation.decay 1", "motivation.decay = 1.0: it must be from 0 to below 1"),
+        ("--motivation.min_drop -0.1", "motivation.min_drop = -0.1: it must be from 0 to below 1"),
+        ("--motivation.period 0", "motivation.period = 0: it must be at least 1"),
+        ("--motivation.distillation 2", "motivation.distillation = 2.0: it must be from 0 to 1"),
+        ("--recalibration_batches -1", "recalibration_batches = -1: it must be at least 0"),
+        ("--snapshot_steps -1", "snapshot_steps = -1: it must be at least 0"),
+        ("--loss.label_smoothing 1", "loss.label_smoothing = 1.0: it must be from 0 to below 1"),
+        ("--loss.target_threshold 0.2", "loss.target_threshold = 0.2: it must be null: it is for --loss.name bce"),
+        ("--loss.target_threshold 1", "loss.target_threshold = 1.0: it must be from 0 to below 1"),
+        ("--loss.name mse", "loss.name = mse: it must be one of cross_entropy, bce"),
+        (
+            "--data.auto_augment rand9",
+            "data.auto_augment = 'rand9': it must be cifar10, imagenet, or timm's RandAugment",
+        ),
+        ("--data.auto_augment rand-m9-q3", "data.auto_augment = 'rand-m9-q3': it must be cifar10"),
+        ("--data.auto_augment rand-m11", "data.auto_augment = 'rand-m11': it must be cifar10"),
+        ("--data.random_erasing 1.5", "data.random_erasing = 1.5: it must be from 0 to 1"),
+        ("--data.mixup -1", "data.mixup = -1.0: it must be at least 0"),
+        ("--data.cutmix -1", "data.cutmix = -1.0: it must be at least 0"),
+        ("--data.mixup_prob 2", "data.mixup_prob = 2.0: it must be from 0 to 1"),
+        ("--data.repeats 0", "data.repeats = 0: it must be at least 1"),
+        ("--data.crop_pct 0", "data.crop_pct = 0.0: it must be above 0, at most 1"),
+        ("--data.name foo", "data.name = foo: it must be one of digits, cifar10"),
+        ("--data.name folder", "data.root = null: it must be a folder of images: give --data.root FOLDER"),
+        ("--data.batch_size 1", "data.batch_size = 1: it must be at least 2"),
+        ("--data.std [0.0]", "data.std = [0.0]: it must be above 0 for each channel"),
+        ("--data.workers -1", "data.workers = -1: it must be at least 0"),
+        ("--optimizer.name adam_w", "optimizer.name = 'adam_w': it must be an optimizer of timm's, such as adamw"),
+        ("--optimizer.lr 0", "optimizer.lr = 0.0: it must be above 0"),
+        ("--optimizer.lr nan", "optimizer.lr = nan: it must be a number"),
+        ("--optimizer.weight_decay -1", "optimizer.weight_decay = -1.0: it must be at least 0"),
+        ("--optimizer.momentum 1", "optimizer.momentum = 1.0: it must be from 0 to below 1"),
+        ("--optimizer.clip_grad 0", "optimizer.clip_grad = 0.0: it must be above 0, or null"),
+        ("--optimizer.step_count both", "optimizer.step_count = both: it must be one of own, literal"),
+        ("--schedule.name cosin", "schedule.name = cosin: it must be one of cosine, "),
+        ("--schedule.warmup_epochs 20", "schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20"),
+        ("--model.drop_rate abc", "model.drop_rate = abc: it must be a list or a number or null"),
+        ("--channels_last maybe", "channels_last = maybe: it must be true or false"),
+        ("--precision half", "precision = half: it must be one of float32, bfloat16"),
+        ("--config absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
+        ("--config=absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
+    ],
+)
+def test_wrong_command_lines(arguments, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as raised:
+        parsing.parse(arguments.split(maxsplit=1))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle:\n  base: resnet20\n", "modle in {file} is no field; did you mean model?"),
+        ("model:\n  bse: 3\n", "model.bse in {file} is no field; did you mean model.base?"),
+        ("lr: 3\n", "lr in {file} is no field; did you mean optimizer.lr?"),
+        ("model: 3\n", "model = 3 in {file}: it must be a section of `key: value` lines"),
+        ("- 1\n", "config = '{file}': it must hold fields of a run, and holds [1]"),
+        ("", "config = '{file}': it must hold fields of a run, and holds nothing"),
+        ("a: [\n", "config = '{file}': cannot be read as YAML: while parsing"),
+        ("a: !!python/object/apply:os.system [touch hacked]\n", "config = '{file}': cannot be read as YAML: could not"),
+        ("include: [3]\n", "include = [3] in {file}: it must be the name of a file, or a list of such names"),
+        ("include: c.yaml\n", "include in {file}: {file} includes itself"),
+        ("include: none.yaml\n", "config = '{folder}/none.yaml': cannot be read as YAML: No such file"),
+        ("epochs: [1]\n", "epochs = [1]: it must be a whole number"),
+        ("\x00", "config = '{file}': cannot be read as YAML"),
+    ],
+)
+def test_wrong_files(content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match="^" + re.escape(message.format(file=file, folder=tmp_path))) as raised:
+        parsing.parse(["--config", str(file)])
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_mixup_needs_pairs():
+    with pytest.raises(ValueError, match=r"data.batch_size = 63: it must be even, Mixup and CutMix mix pairs"):
+        parsing.parse(["--data.mixup", "0.2", "--data.batch_size", "63"])
+
+
+def test_a_file_includes_others_from_its_own_folder(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.yaml").write_text("include: b.yaml\nepochs: 3\nmodel:\n  base: resnet32\n")
+    (tmp_path / "parts" / "b.yaml").write_text("epochs: 9\nseed: 7\noptimizer:\n  lr: 1e-3\n  momentum: 0.5\n")
+    (tmp_path / "parts" / "c.yaml").write_text("model:\n  motivated: resnet56\n")
+    (tmp_path / "run.yaml").write_text("include: [parts/a.yaml, parts/c.yaml]\noptimizer:\n  lr: 0.2\n")
+    found = parsing.parse(["--config", str(tmp_path / "run.yaml"), "--seed", "8"])
+    assert (found.epochs, found.seed, found.model.base, found.model.motivated) == (3, 8, "resnet32", "resnet56")
+    assert (found.optimizer.lr, found.optimizer.momentum) == (0.2, 0.5)
+
+
+def test_every_field_says_what_it_is(capsys):
+    with pytest.raises(SystemExit):
+        parsing.parse(["--help"])
+    printed = capsys.readouterr().out
+    assert "--motivation.k" in printed
+    assert "one batch in" in printed
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # both networks are named, so that the export need not be there to tell them
+    model = "model:\n  base: resnet20\n  motivated: resnet32\n  base_weights: ~/base.pth\n"
+    (tmp_path / "more.yaml").write_text(f"run_dir: ~/runs/b\n{model}")
+    (tmp_path / "c.yaml").write_text("include: ~/more.yaml\ndata:\n  name: folder\n  root: ~/images\n  img_size: 32\n")
+    found = parsing.parse(["--config=~/c.yaml", "--model.motivated_weights", "timm"])
+    assert (found.run_dir, found.data.root) == (f"{tmp_path}/runs/b", f"{tmp_path}/images")
+    assert (found.model.base_weights, found.model.motivated_weights) == (f"{tmp_path}/base.pth", "timm")
+    like = parsing.parse(["--motivation.name", "random_like", "--motivation.runs", "[~/a, b~, ./~/c]", "--run_dir=~/x"])
+    assert like.motivation.runs == [f"{tmp_path}/a", "b~", "./~/c"]
+    assert like.run_dir == f"{tmp_path}/x"
+
+
+def test_a_name_that_begins_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~$letter.png").touch()
+    assert expand_home("~$letter.png", "path") == "~$letter.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "own"),
+    [
+        ("RUN", "", "RUN"),
+        ("--data.root X RUN", "--data.root X", "RUN"),
+        ("RUN --data.root X", "--data.root X", "RUN"),
+        ("--data.root=X RUN --optimizer.lr -1", "--data.root=X --optimizer.lr -1", "RUN"),
+        ("--config F RUN --epochs 3", "--config F --epochs 3", "RUN"),
+        ("--data.root RUN", "--data.root RUN", ""),
+        ("--data.root --epochs 3 RUN", "--data.root --epochs 3", "RUN"),
+        ("--k 2 3 --epochs 4 --folds 5", "--epochs 4", "--k 2 3 --folds 5"),
+        ("--k 2 --epochs 4 5", "--epochs 4", "5 --k 2"),
+        ("--epochs 4 --k=2 3", "--epochs 4", "--k=2 3"),
+        ("--fold 3 --k 2", "--fold 3", "--k 2"),
+        ("--help", "", "--help"),
+        ("-h", "", "-h"),
+    ],
+)
+def test_what_belongs_to_the_configuration(arguments, settings, own):
+    found = parsing.split(arguments.split(), ["k", "folds"])
+    assert found == (settings.split(), own.split())
