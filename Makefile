@@ -30,9 +30,10 @@ format: .venv/installed  ## what `lint` can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-REFERENCE := nestnet nestnet.config.schema nestnet.conditions.base nestnet.cost nestnet.verification.reference \
+REFERENCE := nestnet nestnet.config.schema nestnet.conditions.base nestnet.verification.comparison \
+	nestnet.verification.reference \
 	nestnet.distributed.process_group nestnet.nn.layers nestnet.nn.batch_norm nestnet.nn.stage nestnet.nn.parameter \
-	nestnet.nn.mode nestnet.models.registry
+	nestnet.nn.mode nestnet.models.architecture nestnet.models.registry
 
 docs: .venv/installed  ## the reference of the API from its docstrings, build/docs/index.html; the guide is docs/README.md
 	PYTHONWARNINGS="ignore:Cannot determine where" $(BIN)/pdoc --docformat google --template-directory docs/reference \

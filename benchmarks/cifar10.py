@@ -2,21 +2,21 @@
 
     python benchmarks/cifar10.py --root FOLDER [--epochs 10] [--images 20000] [--seeds 0 1 2] [--jobs 2] [--runs DIR]
 
-FOLDER holds your copy of CIFAR-10 as images: train/<class>/*.jpg (or png) and test/<class>/*. `--images` takes the first so
-many for training, of each class alike, where all would take too long; all test images are used in any case.
+FOLDER holds your copy of CIFAR-10 as images: train/<class>/*.jpg (or png) and test/<class>/*. `--images` limits the
+number of training images, equally for each class, if all would take too long; all test images are always used.
 
-Every way of training is one `nestnet train` with the same recipe, data order and initial weights: classical ResNet-20 and
-ResNet-32, motivated (k = 2) with private and with shared BatchNorm statistics, the paper's Experiment A (random batches), and
-joint training. Afterwards each subnet that was trained is evaluated as it is and, unless `--recalibration-batches` is 0,
-with its BatchNorm statistics recalibrated on training batches.
+Every method is one `nestnet train` with the same recipe, data order and initial weights: classical ResNet-20 and
+ResNet-32, motivated (k = 2) with private and with shared BatchNorm statistics, the paper's Experiment A (random
+batches), and joint training. Afterwards each trained subnet is evaluated as it is and, unless
+`--recalibration-batches` is 0, with its BatchNorm statistics recalibrated on training batches.
 
-Runs go side by side, as many as `--jobs`, on equal shares of the cores, all ways of a seed before those of the next. A run
-that is finished is not repeated, so that the program can be stopped, and called again for more seeds. After `--seconds` the
-runs that are not finished are stopped. The result file is written anew every few seconds, with the epochs that there are.
-Further arguments go to `nestnet train`, such as `--precision bfloat16` (with a `--runs` folder of their own). On a GPU the
-paper's schedule is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`.
+`--jobs` runs train in parallel, on equal shares of the cores, all methods of a seed before those of the next. Finished
+runs are not repeated, so the program can be stopped, and called again for more seeds. After `--seconds` unfinished
+runs are stopped. The result file is rewritten every few seconds, with the epochs that are finished. Further arguments
+go to `nestnet train`, such as `--precision bfloat16` (with a separate `--runs` folder). On a GPU the paper's schedule
+is `--device cuda --epochs 200 --seeds 0 1 2 --jobs 6`.
 
-The cost is that of an average forward pass in training, in the paper's convention.
+The reported cost is that of an average forward pass in training, in the paper's convention.
 """
 
 import argparse
@@ -39,20 +39,20 @@ from common import show, write
 from nestnet import Mode, recalibrate
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.device import DeviceContext, choose_device
 from nestnet.runs.reading import read_config, read_run, read_table
 from nestnet.training.evaluation import top1
 
 EVERY = 5.0
-"""Seconds between two writings of the result file while runs go on."""
+"""Seconds between two writes of the result file while runs train."""
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cifar10_folder_resnet20_32.yaml"
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way of training, and the subnets that it trains."""
+class Method:
+    """Method of training, and the subnets that it trains."""
 
     name: str
     title: str
@@ -60,21 +60,21 @@ class Way:
     modes: tuple[Mode, ...] = tuple(Mode)
 
 
-WAYS = (  # the longest first, so that jobs end at about the same time
-    Way("joint", "joint training", ("--motivation.name", "joint")),
-    Way("resnet32", "ResNet-32 alone", ("--motivation.name", "always"), (Mode.MOTIVATED,)),
-    Way("experiment_a", "Experiment A", ("--motivation.name", "random")),
-    Way("private", "motivated, private statistics", ()),
-    Way("shared", "motivated, shared statistics", ("--model.batch_norm", "shared")),
-    Way("resnet20", "ResNet-20 alone", ("--motivation.name", "never"), (Mode.BASE,)),
+METHODS = (  # the longest first, so that jobs end at about the same time
+    Method("joint", "joint training", ("--motivation.name", "joint")),
+    Method("resnet32", "ResNet-32 alone", ("--motivation.name", "always"), (Mode.MOTIVATED,)),
+    Method("experiment_a", "Experiment A", ("--motivation.name", "random")),
+    Method("private", "motivated, private statistics", ()),
+    Method("shared", "motivated, shared statistics", ("--model.batch_norm", "shared")),
+    Method("resnet20", "ResNet-20 alone", ("--motivation.name", "never"), (Mode.BASE,)),
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a way of training with a seed, in a folder of its own."""
+    """Run of a method with a seed, in its own folder."""
 
-    way: Way
+    way: Method
     seed: int
     path: Path
 
@@ -84,7 +84,7 @@ class Job:
 
 
 def train(job: Job, options: argparse.Namespace) -> None:
-    """Train a run in a process of its own, unless it is there already, until it ends or the time is over."""
+    """Train a run in a separate process, unless it is finished already, until it ends or the time is over."""
     left = options.deadline - time.monotonic()
     if job.finished or left <= 0:
         return
@@ -104,7 +104,7 @@ def train(job: Job, options: argparse.Namespace) -> None:
 
 
 def part(root: Path, images: int, folder: Path) -> Path:
-    """A folder of links to the first training images of each class, so many in all, and to all test images."""
+    """Create a folder of links to the first `images` training images, equally for each class, and to all test images."""
     classes = sorted(path for path in (root / "train").iterdir() if path.is_dir())
     for path in classes:
         (folder / "train" / path.name).mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def part(root: Path, images: int, folder: Path) -> Path:
 
 
 def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[str, Any]]:
-    """Accuracy and cost of each subnet that a run trains, until now; nothing before its first epoch is over."""
+    """Return accuracy and cost of each subnet of a run so far; an empty list before the end of its first epoch."""
     if not (job.path / "metrics.csv").is_file():
         return []
     steps, epochs = read_table(job.path / "steps.csv"), read_table(job.path / "metrics.csv")
@@ -133,7 +133,7 @@ def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[
     cost = base + motivated if job.way.name == "joint" else base + (motivated - base) * fraction
     recalibrated: dict[Mode, float] = {}
     if ended and job.finished and options.recalibration_batches:
-        recalibrated = recalibrated_top1(job, options)
+        recalibrated = measure_recalibrated_top1(job, options)
     return [
         {
             "way": job.way.name,
@@ -153,13 +153,13 @@ def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[
     ]
 
 
-def recalibrated_top1(job: Job, options: argparse.Namespace) -> dict[Mode, float]:
-    """The accuracy of each trained subnet with BatchNorm statistics of training batches in an order of their own."""
+def measure_recalibrated_top1(job: Job, options: argparse.Namespace) -> dict[Mode, float]:
+    """Return the accuracy of each trained subnet with BatchNorm statistics of training batches in a different order."""
     run, device_context = read_run(job.path), DeviceContext(choose_device(options.device), torch.channels_last)
     images = load_data(run.config.data, run.config.model)
     net = run.net.to(device_context.device).to(memory_format=torch.channels_last)
-    batches = eval_batches(images, run.config.data, device_context)
-    training = train_batches(images, run.config.data, run.config.seed, device_context).epoch(run.config.epochs)
+    batches = create_eval_loader(images, run.config.data, device_context)
+    training = create_train_loader(images, run.config.data, run.config.seed, device_context).epoch(run.config.epochs)
     found: dict[Mode, float] = {}
     for mode in job.way.modes:
         ready = recalibrate(net, mode, islice(training, options.recalibration_batches)).eval()
@@ -176,13 +176,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="CIFAR-10 as a folder of images")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--images", type=int, default=50_000, help="for training")
+    parser.add_argument("--images", type=int, default=50_000, help="number of training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
-    parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"), help="where the run directories are kept")
-    parser.add_argument("--ways", nargs="+", choices=[way.name for way in WAYS], default=[way.name for way in WAYS])
-    parser.add_argument("--recalibration-batches", type=int, default=100, help="0: none")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="after which unfinished runs are stopped")
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs that train in parallel")
+    parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"), help="folder of the run directories")
+    parser.add_argument(
+        "--ways", nargs="+", choices=[way.name for way in METHODS], default=[way.name for way in METHODS]
+    )
+    parser.add_argument(
+        "--recalibration-batches", type=int, default=100, help="number of batches for recalibration; 0 for none"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time after which unfinished runs are stopped")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="the result file")
     options, overrides = parser.parse_known_args()
@@ -194,7 +198,7 @@ def main() -> None:
     jobs = [
         Job(way, seed, options.runs / f"{way.name}-{options.images}images-{options.epochs}epochs-seed{seed}")
         for seed in options.seeds
-        for way in WAYS
+        for way in METHODS
         if way.name in options.ways
     ]
     measured: dict[Job, list[dict[str, Any]]] = {job: [] for job in jobs}
@@ -218,7 +222,7 @@ def main() -> None:
 
 
 def save(measured: dict[Job, list[dict[str, Any]]], options: argparse.Namespace) -> Path:
-    """Write the result file, with all that is known until now."""
+    """Write the result file with all results so far."""
     content = {
         "images": options.images,
         "epochs": options.epochs,
@@ -233,7 +237,7 @@ def save(measured: dict[Job, list[dict[str, Any]]], options: argparse.Namespace)
 def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table of finished runs, and a line for each of the others."""
     table = []
-    for way in WAYS:
+    for way in METHODS:
         for mode in way.modes:
             rows = [row for row in results if (row["way"], row["mode"]) == (way.name, mode) and row["finished"]]
             if not rows:

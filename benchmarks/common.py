@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, a table, and a result file that says where it comes from."""
+"""Common parts of the benchmarks: interleaved timing, tables, and result files that state their origin."""
 
 import argparse
 import json
@@ -19,20 +19,20 @@ from PIL import Image
 from torch import nn
 
 import nestnet
-from nestnet.storage.files import write_atomically
+from nestnet.storage.atomic import write_atomically
 
 CLASSES = 10
-"""Of made-up images."""
+"""Number of classes of generated images."""
 
 EPOCH = 50_000
-"""Images of the epoch whose seconds are told: as many as CIFAR has."""
+"""Number of images of the epoch for which seconds are reported: that of CIFAR."""
 
 RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of networks and the batch that they are measured on."""
+    """Pair of networks, and the batch that they are measured on."""
 
     base: str
     motivated: str
@@ -54,13 +54,13 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> "Case":
-        """From `BASE:MOTIVATED:PIXELS:BATCH`."""
+        """Parse `BASE:MOTIVATED:PIXELS:BATCH`."""
         base, motivated, pixels, images = text.split(":")
         return cls(base, motivated, int(pixels), int(images))
 
 
-def stated(options: argparse.Namespace, cases: list[Case], cuda_cases: list[Case]) -> list[Case]:
-    """The cases that were asked for, or the standard ones for the device: a GPU takes bigger batches."""
+def choose_cases(options: argparse.Namespace, cases: list[Case], cuda_cases: list[Case]) -> list[Case]:
+    """Return the requested cases, or the standard ones for the device: a GPU gets bigger batches."""
     return cuda_cases if options.device.type == "cuda" and options.case is cases else options.case
 
 
@@ -77,7 +77,7 @@ def add_common_options(parser: argparse.ArgumentParser, cases: list[Case]) -> No
 
 
 def add_figure_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-figure", action="store_true", help="leave the figure out; --draw makes it later")
+    parser.add_argument("--no-figure", action="store_true", help="do not draw the figure; --draw can draw it later")
     parser.add_argument(
         "--draw", type=Path, metavar="RESULT", help="draw the figure of this result file, and measure nothing"
     )
@@ -87,7 +87,7 @@ def draw_figure(draw: Callable[[dict[str, Any], Path], Path], result: Path) -> N
     """Draw what a result file holds, beside it.
 
     Args:
-        draw: makes the figure of a document, at a path; returns that path.
+        draw: function that draws the figure of a result to a path, and returns the path.
         result: result file of the same program.
     """
     document = json.loads(result.read_text())
@@ -95,7 +95,7 @@ def draw_figure(draw: Callable[[dict[str, Any], Path], Path], result: Path) -> N
 
 
 def machine_name(document: dict[str, Any]) -> str:
-    """The GPU's or the processor's name in a result file, for titles."""
+    """Return the name of the GPU or processor in a result file, for titles."""
     found = document["hardware"]
     return found["accelerator"] or found["processor"]
 
@@ -110,7 +110,7 @@ def step(
     images: torch.Tensor,
     labels: torch.Tensor,
 ) -> float:
-    """One whole training step, up to and with reading the loss."""
+    """Run a complete training step, including the reading of the loss."""
     loss = nn.functional.cross_entropy(forward(images), labels)
     optimizer.zero_grad()
     loss.backward()
@@ -119,7 +119,7 @@ def step(
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long one call takes, the device's queued work included."""
+    """Return the seconds that one call takes, including the work that it queues on the device."""
     started = time.perf_counter()
     function()
     if torch.cuda.is_available():
@@ -127,7 +127,7 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def interleaved(
+def time_in_turn(
     functions: dict[str, Callable[[], Any]],
     rounds: int,
     warmup: int = 2,
@@ -135,11 +135,11 @@ def interleaved(
     before: dict[str, Callable[[], Any]] | None = None,
     limit: float = math.inf,
 ) -> dict[str, list[float]]:
-    """Time each function once a round, starting with another one each round, so that a busy machine hits all alike.
+    """Time each function once per round, in rotating order, so that other load on the machine affects all equally.
 
     Args:
-        before: what is to be done, untimed, before each timing of a function.
-        limit: seconds of measuring after which no further round begins, once three are done.
+        before: function to call, untimed, before each timing of a function, by name.
+        limit: seconds after which no further round begins, once three rounds are finished.
     """
     names, before = list(functions), before or {}
     samples: dict[str, list[float]] = {name: [] for name in names}
@@ -160,7 +160,7 @@ def interleaved(
 
 
 def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """The median of the ratios round by round, and their first and third quartiles."""
+    """Return the median of the ratios of each round, and their first and third quartiles."""
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     if len(ratios) < 2:
         return ratios[0], ratios[0], ratios[0]
@@ -169,13 +169,13 @@ def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
 
 
 def spread(values: tuple[float, float, float]) -> str:
-    """A median with its quartiles, in a table."""
+    """Format a median with its quartiles for a table."""
     middle, low, high = values
     return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
 def make_images(root: Path, count: int, size: int) -> None:
-    """So many JPEG files to train on, and one of each class to test on, as hard to decode as photographs."""
+    """Generate `count` JPEG files to train on, and one per class to test on, as hard to decode as photographs."""
     generator = torch.Generator().manual_seed(0)
     for part, number in (("train", count), ("test", CLASSES)):
         for index in range(number):
@@ -188,7 +188,7 @@ def make_images(root: Path, count: int, size: int) -> None:
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table as Markdown, its columns aligned."""
+    """Print a table as Markdown with aligned columns."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = [columns, ["-" * width for width in widths], *rows]
     print(f"\n{title}\n")
@@ -199,12 +199,12 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:
     """Write a result file: the command, the hardware, the versions, and the raw samples.
 
-    A program calls it after each result, with all there are: it may be stopped at any moment.
+    A program calls this function after each result, with all results so far, because it may be stopped at any time.
     """
     path = output or RESULTS / f"{name}-{device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(shorten_path, sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(device),
         "versions": {
@@ -219,13 +219,13 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     return path
 
 
-def shown(argument: str) -> str:
-    """An argument as it is, or the last part of a path that only this machine has."""
+def shorten_path(argument: str) -> str:
+    """Return an argument as it is, or the last part of a path that only exists on this machine."""
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The processor, and the GPU where one was measured."""
+    """Return the processor, and the GPU if one was measured."""
     found: dict[str, Any] = {
         "processor": processor_name(),
         "threads": torch.get_num_threads(),

@@ -1,16 +1,16 @@
-"""Damaged and forged files given to the commands that read them: each must be refused, with one line that names the file.
+"""Damaged and forged files for the commands that read them: each must be refused, with one line that names the file.
 
     python benchmarks/damage.py [--files 200] [--seed 0]
 
-Makes a short run on the digits, and from its checkpoints and exports files of these kinds: cut short at a random place; one
-bit turned; wrong shapes, wrong types or absent tensors under a right hash; of another architecture; a pickle that would run
-code; a header that claims gigabytes, or a tensor that does. Checkpoints go to `nestnet resume` and `nestnet evaluate`,
-exports to `nestnet predict` and, as initial weights, to `nestnet train`. Each command must end with exit code 2 and one line
-that names the file; no code may have run, nothing may have changed on the disk, and memory may not grow by more than some of
-the files.
+Trains a short run on the digits, and makes damaged files of these kinds from its checkpoints and exports: truncated at
+a random place; one bit flipped; wrong shapes, wrong types or absent tensors with a matching hash; of another
+architecture; a pickle that would run code; a header or a tensor that claims gigabytes. Checkpoints go to `nestnet
+resume` and `nestnet evaluate`, exports to `nestnet predict` and, as initial weights, to `nestnet train`. Each command
+must end with exit code 2 and one line that names the file; no code may have run, nothing may have changed on the disk,
+and memory must not grow by more than the size of some of the files.
 
-Prints a table, and writes benchmarks/results/damage-cpu.json. It takes a minute. Exits with 1 if any file was
-not refused so.
+Prints a table, and writes benchmarks/results/damage-cpu.json. It takes a minute, and exits with 1 if any file was
+not refused in this way.
 """
 
 import argparse
@@ -36,15 +36,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nestnet.cli.main import main as nestnet
-from nestnet.runs.checkpoints import read
-from nestnet.runs.checkpoints import write as write_state
+from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
 from nestnet.storage.hashed import serialize_hashed
 
 TRAIN = ["train", "--epochs", "1", "--data.batch_size", "400", "--motivation.k", "1", "--checkpoint_steps", "1"]
 
 
 class Code:
-    """Makes a folder when a pickle of it is read."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -53,26 +52,26 @@ class Code:
         return os.mkdir, (str(self.marker),)
 
 
-def cut(path: Path, draw: random.Random, marker: Path) -> None:
+def truncate(path: Path, draw: random.Random, marker: Path) -> None:
     os.truncate(path, draw.randrange(path.stat().st_size))
 
 
-def turned_bit(path: Path, draw: random.Random, marker: Path) -> None:
+def flip_bit(path: Path, draw: random.Random, marker: Path) -> None:
     content = bytearray(path.read_bytes())
-    # half of them in the header, which is small
+    # Half of the bits are in the header, which is small.
     end = len(content) if draw.random() < 0.5 else 8 + int.from_bytes(content[:8], "little")
     content[draw.randrange(end)] ^= 1 << draw.randrange(8)
     path.write_bytes(content)
 
 
-def runs_code(path: Path, draw: random.Random, marker: Path) -> None:
+def store_code(path: Path, draw: random.Random, marker: Path) -> None:
     if draw.random() < 0.5:
         path.write_bytes(pickle.dumps(Code(marker)))
     else:
         torch.save({"net": Code(marker)}, path)
 
 
-def claims_gigabytes(path: Path, draw: random.Random, marker: Path) -> None:
+def claim_gigabytes(path: Path, draw: random.Random, marker: Path) -> None:
     claimed = draw.randrange(2**30, 2**40)
     if draw.random() < 0.5:
         path.write_bytes(struct.pack("<Q", claimed) + b'{"x":{"dtype":"F32"' + draw.randbytes(1000))
@@ -81,17 +80,17 @@ def claims_gigabytes(path: Path, draw: random.Random, marker: Path) -> None:
         path.write_bytes(struct.pack("<Q", len(header)) + header + draw.randbytes(1000))
 
 
-def forged(
+def forge_tensors(
     change: Callable[[dict[str, torch.Tensor], random.Random], None],
 ) -> Callable[[Path, random.Random, Path], None]:
-    """Other tensors under a right hash, in a checkpoint or an export."""
+    """Return a function that changes the tensors of a checkpoint or export and stores a matching hash."""
 
     def forge(path: Path, draw: random.Random, marker: Path) -> None:
         if path.parent.name == "checkpoints":
-            state = read(path)
+            state = read_checkpoint(path)
             change(state["net"], draw)
             change(state["average"] or state["net"], draw)
-            write_state(path, state)
+            write_checkpoint(path, state)
             return
         with safe_open(path, framework="pt") as file:
             metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
@@ -102,43 +101,43 @@ def forged(
     return forge
 
 
-def _some(tensors: dict[str, torch.Tensor], draw: random.Random) -> str:
+def _choose_tensor(tensors: dict[str, torch.Tensor], draw: random.Random) -> str:
     return draw.choice(sorted(name for name, tensor in tensors.items() if tensor.ndim))
 
 
-def wrong_shape(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
-    name = _some(tensors, draw)
+def change_shape(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
+    name = _choose_tensor(tensors, draw)
     tensors[name] = torch.zeros([size + 1 for size in tensors[name].shape])
 
 
-def wrong_type(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
-    name = _some(tensors, draw)
+def change_type(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
+    name = _choose_tensor(tensors, draw)
     tensors[name] = tensors[name].to(torch.int32)
 
 
-def absent(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
-    del tensors[_some(tensors, draw)]
+def remove_tensor(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
+    del tensors[_choose_tensor(tensors, draw)]
 
 
-def other_architecture(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
+def change_architecture(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
     for name in [name for name in tensors if name.startswith("layer3")]:
         tensors[name.replace("layer3", "layer4")] = tensors.pop(name)
 
 
 KINDS = {
-    "cut short": cut,
-    "one bit turned": turned_bit,
-    "wrong shape": forged(wrong_shape),
-    "wrong type": forged(wrong_type),
-    "a tensor absent": forged(absent),
-    "other architecture": forged(other_architecture),
-    "pickle that runs code": runs_code,
-    "claims gigabytes": claims_gigabytes,
+    "cut short": truncate,
+    "one bit turned": flip_bit,
+    "wrong shape": forge_tensors(change_shape),
+    "wrong type": forge_tensors(change_type),
+    "a tensor absent": forge_tensors(remove_tensor),
+    "other architecture": forge_tensors(change_architecture),
+    "pickle that runs code": store_code,
+    "claims gigabytes": claim_gigabytes,
 }
 
 
-def called(arguments: list[str]) -> tuple[int, str]:
-    """A command's exit code, and what it says on standard error."""
+def run_command(arguments: list[str]) -> tuple[int, str]:
+    """Run a command, and return its exit code and its standard error."""
     error = io.StringIO()
     with redirect_stderr(error), redirect_stdout(io.StringIO()):
         code = nestnet(arguments)
@@ -150,30 +149,30 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def peak_memory() -> int:
-    """Bytes that this process has had at most."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def tried(run: Path, folder: Path, kind: str, which: str, draw: random.Random) -> dict[str, Any]:
-    """Damage a copy of the run, and give it to a command."""
+def try_file(run: Path, folder: Path, kind: str, which: str, draw: random.Random) -> dict[str, Any]:
+    """Damage a file in a copy of the run, and run the command that reads it."""
     copy, marker = folder / "copy", folder / "executed"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy)
     if which == "checkpoint":
         targets = sorted((copy / "checkpoints").iterdir())
-        verb = draw.choice(["resume", "evaluate"])
-        command = {"resume": ["resume", str(copy)], "evaluate": ["evaluate", str(copy), "--mode", "base"]}[verb]
+        name = draw.choice(["resume", "evaluate"])
+        command = {"resume": ["resume", str(copy)], "evaluate": ["evaluate", str(copy), "--mode", "base"]}[name]
     else:
         targets = [copy / "base.safetensors"]
-        verb = draw.choice(["predict", "train"])
+        name = draw.choice(["predict", "train"])
         image = str(folder / "image.png")
         predict = ["predict", image, "--model", str(targets[0])]
         train = [*TRAIN, "--model.base_weights", str(targets[0]), "--run_dir", str(folder / "new")]
-        command = {"predict": predict, "train": train}[verb]
+        command = {"predict": predict, "train": train}[name]
     for target in targets:
         KINDS[kind](target, draw, marker)
     before, memory, size = contents(folder), peak_memory(), sum(target.stat().st_size for target in targets)
-    code, said = called(command)
+    code, said = run_command(command)
     named = any(str(target) in said for target in targets) or (
         which == "checkpoint" and str(copy / "checkpoints") in said
     )
@@ -187,7 +186,7 @@ def tried(run: Path, folder: Path, kind: str, which: str, draw: random.Random) -
     return {
         "kind": kind,
         "file": which,
-        "command": verb,
+        "command": name,
         "said": said.replace(str(folder), "").strip(),
         "wrong": [name for name, is_so in wrong.items() if is_so],
         "bytes": size,
@@ -205,19 +204,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = folder / "run"
-        code, said = called([*TRAIN, "--run_dir", str(run)])
+        code, said = run_command([*TRAIN, "--run_dir", str(run)])
         assert code == 0, said
         Image.new("L", (8, 8)).save(folder / "image.png")
-        for which, verb in (("checkpoint", "resume"), ("export", "predict")):  # what is whole is taken
+        for which, name in (("checkpoint", "resume"), ("export", "predict")):  # undamaged files are accepted
             good = (
                 ["resume", str(run)]
-                if verb == "resume"
+                if name == "resume"
                 else ["predict", str(folder / "image.png"), "--model", str(run / "base.safetensors")]
             )
-            assert called(good)[0] == 0, which
+            assert run_command(good)[0] == 0, which
         kinds = [(kind, which) for kind in KINDS for which in ("checkpoint", "export")]
         for index in range(options.files):
-            results.append(tried(run, folder, *kinds[index % len(kinds)], draw))
+            results.append(try_file(run, folder, *kinds[index % len(kinds)], draw))
             if results[-1]["wrong"]:
                 print(results[-1], flush=True)
     rows, refused = [], Counter((r["kind"], r["file"]) for r in results if not r["wrong"])

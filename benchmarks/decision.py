@@ -1,21 +1,21 @@
-"""What the host's decision costs: each step's loss is read before the next step's mode is known.
+"""The cost of the host's decision, which has to read each step's loss before it knows the next step's mode.
 
     python benchmarks/decision.py [--device cuda] [--rounds 10] [--steps 50] [--case resnet20:resnet32:32:128 ...]
 
-A loop that knows its modes beforehand never waits for the device. One that follows its losses waits at each step, either for
-the whole step (`waiting`: `TrainStep(overlap=False)`) or, with `overlap`, for the forward pass alone, while the device goes
-on with the backward pass and the update. Seconds a step of these ways are measured in turn, eager and on CUDA also with
-CUDA graphs, over
+A loop that knows its modes beforehand never waits for the device. One that depends on its losses waits at each step,
+either for the whole step (`waiting`: `TrainStep(overlap=False)`) or, with `overlap`, for the forward pass only, while
+the device continues with the backward pass and the update. The seconds per step of these methods are measured in turn,
+eager and on CUDA also with CUDA graphs, for
 
-- a fixed sequence of modes, every 6th batch motivated: with losses not read at all, and read at each step though nothing
-  depends on them;
+- a fixed sequence of modes, every 6th batch motivated: with losses that are not read at all, and with losses that are
+  read at each step although nothing depends on them;
 - the decisions of `LossDecrease(2)`;
-- the decisions of `GradientNormIncrease(2)`, whose number is there only after the backward pass.
+- the decisions of `GradientNormIncrease(2)`, whose number is known only after the backward pass.
 
-All ways start from the same weights and train on the same made-up batches with deterministic convolutions, so that with and
-without overlap they must decide alike in every step; the program ends with an error where they do not. The cost of a
-decision is the ratio to the way that reads nothing, where the modes are the same, and else the ratio waiting / overlap.
-On a CPU nothing overlaps: both ways are the same there.
+All methods start from the same weights and train on the same generated batches with deterministic convolutions, so
+with and without overlap they must make the same decision in every step; otherwise the program ends with an error. The
+cost of a decision is the ratio to the method that reads nothing if the modes are the same, and otherwise the ratio
+waiting / overlap. On a CPU nothing overlaps, and both methods are the same.
 
 Writes a table, the raw samples in benchmarks/results/decision-DEVICE.json, and a figure beside them.
 """
@@ -35,36 +35,36 @@ from common import (
     add_common_options,
     add_figure_options,
     draw_figure,
-    interleaved,
     machine_name,
     ratio,
     sgd,
     show,
     spread,
+    time_in_turn,
     write,
 )
 from torch import Tensor, nn
 
 from nestnet import GradientNormIncrease, LossDecrease, Mode, TrainStep
-from nestnet.analysis.figures import COLOURS, tidy
-from nestnet.training.graphs import WARM_UP
+from nestnet.analysis.plotting import MODE_COLOURS, style_axes
+from nestnet.step.cuda_graphs import WARM_UP
 
 CASES = [Case("resnet20", "resnet32", 32, 128)]
 STEPS = {"cpu": 6, "cuda": 50}
 PERIOD = 6
-"""Of a fixed sequence: (k+1)! for k = 2."""
+"""Period of the motivated batches in a fixed sequence: (k+1)! for k = 2."""
 
 Batches = list[tuple[Tensor, Tensor]]
 
 
 @dataclass
-class Way:
-    """A training of its own, some steps at a time.
+class Training:
+    """Training that proceeds some steps at a time.
 
     Attributes:
-        condition: decides; `None` for the fixed sequence.
+        condition: condition that decides; `None` for the fixed sequence.
         read: whether the loss of each step is read.
-        modes: of all steps that decided.
+        modes: modes of all steps that decided.
     """
 
     step: TrainStep
@@ -74,7 +74,7 @@ class Way:
     modes: list[Mode] = field(default_factory=list)
 
     def warm_up(self) -> None:
-        """Steps of both modes, that capture what is to be captured."""
+        """Run steps of both modes, which capture the CUDA graphs."""
         for mode in Mode:
             for _ in range(WARM_UP + 1):
                 self.step(*self.batches[0], mode).loss()
@@ -98,18 +98,18 @@ class Way:
                 outcome.loss()
 
 
-def ways(case: Case, device: torch.device, *, graphs: bool) -> dict[str, dict[str, Way]]:
-    """For each sequence of modes the ways to train it, all from the same weights."""
+def ways(case: Case, device: torch.device, *, graphs: bool) -> dict[str, dict[str, Training]]:
+    """Return the methods for each sequence of modes, all starting from the same weights."""
     torch.manual_seed(0)
     net = case.nested(device)
     batches, weights = [case.batch(device) for _ in range(8)], net.state_dict()
 
-    def way(condition: LossDecrease | GradientNormIncrease | None, *, overlap: bool, read: bool = True) -> Way:
+    def way(condition: LossDecrease | GradientNormIncrease | None, *, overlap: bool, read: bool = True) -> Training:
         copy = case.nested(device)
         copy.load_state_dict(weights)
         watches_norm = isinstance(condition, GradientNormIncrease)
         settings: dict[str, Any] = {"gradient_norm": watches_norm, "cuda_graphs": graphs, "overlap": overlap}
-        return Way(TrainStep(copy, sgd(copy), nn.functional.cross_entropy, **settings), batches, condition, read)
+        return Training(TrainStep(copy, sgd(copy), nn.functional.cross_entropy, **settings), batches, condition, read)
 
     return {
         "fixed": {
@@ -129,14 +129,14 @@ def ways(case: Case, device: torch.device, *, graphs: bool) -> dict[str, dict[st
 
 
 def measure(case: Case, device: torch.device, *, graphs: bool, rounds: int, steps: int) -> list[dict[str, Any]]:
-    """For each sequence of modes the seconds a step of each way, and what was decided."""
+    """Measure the seconds per step of each method for each sequence of modes, and the decisions."""
     by_sequence = ways(case, device, graphs=graphs)
     functions: dict[str, Callable[[], None]] = {}
     for sequence, by_name in by_sequence.items():
         for name, way in by_name.items():
             way.warm_up()
             functions[f"{sequence}: {name}"] = partial(way.run, steps)
-    samples = interleaved(functions, rounds, warmup=1)
+    samples = time_in_turn(functions, rounds, warmup=1)
     results = []
     for sequence, by_name in by_sequence.items():
         taken = {name: [s / steps for s in samples[f"{sequence}: {name}"]] for name in by_name}
@@ -158,11 +158,11 @@ def measure(case: Case, device: torch.device, *, graphs: bool, rounds: int, step
 
 
 def draw(document: dict[str, Any], output: Path) -> Path:
-    """Milliseconds a step of each way, with quartiles: a panel for each case and kind of step."""
+    """Draw the milliseconds per step of each method, with quartiles: a panel for each case and kind of step."""
     from matplotlib.figure import Figure
 
     results = document["results"]
-    colours = {"unread": COLOURS["joint"], "overlap": COLOURS["base"], "waiting": COLOURS["motivated"]}
+    colours = {"unread": MODE_COLOURS["joint"], "overlap": MODE_COLOURS["base"], "waiting": MODE_COLOURS["motivated"]}
     panels: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         panels.setdefault(f"{Case(**result['case']).name}, {result['step']}", []).append(result)
@@ -178,8 +178,8 @@ def draw(document: dict[str, Any], output: Path) -> Path:
         axes.set_xticks(range(len(group)), [result["sequence"] for result in group])
         axes.set_title(title, fontsize=10)
         axes.margins(y=0.12)
-        tidy(axes)
-    figure.axes[0].set_ylabel("milliseconds a step (median; lines: quartiles)")
+        style_axes(axes)
+    figure.axes[0].set_ylabel("milliseconds per step (median; lines: quartiles)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"What it costs to read each loss before the next step ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
@@ -188,8 +188,8 @@ def draw(document: dict[str, Any], output: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="measurements of each way")
-    parser.add_argument("--steps", type=int, help="of a measurement; by default 6 on a CPU, 50 on CUDA")
+    parser.add_argument("--rounds", type=int, default=10, help="number of measurements of each method")
+    parser.add_argument("--steps", type=int, help="number of steps of a measurement; by default 6 on a CPU, 50 on CUDA")
     add_common_options(parser, CASES)
     add_figure_options(parser)
     options = parser.parse_args()
@@ -226,7 +226,7 @@ def main() -> None:
     show(f"a step on {options.device}, float32, SGD, n = {options.rounds} times {steps} steps", columns, rows)
     if options.device.type != "cuda":
         print(
-            "\nOn a CPU the loss is there when the step returns: nothing overlaps, and the ways differ by noise alone."
+            "\nOn a CPU the loss is known when the step returns: nothing overlaps, and the methods differ only by noise."
         )
     print(path)
     if not options.no_figure:

@@ -1,9 +1,9 @@
-"""Training epochs of a nested run, from the plain default to the best configuration, beside timm's networks alone.
+"""Training epochs of a nested run, from the plain default to the best configuration, compared with timm's networks alone.
 
     python benchmarks/epochs.py [--rounds 6] [--batches 6] [--device cpu] [--case resnet20:resnet32:32:128 ...]
     python benchmarks/epochs.py --root FOLDER --images 5000     # your own images, and longer epochs
 
-`plain` is eager, in float32, with images read one by one from JPEG files. What the other configurations have:
+`plain` is eager, in float32, with images read one by one from JPEG files. The other configurations add:
 
     channels_last         channels last
     resident              the same, and images on the device as bytes
@@ -13,18 +13,19 @@
     cuda_graphs           the same as bfloat16, with each step captured as CUDA graphs
     cuda_graphs_compile   the same as bfloat16_compile, with each step captured as CUDA graphs
 
-Configurations that a case cannot have are left out: resident images above 64 pixels, channels last for a ViT, CUDA graphs on a
-CPU; bfloat16 is tried where a matrix product takes less time in it than in float32, measured at the start.
-`--configurations` names those to measure.
+Configurations that a case does not support are left out: resident images above 64 pixels, channels last for a ViT,
+CUDA graphs on a CPU. bfloat16 is measured if a matrix product takes less time in it than in float32.
+`--configurations` selects the configurations to measure.
 
-All of them train in `nestnet.training.Trainer`: nested, with every 6th batch motivated, as often as k = 2 falling losses are
-expected to motivate; and timm's standalone base and motivated network, put in the nested one's place. One epoch of
-each is timed in every round, in turn, so that a busy machine hits all alike; epochs that compile and capture are left out.
+All of them train in `Trainer`: nested, with every 6th batch motivated, as often as k = 2 falling losses are expected
+to motivate; and timm's standalone base and motivated network in place of the nested one. One epoch of each is timed in
+every round, in turn, so that other load on the machine affects all equally; epochs that compile and capture are left
+out.
 
-Of the ratios round by round the table has the median and the quartiles. The ideal is f * T_motivated + (1 - f) * T_base, with
-the times T of timm's networks in the same round and configuration, and f the motivated fraction. The epoch in seconds is one
-of 50,000 images, at the median speed. Data wait is the part of the epoch in which the host waited for images.
-Raw samples are in benchmarks/results/epochs-DEVICE.json, and a figure beside them.
+The table has the median and the quartiles of the ratios of each round. The ideal is f * T_motivated + (1 - f) *
+T_base, with the times T of timm's networks in the same round and configuration, and f the motivated fraction. The
+epoch in seconds is one of 50,000 images, at the median speed. Data wait is the share of the epoch in which the host
+waited for images. Raw samples are written to benchmarks/results/epochs-DEVICE.json, with a figure beside them.
 """
 
 import argparse
@@ -45,24 +46,28 @@ from common import (
     add_common_options,
     add_figure_options,
     draw_figure,
-    interleaved,
     machine_name,
     make_images,
     ratio,
     show,
     spread,
+    time_in_turn,
     write,
 )
 from torch import nn
 
 from nestnet import Mode, NestedModel, TrainStep
-from nestnet.analysis.figures import COLOURS, tidy
-from nestnet.config.schema import Config, DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
-from nestnet.data.image_data import Augmented, ImageData, load_data
+from nestnet.analysis.plotting import MODE_COLOURS, style_axes
+from nestnet.conditions.base import Condition
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import DataConfig, ModelConfig, MotivationConfig, OptimizerConfig, ScheduleConfig
+from nestnet.data.image_data import ImageData, load_data
+from nestnet.data.transformed_images import TrainImages
 from nestnet.optim.factory import create_optimizer
 from nestnet.runs.directory import RunDirectory
-from nestnet.training.graphs import WARM_UP
-from nestnet.training.trainer import EpochTotals, Trainer
+from nestnet.step.cuda_graphs import WARM_UP
+from nestnet.training.epoch_totals import EpochTotals
+from nestnet.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,17 +92,17 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "cuda_graphs": (*RESIDENT, "bfloat16", "cuda_graphs"),
     "cuda_graphs_compile": (*RESIDENT, "bfloat16", "compile", "cuda_graphs"),
 }
-"""What each configuration has beyond the plain one."""
+"""Settings that each configuration adds to the plain one."""
 
 TRAININGS: dict[str, Mode | None] = {"nested": None, "timm base": Mode.BASE, "timm motivated": Mode.MOTIVATED}
-"""What trains: the nested network, or timm's of a mode."""
+"""Networks that are trained: the nested one, or timm's network of a mode."""
 
 PERIOD = 6
 """(k+1)! for k = 2: the batches among which one is motivated, if successive losses are independent."""
 
 
-class Played:
-    """A condition that plays the same modes in every epoch."""
+class FixedModes(Condition):
+    """Condition with the same sequence of modes in every epoch."""
 
     def __init__(self, modes: list[Mode]) -> None:
         self.modes, self.position = modes, 0
@@ -119,8 +124,8 @@ class Played:
         self.position = state["position"]
 
 
-class Alone(nn.Module):
-    """timm's network in a nested one's place: it is trained whatever the mode."""
+class StandaloneNetwork(nn.Module):
+    """timm's network in place of a nested one: it is trained in every mode."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -130,22 +135,22 @@ class Alone(nn.Module):
         return self.network
 
 
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether a matrix product takes less time in bfloat16 than in float32."""
+def is_bfloat16_faster(device: torch.device) -> bool:
+    """Return whether a matrix product takes less time in bfloat16 than in float32."""
     products: dict[str, Callable[[], Any]] = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(1024, 1024, device=device).to(dtype)
         products[str(dtype)] = partial(torch.mm, matrix, matrix)
-    wide, narrow = (median(samples) for samples in interleaved(products, rounds=5).values())
+    wide, narrow = (median(samples) for samples in time_in_turn(products, rounds=5).values())
     return narrow < wide
 
 
-def possible(case: Case, images: ImageData, device: torch.device) -> dict[str, tuple[str, ...]]:
-    """The configurations of a case, each without what it cannot have; those that would then be the same are left out."""
+def choose_configurations(case: Case, images: ImageData, device: torch.device) -> dict[str, tuple[str, ...]]:
+    """Return the configurations of a case without the settings that it does not support; repeated ones are left out."""
     cannot_have = {
         "channels_last": case.base.startswith("vit"),
-        "resident": images.not_resident is not None,
-        "bfloat16": not bfloat16_pays(device),
+        "resident": images.reason_not_resident is not None,
+        "bfloat16": not is_bfloat16_faster(device),
         "cuda_graphs": device.type != "cuda",
     }
     found: dict[str, tuple[str, ...]] = {}
@@ -161,7 +166,7 @@ def plain(case: Case, root: Path, options: argparse.Namespace) -> Config:
     return Config(
         model=ModelConfig(base=case.base, motivated=case.motivated),
         data=replace(data, loader="files", workers=options.workers),
-        optimizer=OptimizerConfig(lr=0.01),  # of labels at random nothing is learnt; it is not to diverge
+        optimizer=OptimizerConfig(lr=0.01),  # nothing can be learnt from random labels; training must only not diverge
         schedule=ScheduleConfig(name="none"),
         motivation=MotivationConfig(k=2),
         device=str(options.device),
@@ -169,7 +174,7 @@ def plain(case: Case, root: Path, options: argparse.Namespace) -> Config:
 
 
 def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
-    """The plain configuration with what the names stand for."""
+    """Return the plain configuration with the named settings."""
     for name in settings:
         if name == "resident":
             config = replace(config, data=replace(config.data, loader="resident"))
@@ -182,10 +187,10 @@ def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
 
 
 def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | None) -> Trainer:
-    """A trainer of the nested network, or of timm's network of a mode in its place."""
-    trainer = Trainer(config, images=images, condition=Played(modes if alone is None else [alone]))
+    """Build a trainer of the nested network, or of timm's network of a mode in its place."""
+    trainer = Trainer(config, images=images, condition=FixedModes(modes if alone is None else [alone]))
     if alone is not None:
-        network = Alone(trainer.net.standalone(alone)).to(trainer.device)
+        network = StandaloneNetwork(trainer.net.standalone(alone)).to(trainer.device)
         if config.channels_last:
             network = network.to(memory_format=torch.channels_last)
         trainer.net = cast(NestedModel, network)
@@ -202,11 +207,11 @@ def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | No
     return trainer
 
 
-def in_memory(images: ImageData) -> ImageData:
-    """The same images, read: a trainer that keeps them on its device has only to send them there."""
+def load_into_memory(images: ImageData) -> ImageData:
+    """Return the same images in memory, so that a trainer with resident images only has to copy them to its device."""
     stored = images.train.dataset
     read = [stored[index] for index in range(len(stored))]
-    return replace(images, train=Augmented(read, images.train.transform, torch_only=images.train.torch_only))
+    return replace(images, train=TrainImages(read, images.train.transform, torch_only=images.train.torch_only))
 
 
 def epoch(trainer: Trainer, waits: list[float]) -> None:
@@ -216,7 +221,7 @@ def epoch(trainer: Trainer, waits: list[float]) -> None:
 
 
 def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and data wait of each epoch, by configuration and by what trains."""
+    """Measure the seconds and data wait of each epoch, by configuration and by network."""
     batches = options.batches or BATCHES[options.device.type]
     if options.images:
         batches = max(options.images // case.batch_size, 1)
@@ -231,15 +236,15 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
         raise SystemExit(
             f"--batches {batches}: {root} has only {len(images.train)} training images, and {count} are due"
         )
-    images = images.split(range(count), range(1))
-    read = in_memory(images) if images.not_resident is None else images
-    # Compiled at the first step of a mode, and captured after some more. A capture gives memory back, so that the other
-    # trainings take it anew in the epoch after it.
+    images = images.resplit(range(count), range(1))
+    read = load_into_memory(images) if images.reason_not_resident is None else images
+    # A mode is compiled at its first step, and captured after some more. A capture releases cached memory, which the other
+    # trainings have to allocate again in the following epoch.
     rarest = min(modes.count(mode) for mode in set(modes))
     warmup = -(-(WARM_UP + 1) // rarest) + 1 if options.device.type == "cuda" else 1
     functions: dict[str, Callable[[], None]] = {}
     waits: dict[str, list[float]] = {}
-    names = possible(case, images, options.device)
+    names = choose_configurations(case, images, options.device)
     if options.configurations:
         names = {name: CONFIGURATIONS[name] for name in options.configurations}
     with ExitStack() as stack:
@@ -256,8 +261,8 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
         print(
             f"{case.name}: {', '.join(names)}; {warmup + options.rounds} epochs of {batches} batches each", flush=True
         )
-        taken = interleaved(functions, options.rounds, warmup)
-    torch.compiler.reset()  # compiled code of one case is of no use to the next
+        taken = time_in_turn(functions, options.rounds, warmup)
+    torch.compiler.reset()  # the next case does not use the compiled code of this one
     samples = {
         name: {
             training: {"seconds": taken[f"{name}: {training}"], "data_wait": waits[f"{name}: {training}"][warmup:]}
@@ -269,8 +274,8 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, 
     return {"case": vars(case), "batches": batches, "motivated_fraction": fraction, "samples": samples}
 
 
-def summarised(result: dict[str, Any]) -> dict[str, Any]:
-    """The result with medians, and ratios by configuration."""
+def summarise(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result with medians and ratios by configuration."""
     count, fraction = result["batches"] * result["case"]["batch_size"], result["motivated_fraction"]
     first, summary = next(iter(result["samples"])), {}
     for name, by_training in result["samples"].items():
@@ -291,12 +296,12 @@ def summarised(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def quartiles(samples: list[float]) -> tuple[float, float, float]:
-    """The median, and the first and third quartile."""
+    """Return the median, and the first and third quartile."""
     return ratio(samples, [1.0] * len(samples))
 
 
 def draw(document: dict[str, Any], output: Path) -> Path:
-    """Images a second of each configuration and training, and how far the nested epoch is from the ideal one."""
+    """Draw the images per second of each configuration and network, and the ratio of the nested epoch to the ideal one."""
     from matplotlib.figure import Figure
 
     results = document["results"]
@@ -312,7 +317,7 @@ def draw(document: dict[str, Any], output: Path) -> Path:
     figure.legend(
         *rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
-    rows[-1][0].set_xlabel("images a second (median; lines: quartiles)")
+    rows[-1][0].set_xlabel("images per second (median; lines: quartiles)")
     rows[-1][1].set_xlabel("epoch / ideal of timm's networks (median, quartiles)")
     figure.suptitle(f"Training epochs ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
@@ -320,11 +325,15 @@ def draw(document: dict[str, Any], output: Path) -> Path:
 
 
 def _draw_speeds(axes: "Axes", result: dict[str, Any]) -> None:
-    colours = {"nested": COLOURS["joint"], "timm base": COLOURS["base"], "timm motivated": COLOURS["motivated"]}
+    colours = {
+        "nested": MODE_COLOURS["joint"],
+        "timm base": MODE_COLOURS["base"],
+        "timm motivated": MODE_COLOURS["motivated"],
+    }
     for offset, (training, colour) in enumerate(colours.items()):
         speeds = [summary["images_per_second"][training] for summary in result["summary"].values()]
         middles = [middle for middle, _, _ in speeds]
-        # more seconds are fewer images a second: the quartiles change places
+        # more seconds mean fewer images per second, so the quartiles are swapped
         errors = [[middle - high for middle, _, high in speeds], [low - middle for middle, low, _ in speeds]]
         heights = [place + 0.26 * (offset - 1) for place in range(len(speeds))]
         label = training if training == "nested" else f"{training} alone"
@@ -336,19 +345,21 @@ def _draw_speeds(axes: "Axes", result: dict[str, Any]) -> None:
     axes.set_yticks(range(len(result["summary"])), _labels(result))
     axes.invert_yaxis()
     axes.margins(x=0.2)
-    tidy(axes)
+    style_axes(axes)
 
 
 def _draw_ideal(axes: "Axes", result: dict[str, Any]) -> None:
     ratios = [summary["over_ideal"] for summary in result["summary"].values()]
     errors = [[middle - low for middle, low, _ in ratios], [high - middle for middle, _, high in ratios]]
     places = list(range(len(ratios)))
-    axes.errorbar([middle for middle, _, _ in ratios], places, xerr=errors, fmt="o", color=COLOURS["joint"], capsize=3)
+    axes.errorbar(
+        [middle for middle, _, _ in ratios], places, xerr=errors, fmt="o", color=MODE_COLOURS["joint"], capsize=3
+    )
     axes.axvline(1, color="0.4", lw=1, ls="--")
     axes.set_yticks(places, [""] * len(places))
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.margins(x=0.15)
-    tidy(axes)
+    style_axes(axes)
 
 
 def _labels(result: dict[str, Any]) -> list[str]:
@@ -381,17 +392,22 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="measured epochs of each configuration and training")
-    parser.add_argument("--batches", type=int, help="of an epoch; by default 6 on a CPU, 96 on CUDA")
-    parser.add_argument("--images", type=int, help="of an epoch, in place of --batches")
     parser.add_argument(
-        "--root", type=Path, help="a folder with train/ and test/ of your own, in place of made-up images"
+        "--rounds", type=int, default=6, help="number of measured epochs of each configuration and network"
+    )
+    parser.add_argument("--batches", type=int, help="number of batches of an epoch; by default 6 on a CPU, 96 on CUDA")
+    parser.add_argument("--images", type=int, help="number of images of an epoch, in place of --batches")
+    parser.add_argument(
+        "--root", type=Path, help="folder with train/ and test/ of your own, in place of generated images"
     )
     parser.add_argument(
         "--workers", type=int, help="processes that read JPEG files; by default 0 on a CPU, on CUDA up to 8"
     )
     parser.add_argument(
-        "--configurations", nargs="+", choices=CONFIGURATIONS, help="those to measure; by default all that there can be"
+        "--configurations",
+        nargs="+",
+        choices=CONFIGURATIONS,
+        help="configurations to measure; by default all that the case supports",
     )
     add_common_options(parser, [])
     add_figure_options(parser)
@@ -399,13 +415,13 @@ def main() -> None:
     if options.draw:
         draw_figure(draw, options.draw)
         return
-    if options.workers is None:  # on a CPU they would take the cores that train
+    if options.workers is None:  # on a CPU they would compete with training for cores
         options.workers = min(os.cpu_count() or 1, 8) if options.device.type == "cuda" else 0
 
     with tempfile.TemporaryDirectory() as folder:
         results: list[dict[str, Any]] = []
         for case in options.case or CASES[options.device.type]:
-            results.append(summarised(measure(case, Path(folder), options)))
+            results.append(summarise(measure(case, Path(folder), options)))
             content = {"rounds": options.rounds, "workers": options.workers, "results": results}
             path = write("epochs", content, options.output, options.device)
     report(results, options)

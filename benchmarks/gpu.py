@@ -1,27 +1,27 @@
-"""All that needs a GPU, in one program: tests, benchmarks, and CIFAR-10 as far as the time goes.
+"""Everything that needs a GPU in one program: tests, benchmarks, and CIFAR-10 in the remaining time.
 
     python benchmarks/gpu.py [--data FOLDER] [--output FOLDER] [--minutes 8]
-    python benchmarks/gpu.py --device cpu --quick     # the same path on a CPU, in small, in less than three minutes
+    python benchmarks/gpu.py --device cpu --quick     # a small version on a CPU, in less than three minutes
 
-The parts run one after another, each as a program of its own, so that the failure of one ends no other:
+The parts run one after another, each as a separate program, so that a failure of one does not end the others:
 
     tests             the tests that are marked `cuda`, in several processes on the GPU
     epochs            seconds per epoch of ResNet-20-32: eager, in bfloat16, and with CUDA graphs, beside timm's networks alone
-    limits            what limits its steps, and the bound of arithmetic and launches
-    step_time         a step of each family over timm's, float32 and bfloat16, eager
-    decision          what it costs to read each loss, with and without overlap
+    limits            the limit of its steps, and the bound of arithmetic and launches
+    step_time         a step of each family relative to timm's, float32 and bfloat16, eager
+    decision          the cost of reading each loss, with and without overlap
     memory            peak memory of each family's step
     epochs-compiled   seconds per epoch compiled, with and without CUDA graphs
     cifar10           ResNet-20-32 (k = 2) and the two classical trainings, side by side
 
-`--data` is CIFAR-10 as images, train/<class>/* and test/<class>/*, as a folder or a .tar.gz of one; without it the last part is
-skipped, or in a `--quick` run takes made-up images. It trains as many of the paper's 200 epochs as the time that is left allows
-for three seeds, for fewer seeds where that would be less than 30 epochs, and all ways of a seed before those of the next.
-`--parts cifar10` gives it all the time.
+`--data` is CIFAR-10 as images, train/<class>/* and test/<class>/*, as a folder or a .tar.gz of one; without it the
+last part is skipped, or in a `--quick` run uses generated images. It trains as many of the paper's 200 epochs as the
+remaining time allows for three seeds, or for fewer seeds if that would be less than 30 epochs, and all methods of a
+seed before those of the next. `--parts cifar10` gives it all the time.
 
-Every part writes its own result file in the output folder as soon as there is a result, and gpu.json says after each part what
-became of it: the program may be killed at any moment. Its last lines are a table of what was found, which
-`python benchmarks/gpu_table.py FOLDER` prints again.
+Every part writes its own result file in the output folder as soon as there is a result, and gpu.json states the
+outcome of each part: the program may be killed at any time. Its last lines are a table of the results, which `python
+benchmarks/gpu_table.py FOLDER` prints again.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from gpu_images import Images, made_up, root_of_images, some_images, unpacked
+from gpu_images import Images, find_image_root, generate_images, link_some_images, unpack
 from gpu_session import Part, Session
 from gpu_table import epoch_seconds, table
 
 CIFAR10_SECONDS = 100.0
-"""That the other parts leave to CIFAR-10, where there is data for it."""
+"""Seconds that the other parts leave to CIFAR-10, if there is data for it."""
 
 LONG = 300.0
-"""Seconds that no part of a quick run takes, not even on a busy machine."""
+"""Upper limit of the seconds of any part of a quick run, even on a busy machine."""
 
 RESNET = "resnet20:resnet32:32:128"
 FAMILIES = (RESNET, "vit_tiny_patch16_224:vit_small_patch16_224:224:64", "efficientnet_b0:efficientnet_b1:224:64")
@@ -56,12 +56,12 @@ SMALL_FAMILIES = (
 
 
 def benchmark(name: str, program: str, seconds: float, *arguments: str, least: float = 5.0) -> Part:
-    """A part that is another program of this folder."""
+    """Return a part that runs another program of this folder."""
     return Part(name, [f"benchmarks/{program}", "--no-figure", *arguments], seconds, least)
 
 
 def tests(marker: str, processes: int, seconds: float, *paths: str) -> Part:
-    """The part of the tests with a marker. A warning of another release of torch is shown, and fails none of them."""
+    """Return the part that runs the tests with a marker. Warnings of other releases of torch do not fail them."""
     command = ["-m", "pytest", *paths, "-m", marker, "-v", "--tb", "short", "-W", "default", "-p", "no:cacheprovider"]
     # one test at a time goes to each process: some take a minute to compile
     command += ["-n", str(processes), "--dist", "load", "--maxschedchunk", "1"]
@@ -69,7 +69,7 @@ def tests(marker: str, processes: int, seconds: float, *paths: str) -> Part:
 
 
 def full_parts() -> list[Part]:
-    """The parts before CIFAR-10."""
+    """Return the parts before CIFAR-10."""
     epochs = ["--case", RESNET, "--batches", "64", "--rounds", "3", "--workers", "0", "--configurations"]
     limits = ["--precision", "bfloat16", "--ways", "captured", "eager", "--workers", "0"]
     compiled = ["cuda_graphs", "bfloat16_compile", "cuda_graphs_compile"]
@@ -85,7 +85,7 @@ def full_parts() -> list[Part]:
 
 
 def quick_parts() -> list[Part]:
-    """The same in small, for a CPU too. Its figures mean nothing."""
+    """Return small versions of the parts, also for a CPU. Their figures mean nothing."""
     one = ["--rounds", "1"]
     steps = ["--precision", "float32", "--compile", "false", "--seconds", "1"]
     limits = ["--ways", "eager", "--steps", "1", "--matrix", "256", "--workers", "0"]
@@ -105,7 +105,7 @@ NAMES = [part.name for part in full_parts()] + ["cifar10"]
 
 
 def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float, overrides: list[str]) -> Part:
-    """ResNet-20-32 and the two classical trainings, side by side."""
+    """Return the part that trains ResNet-20-32 and the two classical networks in parallel."""
     command = ["benchmarks/cifar10.py", "--root", str(root), "--runs", str(runs), "--epochs", str(epochs)]
     command += ["--seeds", *map(str, range(seeds)), "--ways", "resnet32", "private", "resnet20", "--jobs", "3"]
     command += ["--recalibration-batches", "0", "--seconds", str(round(seconds)), *overrides]
@@ -119,25 +119,25 @@ FEW_EPOCHS = 30
 """Fewer seeds are better than fewer epochs than this."""
 
 STARTING = 20.0
-"""Seconds until the runs of the first seed train: imports, reading the images, capturing."""
+"""Seconds before the runs of the first seed train: imports, reading of the images, capturing."""
 
 BETWEEN = 0.25
-"""Seconds between two epochs of a run: its tests and its checkpoint."""
+"""Seconds between two epochs of a run: its evaluation and its checkpoint."""
 
 USED = 0.7
-"""Part of the time that is planned for. A run that does not reach its last epoch has learnt at too high a rate until then."""
+"""Share of the time that is planned for: a run that is stopped before its last epoch ends at too high a learning rate."""
 
 UNKNOWN_EPOCH = 1.0
-"""Seconds per epoch that are taken where none were measured."""
+"""Seconds per epoch that are assumed if none were measured."""
 
 
 def plan(seconds: float, epoch_seconds: list[float]) -> tuple[int, int]:
-    """How many epochs and seeds CIFAR-10 is to be trained for in a time.
+    """Return the number of epochs and seeds of CIFAR-10 that fit into a time.
 
     Args:
-        seconds: that there are.
-        epoch_seconds: of each way of training, alone on the GPU. Side by side they are taken to need as long as one after
-            another: processes share a GPU by turns.
+        seconds: available time.
+        epoch_seconds: seconds per epoch of each method, alone on the GPU. In parallel the methods are assumed to take as
+            long as one after another, because processes share a GPU by turns.
 
     >>> plan(300, [0.3, 0.3, 0.4])
     (36, 3)
@@ -154,8 +154,8 @@ def plan(seconds: float, epoch_seconds: list[float]) -> tuple[int, int]:
     return max(min(epochs, PAPER_EPOCHS), 1), seeds
 
 
-def measured_epoch_seconds(result: Path) -> list[float]:
-    """Seconds per epoch of the nested run and of the two classical ones with CUDA graphs, as the part `epochs` found them."""
+def read_epoch_seconds(result: Path) -> list[float]:
+    """Return the seconds per epoch of the nested and the two classical runs with CUDA graphs, from the part `epochs`."""
     try:
         summary = json.loads(result.read_text())["results"][0]["summary"]["cuda_graphs"]
         return list(epoch_seconds(summary).values())
@@ -169,15 +169,17 @@ def main() -> None:
         "--data", type=Path, help="CIFAR-10 as images: a folder with train/ and test/, or a .tar.gz of one"
     )
     parser.add_argument("--output", type=Path, help="folder of the result files; by default a new one below runs/")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which everything is stopped")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time after which everything is stopped")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="everything in small, to see whether it runs")
-    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, help="those to run; by default all")
+    parser.add_argument(
+        "--quick", action="store_true", help="run small versions of all parts, to see whether they work"
+    )
+    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, help="parts to run; by default all")
     options = parser.parse_args()
     if options.device == "cpu" and not options.quick:
         parser.error("--device cpu: a CPU would take days; add --quick")
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here; `--device cpu --quick` takes the same path in small")
+        parser.error("--device cuda: torch sees no GPU here; `--device cpu --quick` runs a small version")
     if options.data is not None and not options.data.exists():
         parser.error(f"--data {options.data}: there is no such file or folder")
     # the parts run in the repository's folder
@@ -185,20 +187,20 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     known = [path.name for path in output.iterdir() if path.name in {f"{name}.json" for name in [*NAMES, "gpu"]}]
     if known:
-        parser.error(f"--output {options.output}: {known[0]} is there already; name another folder")
+        parser.error(f"--output {options.output}: {known[0]} exists already; name another folder")
 
-    # Both as exceptions, so that the part that runs is stopped too. A shell may have SIGINT ignored in what it runs in the
-    # background, and then it would be ignored in the parts as well.
+    # Both signals raise exceptions, so that the running part is stopped too. A shell may ignore SIGINT in background
+    # processes, and the parts would inherit that.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     session = Session(output, torch.device(options.device), 60 * options.minutes)
     with tempfile.TemporaryDirectory() as temporary:
-        images = prepared(options, Path(temporary) / "images")
+        images = prepare_images(options, Path(temporary) / "images")
         reserve = CIFAR10_SECONDS if images is not None and not options.quick else 0.0
         for part in quick_parts() if options.quick else full_parts():
             if part.name not in options.parts:
                 continue
-            if images is not None and part.name != "tests":  # nothing is to run beside what is timed
+            if images is not None and part.name != "tests":  # nothing may run in parallel with timed parts
                 images.wait()
             session.run(part, reserve=reserve)
         if "epochs-compiled" in options.parts and options.quick:
@@ -212,16 +214,16 @@ def _exit(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def prepared(options: argparse.Namespace, folder: Path) -> Images | None:
-    """The images for CIFAR-10, in the making; `None` where there are none to be had."""
+def prepare_images(options: argparse.Namespace, folder: Path) -> Images | None:
+    """Return the images for CIFAR-10, which are being prepared; `None` if there are none."""
     if "cifar10" not in options.parts:
         return None
     if options.data is None:
-        return Images(made_up, folder) if options.quick else None
+        return Images(generate_images, folder) if options.quick else None
     data = options.data.resolve()
     if data.is_dir():
-        return Images(lambda _: root_of_images(data, data), folder)
-    return Images(lambda folder: unpacked(data, folder), folder)
+        return Images(lambda _: find_image_root(data, data), folder)
+    return Images(lambda folder: unpack(data, folder), folder)
 
 
 def run_cifar10(session: Session, images: Images | None, runs: Path, options: argparse.Namespace) -> None:
@@ -233,14 +235,14 @@ def run_cifar10(session: Session, images: Images | None, runs: Path, options: ar
     if images.root is None:
         session.skip("cifar10", images.reason)
         return
-    seconds = session.left - 15  # for the table, and for runs that are being stopped
+    seconds = session.left - 15  # time for the table, and for stopping runs
     overrides = ON_GPU if options.device == "cuda" else ["--data.workers", "0"]
     if options.quick:
-        overrides = [*overrides, "--data.batch_size", "32"]  # an epoch of one batch could motivate none
-        root, epochs, seeds = some_images(images.root, runs.with_name("some")), 1, 1
+        overrides = [*overrides, "--data.batch_size", "32"]  # in an epoch of one batch, none could be motivated
+        root, epochs, seeds = link_some_images(images.root, runs.with_name("some")), 1, 1
     else:
         root = images.root
-        epochs, seeds = plan(seconds, measured_epoch_seconds(session.result("epochs")))
+        epochs, seeds = plan(seconds, read_epoch_seconds(session.result("epochs")))
     session.run(cifar10_part(root, runs, epochs, seeds, seconds, overrides))
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 as a folder of images, from an archive of one; and a few images for a quick run."""
+"""CIFAR-10 as a folder of images, from an archive; and a few images for a quick run."""
 
 import tarfile
 import threading
@@ -9,15 +9,15 @@ from pathlib import Path
 from common import CLASSES, make_images
 
 QUICK_IMAGES = 16
-"""Of each class, for training and for testing in a quick run: five batches of 32."""
+"""Number of images per class for training and testing in a quick run, which gives five batches of 32."""
 
 
 class Images:
-    """CIFAR-10 as a folder, which is made while the first parts run.
+    """CIFAR-10 as a folder, which is prepared while the first parts run.
 
     Args:
-        make: makes it within a folder, and returns it.
-        folder: for that.
+        make: function that creates the images within a folder, and returns their root.
+        folder: folder for the images.
     """
 
     def __init__(self, make: Callable[[Path], Path], folder: Path) -> None:
@@ -36,22 +36,22 @@ class Images:
         self.thread.join()
 
 
-def unpacked(archive: Path, folder: Path) -> Path:
-    """The images of a .tar.gz, unpacked; nothing in it can reach outside of the folder.
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the images of a .tar.gz; nothing can be written outside of the folder.
 
     Raises:
-        ValueError: if there are no images of training and test within.
+        ValueError: If there are no images of training and test within.
     """
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    return root_of_images(folder, archive)
+    return find_image_root(folder, archive)
 
 
-def root_of_images(folder: Path, named: Path) -> Path:
-    """The folder that holds `train` and `test`: this one, or one within it.
+def find_image_root(folder: Path, named: Path) -> Path:
+    """Return the folder that holds `train` and `test`: this one, or one within it.
 
     Raises:
-        ValueError: if none does.
+        ValueError: If none does.
     """
     for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if (candidate / "train").is_dir() and (candidate / "test").is_dir():
@@ -59,14 +59,14 @@ def root_of_images(folder: Path, named: Path) -> Path:
     raise ValueError(f"--data {named.name}: it has no folders train/ and test/")
 
 
-def made_up(folder: Path) -> Path:
-    """Some images at random, for a quick run without data."""
+def generate_images(folder: Path) -> Path:
+    """Generate some random images, for a quick run without data."""
     make_images(folder, QUICK_IMAGES * CLASSES, 32)
     return folder
 
 
-def some_images(root: Path, folder: Path) -> Path:
-    """A folder of links to the first images of each class, for a quick run."""
+def link_some_images(root: Path, folder: Path) -> Path:
+    """Create a folder of links to the first images of each class, for a quick run."""
     for classes in (*(root / "train").iterdir(), *(root / "test").iterdir()):
         links = folder / classes.parent.name / classes.name
         links.mkdir(parents=True)

@@ -1,8 +1,7 @@
-"""Programs that are run one after another in a limited time, with a note of what became of each."""
+"""Programs that run one after another in a limited time, with a record of the outcome of each."""
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,26 +15,28 @@ from typing import Any
 import torch
 from common import write
 
+from nestnet.text.messages import last_line
+
 ROOT = Path(__file__).parent.parent
 
 LAST_WORDS = 8.0
-"""Seconds that a program has to end after it is asked to."""
+"""Seconds that a program has to end after the signal to stop."""
 
 LONGEST_LOG = 60_000
-"""Characters of a part's output that gpu.json keeps, from its end."""
+"""Number of characters at the end of a part's output that gpu.json keeps."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A program that is run for itself.
+    """Program that runs as one part of a session.
 
     Attributes:
-        name: of the part; its result file is NAME.json in the output folder.
+        name: name of the part; its result file is NAME.json in the output folder.
         command: arguments of Python, without the output file.
-        seconds: after which it is stopped.
-        least: seconds without which it is not begun.
-        has_result: whether it takes a device and the path of a result file.
-        environment: variables that it gets besides.
+        seconds: time limit in seconds, after which the part is stopped.
+        least: smallest remaining time in seconds with which the part is started.
+        has_result: whether the program takes a device and the path of a result file.
+        environment: additional environment variables.
     """
 
     name: str
@@ -47,14 +48,14 @@ class Part:
 
 
 @dataclass
-class Ended:
-    """What became of a part.
+class Outcome:
+    """Outcome of a part.
 
     Attributes:
         status: `"done"`, `"failed"`, `"stopped"` or `"skipped"`.
-        reason: why it is not done.
-        seconds: that it took.
-        log: end of what it printed.
+        reason: reason why it is not done.
+        seconds: duration in seconds.
+        log: end of its output.
     """
 
     status: str
@@ -64,12 +65,12 @@ class Ended:
 
 
 class Session:
-    """Runs the parts, and keeps gpu.json.
+    """Session that runs the parts, and records their outcomes in gpu.json.
 
     Args:
         output: folder of the result files.
-        device: that the parts run on.
-        seconds: for all of them together.
+        device: device that the parts run on.
+        seconds: time limit in seconds for all parts together.
     """
 
     def __init__(self, output: Path, device: torch.device, seconds: float) -> None:
@@ -77,50 +78,50 @@ class Session:
         self.device = device
         self.begun = time.monotonic()
         self.deadline = self.begun + seconds
-        self.ended: dict[str, Ended] = {}
-        self.driver = driver()
+        self.ended: dict[str, Outcome] = {}
+        self.driver = read_driver_version()
 
     @property
     def left(self) -> float:
-        """Seconds until the time is over."""
+        """Remaining time in seconds."""
         return self.deadline - time.monotonic()
 
     def run(self, part: Part, *, reserve: float = 0.0) -> None:
-        """Run a part for as long as it may, and note what became of it.
+        """Run a part within its time limit, and record its outcome.
 
         Args:
-            part: that is run.
-            reserve: seconds that it must leave.
+            part: part to run.
+            reserve: seconds that must remain afterwards.
         """
         limit = min(part.seconds, self.left - reserve)
         if limit < part.least:
             self.skip(part.name, f"it takes {part.least:.0f} s, and {max(limit, 0):.0f} s were left")
             return
         print(f"{part.name} (at most {limit:.0f} s) ...", flush=True)
-        # what gpu.json says if this program is killed now
-        self.ended[part.name] = Ended("stopped", "the program was ended during it")
+        # gpu.json says this if the program is killed now
+        self.ended[part.name] = Outcome("stopped", "the program was ended during it")
         self.save()
         begun = time.monotonic()
         command = [sys.executable, *part.command]
         if part.has_result:
             command += ["--device", str(self.device), "--output", str(self.result(part.name))]
         with tempfile.TemporaryFile("w+", errors="replace") as log:
-            code = finished(command, log, limit, part.environment)
+            code = run_command(command, log, limit, part.environment)
             log.seek(0)
             printed = log.read()
-        ended = Ended("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
+        ended = Outcome("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
         if code is None:
             ended.status = "stopped"
             ended.reason = f"after {limit:.0f} s"
         elif code:
             ended.status = "failed"
-            ended.reason = last_words(printed) or f"exit code {code}"
+            ended.reason = last_line(printed)[:300] or f"exit code {code}"
         self.note(part.name, ended)
 
     def skip(self, name: str, reason: str) -> None:
-        self.note(name, Ended("skipped", reason))
+        self.note(name, Outcome("skipped", reason))
 
-    def note(self, name: str, ended: Ended) -> None:
+    def note(self, name: str, ended: Outcome) -> None:
         self.ended[name] = ended
         self.save()
         print(f"{name}: {ended.status}{', ' if ended.reason else ''}{ended.reason} ({ended.seconds:.0f} s)", flush=True)
@@ -137,8 +138,8 @@ class Session:
         write("gpu", content, self.output / "gpu.json", self.device)
 
 
-def finished(command: list[str], log: Any, seconds: float, environment: Mapping[str, str]) -> int | None:
-    """Run a command with all the processes that it starts; its exit code, or `None` where it was stopped."""
+def run_command(command: list[str], log: Any, seconds: float, environment: Mapping[str, str]) -> int | None:
+    """Run a command, and return its exit code, or `None` if it was stopped with all the processes that it started."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         command,
@@ -152,24 +153,18 @@ def finished(command: list[str], log: Any, seconds: float, environment: Mapping[
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # upon which pytest tells what failed until now
+        process.send_signal(signal.SIGINT)  # on this signal pytest reports the failures so far
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(LAST_WORDS)
         return None
-    finally:  # also of what a program that ended has left running, and when this one is interrupted
+    finally:  # also for processes that an ended program has left running, and when this program is interrupted
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def last_words(printed: str) -> str:
-    """The last line of a program that says something."""
-    lines = [line.strip() for line in printed.splitlines() if re.search(r"\w", line)]
-    return lines[-1][:300] if lines else ""
-
-
-def driver() -> str | None:
-    """The version of the GPU's driver, where its tool is there."""
+def read_driver_version() -> str | None:
+    """Return the version of the GPU's driver, if its tool is installed."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

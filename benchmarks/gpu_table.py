@@ -1,4 +1,4 @@
-"""The table of what `gpu.py` found: a line for each fact, from the result files of its parts.
+"""The table of the results of `gpu.py`: a line for each fact, from the result files of its parts.
 
 python benchmarks/gpu_table.py FOLDER
 """
@@ -14,18 +14,18 @@ from typing import Any
 from common import EPOCH, Case, machine_name
 
 Fact = tuple[str, str]
-"""What was measured, and what was found."""
+"""Measured quantity, and its result."""
 
 
 LONGEST = 10_000
-"""Characters of the table."""
+"""Largest number of characters of the table."""
 
 
 def table(folder: Path) -> str:
-    """All facts of a run as Markdown, cut where it would be too long.
+    """Return all facts of a run as Markdown, truncated if it is too long.
 
     Args:
-        folder: with the result files. A part that was stopped may have left one too.
+        folder: folder of the result files. A part that was stopped may have one too.
     """
     document = json.loads((folder / "gpu.json").read_text())
     parts = document["parts"]
@@ -46,14 +46,14 @@ def table(folder: Path) -> str:
             facts.append((name, f"{part['status']}: {part['reason']}"))
     lines = ["| measured | found |", "| --- | --- |"]
     for what, found in facts:
-        cells = [text.replace("|", "/") for text in (what, found)]  # which would end a cell
+        cells = [text.replace("|", "/") for text in (what, found)]  # a bar would end a cell
         lines.append(f"| {cells[0]} | {cells[1]} |")
     text = "\n".join(lines)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}\n... (cut)"
 
 
 def facts_of_tests(log: str) -> Iterator[Fact]:
-    """How many tests passed, by pytest's closing line or, where there is none, by those of each test; and what failed."""
+    """Yield the number of passed tests, from pytest's summary line or from the lines of each test, and the failures."""
     closing = re.findall(r"^=+ (.*(?:passed|failed|skipped|error).*) =+$", log, re.MULTILINE)
     if closing:
         yield "tests", closing[-1]
@@ -67,13 +67,13 @@ def facts_of_tests(log: str) -> Iterator[Fact]:
 
 
 def epoch_seconds(summary: dict[str, Any]) -> dict[str, float]:
-    """Seconds of an epoch of the nested run and of timm's networks, from a configuration's summary by `epochs.py`."""
+    """Return the seconds per epoch of the nested run and of timm's networks, from a summary of `epochs.py`."""
     trainings = ("nested", "timm base", "timm motivated")
     return {training: EPOCH / summary["images_per_second"][training][0] for training in trainings}
 
 
 def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """Seconds per epoch of each configuration, nested and of timm's networks alone."""
+    """Yield the seconds per epoch of each configuration, nested and for timm's networks alone."""
     for result in results:
         first = next(iter(result["summary"]))
         for name, summary in result["summary"].items():
@@ -88,7 +88,7 @@ def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """Each step beside its bound of arithmetic and launches."""
+    """Yield the time of each step and its bound of arithmetic and launches."""
     for result in results:
         bound = "" if result["seconds_per_launch"] is None else "; the profiler saw no launches"
         if result["bound_seconds"] is not None:
@@ -104,7 +104,7 @@ def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_steps(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """The nested step over timm's."""
+    """Yield the time of the nested step relative to timm's."""
     for result in results:
         ratios = [
             f"{mode} {result['ratios_to_timm'][f'nested {mode}']['median']:.3f} "
@@ -119,7 +119,7 @@ def facts_of_steps(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_decisions(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """What reading each loss costs."""
+    """Yield the cost of reading each loss."""
     for result in results:
         unread = result["overlap_over_unread"]
         costs = f"over unread losses {unread[0]:.3f}, " if unread else ""
@@ -131,7 +131,7 @@ def facts_of_decisions(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_memory(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """Peak memory of a base step over the standalone base's, and of both steps."""
+    """Yield the peak memory of a base step relative to the standalone base's, and of both steps."""
     for result in results:
         totals = [
             f"{mode} {ways['nested']['total'] / 2**20:.0f} MiB (timm {ways['timm']['total'] / 2**20:.0f})"
@@ -145,7 +145,7 @@ def facts_of_memory(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
-    """Top-1 of each subnet over the seeds that were finished, and how far the others came."""
+    """Yield the top-1 of each subnet over the finished seeds, and the progress of the others."""
     groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for row in results:
         groups.setdefault((row["way"], row["mode"], row["finished"]), []).append(row)
@@ -162,7 +162,7 @@ def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
 
 
 def facts_of_goal(documents: dict[str, dict[str, Any]]) -> Iterator[Fact]:
-    """The epoch with CUDA graphs over arithmetic and launches, and over the eager one."""
+    """Yield the epoch with CUDA graphs relative to arithmetic and launches, and to the eager one."""
     epochs = documents.get("epochs", {}).get("results", [])
     for result in epochs:
         graphs = result["summary"].get("cuda_graphs")
@@ -196,7 +196,7 @@ FACTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Fact]]] = {
     "memory": facts_of_memory,
     "cifar10": facts_of_cifar10,
 }
-"""How to read the result file of each part."""
+"""Function that reads the facts from the result file of each part."""
 
 
 if __name__ == "__main__":

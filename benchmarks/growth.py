@@ -2,13 +2,13 @@
 
     python benchmarks/growth.py [--rounds 20] [--device cpu] [--axis depth width batch resolution]
 
-On each axis the cases differ in one thing. For each case nested and timm steps of both modes are taken in turn in one
-process; the ratio is the median of nested / timm round by round, with its quartiles. What nesting adds to a motivated step is
-the assembling of the weights: it grows with their number and not with the images, so that its share falls as the batch or the
-resolution grows.
+On each axis the cases differ in one property. For each case, nested and timm steps of both modes are timed in turn in
+one process; the ratio is the median of nested / timm over the rounds, with its quartiles. Nesting adds the assembly of
+the weights to a motivated step: its time grows with their number but not with the images, so its share falls as the
+batch or the resolution grows.
 
-Prints a table, and writes benchmarks/results/growth-DEVICE.json with the raw samples, in seconds, and a figure beside it. The
-standard cases take about six minutes on two idle cores.
+Prints a table, and writes benchmarks/results/growth-DEVICE.json with the raw samples, in seconds, and a figure beside
+it. The standard cases take about six minutes on two idle cores.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, interleaved, ratio, sgd, show, step, write
+from common import Case, ratio, sgd, show, step, time_in_turn, write
 
 from nestnet import Mode
-from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.analysis.plotting import MODE_COLOURS, style_axes
 
 AXES = {
     "depth": {
@@ -41,7 +41,7 @@ AXES = {
         "224": Case("efficientnet_b0", "efficientnet_b1", 224, 4),
     },
 }
-"""The cases of each axis, by their place on it."""
+"""The cases of each axis, by their label on it."""
 
 LABELS = {
     "depth": "ResNet, layers",
@@ -52,7 +52,7 @@ LABELS = {
 
 
 def measure(case: Case, rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each kind of step, round by round."""
+    """Measure the seconds of each kind of step in each round."""
     torch.manual_seed(0)
     net, (images, labels) = case.nested(device), case.batch(device)
     optimizer = sgd(net)
@@ -61,11 +61,11 @@ def measure(case: Case, rounds: int, device: torch.device) -> dict[str, list[flo
         standalone = net.standalone(mode)
         steps[f"timm {mode}"] = partial(step, standalone, sgd(standalone), images, labels)
         steps[f"nested {mode}"] = partial(step, partial(net, mode=mode), optimizer, images, labels)
-    return interleaved(steps, rounds)
+    return time_in_turn(steps, rounds)
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> Path:
-    """The ratios with their quartiles, a panel an axis."""
+    """Draw the ratios with their quartiles, with a panel per axis."""
     from matplotlib.figure import Figure
 
     axes_names = list(dict.fromkeys(result["axis"] for result in results))
@@ -82,11 +82,11 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
                 [found["q3"] - found["median"] for found in ratios],
             ]
             places = [place + shift for place in range(len(rows))]
-            panel.errorbar(places, middle, spread, fmt="o-", capsize=3, color=COLOURS[mode], label=f"{mode} step")
+            panel.errorbar(places, middle, spread, fmt="o-", capsize=3, color=MODE_COLOURS[mode], label=f"{mode} step")
         panel.set_xticks(range(len(rows)), [row["place"] for row in rows])
         panel.set_xlim(-0.5, len(rows) - 0.5)
         panel.set_xlabel(LABELS[name])
-        tidy(panel)
+        style_axes(panel)
     panels[0].set_ylabel("nested / timm, time of a step")
     panels[-1].legend(frameon=False)
     figure.savefig(path, dpi=120)
@@ -95,10 +95,10 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20, help="measurements of each step")
+    parser.add_argument("--rounds", type=int, default=20, help="number of measurements of each step")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--axis", nargs="+", choices=list(AXES), default=list(AXES), help="what to vary")
-    parser.add_argument("--scale", type=float, default=1, help="multiplies the batch sizes, such as 8 for a GPU")
+    parser.add_argument("--axis", nargs="+", choices=list(AXES), default=list(AXES), help="axes to vary")
+    parser.add_argument("--scale", type=float, default=1, help="factor of the batch sizes, such as 8 for a GPU")
     parser.add_argument("--output", type=Path, help="the result file")
     options = parser.parse_args()
 

@@ -1,15 +1,16 @@
-"""A run killed with SIGKILL at random and at chosen instants, resumed, and held against the run that was not.
+"""Runs that are killed with SIGKILL at random and chosen times, resumed, and compared with an uninterrupted run.
 
     python benchmarks/kills.py [--kills 25] [--seed 0] [--case resnet vit]
 
-Trains on the digits, with Mixup, a moving average of the weights, dropout, and two processes that read images. Each kill
-takes the whole process group away: at a random time; within the n-th write, sync or rename of files; just after a switch of
-the mode; or at an epoch's edge, between its row and its checkpoint. `nestnet resume` goes on, sometimes only to be killed
-once more. In the end weights, optimizer state and all else in the last checkpoint, `steps.csv`, `cost.json` and both exports
-must be those of the uninterrupted run byte for byte, and `metrics.csv` but for its timings.
+Trains on the digits, with Mixup, a moving average of the weights, dropout, and two processes that read images. Each
+kill ends the whole process group: at a random time; within the n-th write, sync or rename of a file; just after a
+change of mode; or at the end of an epoch, between its row and its checkpoint. `nestnet resume` then resumes the run,
+and is sometimes killed too. In the end the last checkpoint with weights, optimizer state and everything else,
+`steps.csv`, `cost.json` and both exports must equal those of the uninterrupted run byte for byte, and so must
+`metrics.csv` except for its timings.
 
-Prints a table, and writes benchmarks/results/kills-cpu.json. It takes a quarter of an hour on two cores. Exits with 1 if any
-run differs.
+Prints a table, and writes benchmarks/results/kills-cpu.json. It takes a quarter of an hour on two cores, and exits
+with 1 if any run differs.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from typing import Any
 import torch
 from common import show, write
 
+from nestnet.runs.checkpoint_file import write_checkpoint
 from nestnet.runs.checkpoints import Checkpoints
-from nestnet.runs.checkpoints import write as write_state
 from nestnet.runs.reading import read_table
 
 COMMON = "--epochs 3 --data.batch_size 128 --data.loader files --data.workers 2 --data.mixup 0.2 --ema_decay 0.9"
@@ -41,17 +42,17 @@ CASES = {
 TIMINGS = {"images_per_second", "data_wait", "seconds"}
 
 STEPS = 33
-"""Of a whole run."""
+"""Number of steps of a complete run."""
 
 EVENTS = {"write": 30, "fsync": 30, "rename": 12, "switch": 8, "edge": 3}
-"""What a run can be killed at, besides a random time, and up to which occurrence."""
+"""Events at which a run can be killed, besides a random time, each with its largest occurrence."""
 
 
 def child(event: str, number: int, arguments: list[str]) -> None:
-    """Train or resume, and end with SIGKILL at the number-th occurrence of the event."""
+    """Train or resume, and end with SIGKILL at a given occurrence of an event."""
     from nestnet.cli import main as cli
     from nestnet.runs.directory import RunDirectory
-    from nestnet.storage import files
+    from nestnet.storage import atomic
 
     seen, last = 0, ""
 
@@ -65,7 +66,7 @@ def child(event: str, number: int, arguments: list[str]) -> None:
         original = getattr(owner, name)
 
         def wrapped(*arguments: Any) -> Any:
-            if name == "write" and seen + 1 == number:  # half of it still gets to the disk
+            if name == "write" and seen + 1 == number:  # half of the data is still written
                 original(arguments[0], bytes(arguments[1][: len(arguments[1]) // 2]))
             occurs()
             return original(*arguments)
@@ -82,40 +83,40 @@ def child(event: str, number: int, arguments: list[str]) -> None:
                 occurs()
             last = row["mode"]
 
-        RunDirectory.add_step = add_step  # type: ignore[method-assign]  # in this process, which ends by it
+        RunDirectory.add_step = add_step  # type: ignore[method-assign]  # only in this process, which is killed
     elif event == "edge":
         before(RunDirectory, "save_cost")
     elif event in ("write", "fsync", "rename"):
-        before(files.os, "replace" if event == "rename" else event)
+        before(atomic.os, "replace" if event == "rename" else event)
     sys.exit(cli.main(arguments))
 
 
 @dataclass(frozen=True)
 class Instant:
-    """So many seconds after a run's table has so many rows."""
+    """Time that is given as seconds after a run's table has reached a number of rows."""
 
     path: Path
     rows: int
     seconds: float
 
     def wait(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether it came before the end of the process."""
+        """Wait for the time, and return whether the process is still running."""
         while process.poll() is None:
-            if rows(self.path) >= self.rows:
+            if count_rows(self.path) >= self.rows:
                 time.sleep(self.seconds)
                 return process.poll() is None
             time.sleep(0.01)
         return False
 
 
-def rows(path: Path) -> int:
-    """Of a run's steps.csv, up to now."""
+def count_rows(path: Path) -> int:
+    """Return the present number of rows of a run's steps.csv."""
     table = path / "steps.csv"
     return len(table.read_bytes().splitlines()) - 1 if table.exists() else -1
 
 
 def run(arguments: list[str], event: str = "", number: int = 0, at: Instant | None = None) -> bool:
-    """Train or resume in a process group of its own; whether it came to its end."""
+    """Train or resume in a separate process group, and return whether the run was finished."""
     command = [sys.executable, __file__, "--child", event or "none", str(number), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, env=environment) as process:
@@ -128,12 +129,12 @@ def run(arguments: list[str], event: str = "", number: int = 0, at: Instant | No
 
 
 def content(path: Path, scratch: Path) -> dict[str, Any]:
-    """All that must be the same."""
+    """Return the contents that must be identical."""
     last = Checkpoints(path / "checkpoints").newest()
     assert last is not None
     last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
     del last["config"]["run_dir"]
-    write_state(scratch, last)
+    write_checkpoint(scratch, last)
     epochs = [
         {name: value for name, value in row.items() if name not in TIMINGS} for row in read_table(path / "metrics.csv")
     ]
@@ -145,23 +146,23 @@ def content(path: Path, scratch: Path) -> dict[str, Any]:
     }
 
 
-def killed(case: str, path: Path, draw: random.Random, event: str) -> dict[str, Any]:
-    """Kill a run, and go on with it; every third time it is killed once more meanwhile."""
+def kill_and_resume(case: str, path: Path, draw: random.Random, event: str) -> dict[str, Any]:
+    """Kill a run, and resume it; every third time the resumed run is killed too."""
     train = ["train", *CASES[case].split(), "--run_dir", str(path)]
     number = draw.randint(1, EVENTS.get(event, 1))
     instants = [Instant(path, row, draw.uniform(0, 0.5)) for row in sorted(draw.sample(range(STEPS), 2))]
     kills = int(not run(train, event, number, instants[0] if event == "random" else None))
-    at = [rows(path)]
+    at = [count_rows(path)]
     if kills and draw.random() < 1 / 3 and (path / "config.yaml").exists():
         kills += not run(["resume", str(path)], at=instants[1])
-        at.append(rows(path))
+        at.append(count_rows(path))
     run(["resume", str(path)] if (path / "config.yaml").exists() else train)
     return {"case": case, "event": event, "number": number, "kills": kills, "rows_at_kills": at[:kills]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=25, help="runs that are killed, of all cases together")
+    parser.add_argument("--kills", type=int, default=25, help="number of runs that are killed, over all cases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--output", type=Path, help="the result file")
@@ -179,7 +180,7 @@ def main() -> None:
         for index, event in enumerate(events[: options.kills]):
             case = options.case[index % len(options.case)]
             path = Path(folder) / f"{case}-{index}"
-            result = killed(case, path, draw, event)
+            result = kill_and_resume(case, path, draw, event)
             found = content(path, scratch)
             result["differs"] = [name for name in found if found[name] != wanted[case][name]]
             results.append(result)

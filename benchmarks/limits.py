@@ -1,34 +1,35 @@
-"""What limits a nested training step: arithmetic, memory traffic, launches, or the loader. From profiles.
+"""The limit of a nested training step, from profiles: arithmetic, memory traffic, launches, or the loader.
 
     python benchmarks/limits.py [--steps 3] [--device cpu] [--case resnet20:resnet32:32:128 ...]
                                 [--ways eager compiled captured]
 
-Some steps of each case and mode run under torch.profiler, eager, compiled (on a CPU only ResNets are compiled, the others
-take minutes) and on CUDA captured as CUDA graphs, channels last but for ViTs. Time is told by kind of operation: on a CPU the
-operators' own time, on CUDA that of the kernels they launch. What the optimizer does is the optimizer's, whatever the
-operation; `fused` are compiled kernels, of normalisation and element-wise operations together; `copies` are divided weights
-joined to whole ones, and all other copies. `host` is the step's time less all of that: Python, autograd, views and
-allocation, and on CUDA the time in which the device has nothing to do. It is of the profiled steps on a CPU, and on CUDA,
-where the profiler slows the host, of steps beside.
+Some steps of each case and mode run under torch.profiler, eager, compiled (on a CPU only ResNets are compiled, because
+the others take minutes) and on CUDA captured as CUDA graphs, with channels last except for ViTs. Time is reported by
+kind of operation: on a CPU the self time of operators, on CUDA that of the kernels they launch. Everything that the
+optimizer does counts as `optimizer`; `fused` are compiled kernels, which combine normalisation and element-wise
+operations; `copies` are the joining of divided weights and all other copies. `host` is the rest of the step's time:
+Python, autograd, views and allocation, and on CUDA the time in which the device is idle. On a CPU it is that of the
+profiled steps; on CUDA, where the profiler slows the host, it is that of separate steps.
 
-The arithmetic of a step is 2 * 3 operations a multiply-accumulate of the forward pass (`nestnet.cost.forward_cost`): the
-backward pass has two products for each of the forward pass. The machine's peak is the fastest of some large products
-(`torch.mm`) in the same run and in the format of the case's products, TF32 where torch takes it. The wait for images is what
-making a batch takes (resident up to 64 pixels, else made-up JPEG files); with --workers only what it takes longer than a step.
+The arithmetic of a step is 2 * 3 operations per multiply-accumulate of the forward pass (`nestnet.cost.forward_cost`):
+the backward pass has two products for each of the forward pass. The machine's peak is the fastest of some large
+products (`torch.mm`) in the same run and in the format of the case's products, TF32 if torch uses it. The wait for
+images is the time to make a batch (resident up to 64 pixels, otherwise generated JPEG files); with --workers only the
+excess over a step.
 
-The limit is named by this rule. The time of a batch, step and wait, is divided in four:
+The limit is determined as follows. The time of a batch, step and wait, is divided into four:
 
     arithmetic       the step's operations at the machine's peak, at most the time of its products (attention included)
     memory traffic   the products' other time, in which they wait for operands, and all kinds that hardly compute
     launches         host
     loader           the wait for images
 
-The largest of them is the limit, told with its part of the whole.
+The largest of them is the limit, which is reported with its share of the total.
 
-On CUDA the table also has the bound of arithmetic and launches: the step's operations at the machine's peak, and for each
-kernel that the profile counts the time of a kernel on one number, in a long row of them that is launched in the same way,
-one by one or as a graph. A step of small kernels can hardly be faster. Writes a table,
-benchmarks/results/limits-DEVICE.json, and a figure beside it.
+On CUDA the table also has the bound of arithmetic and launches: the step's operations at the machine's peak, plus, for
+each kernel in the profile, the time of a kernel on one number, measured in a long sequence that is launched in the
+same way, one by one or as a graph. A step of small kernels can hardly be faster. Prints a table, and writes
+benchmarks/results/limits-DEVICE.json with a figure beside it.
 """
 
 import argparse
@@ -60,13 +61,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from nestnet import Mode, TrainStep
-from nestnet.analysis.figures import tidy
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.analysis.plotting import style_axes
+from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import is_resident, train_batches
+from nestnet.data.loaders import create_train_loader, is_resident
 from nestnet.device import DeviceContext, configure_algorithms
-from nestnet.training.graphs import WARM_UP
+from nestnet.step.cuda_graphs import WARM_UP
 
 CASES = {
     "cpu": [
@@ -82,14 +83,14 @@ CASES = {
     ],
 }
 BATCHES = {"cpu": 4, "cuda": 48}
-"""For the loader's time."""
+"""Number of batches for measuring the loader's time."""
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
 
 WAYS = {"cpu": ["eager", "compiled"], "cuda": ["eager", "compiled", "captured"]}
 
 LAUNCHES = 1000
-"""Kernels in the row that tells what a launch takes."""
+"""Number of kernels in the sequence that measures the time of a launch."""
 
 COLOURS = {  # Paul Tol's bright scheme and two of his light one
     "products": "#4477aa",
@@ -105,7 +106,7 @@ COLOURS = {  # Paul Tol's bright scheme and two of his light one
 }
 DARK = ("products", "normalisation", "optimizer", "host")
 
-PARTS = {  # of an operation's name; the first that is found decides
+PARTS = {  # parts of an operation's name, by kind; the first match decides
     "attention": ("attention",),
     "loss and rest": ("log_softmax", "nll_loss", "cross_entropy", "fill_", "zero_"),
     "products": ("conv", "mm", "gemm", "linear", "matmul"),
@@ -118,7 +119,7 @@ PARTS = {  # of an operation's name; the first that is found decides
 }
 
 
-KERNELS = {  # of a kernel's name, for those that no operator is known to have launched; the first that is found decides
+KERNELS = {  # parts of the name of a kernel without a known operator, by kind; the first match decides
     "fused": ("triton_",),
     "attention": ("fmha", "flash", "attention"),
     "optimizer": ("multi_tensor_apply", "sgd"),
@@ -131,7 +132,7 @@ KERNELS = {  # of a kernel's name, for those that no operator is known to have l
 
 
 def kind_of_kernel(name: str) -> str:
-    """The kind of a kernel by its name alone: those of a graph that is replayed have nothing else."""
+    """Return the kind of a kernel by its name, which is all that is known of kernels in a replayed graph."""
     name = name.lower()
     for found, parts in KERNELS.items():
         if any(part in name for part in parts):
@@ -140,7 +141,7 @@ def kind_of_kernel(name: str) -> str:
 
 
 def kind(operation: str) -> str | None:
-    """The kind of an operator (`aten::cat`) or of a CPU's compiled kernel; `None` for what only steers, allocates or views."""
+    """Return the kind of an operator (`aten::cat`) or a compiled CPU kernel; `None` for control, allocation and views."""
     name = operation.lower()
     if "_fused_" in name and "::" not in name:
         return "fused"
@@ -153,9 +154,9 @@ def kind(operation: str) -> str | None:
 
 
 def by_kind(events: Iterable[Any], device: torch.device) -> dict[str, float]:
-    """Seconds by kind in the events of a profile: operators' own time, or on CUDA that of kernels."""
+    """Return the seconds by kind in the events of a profile: self time of operators, or on CUDA time of kernels."""
     total: dict[str, float] = defaultdict(float)
-    kernels: dict[str, float] = defaultdict(float)  # that no operator is known to have launched
+    kernels: dict[str, float] = defaultdict(float)  # kernels without a known operator
     for event in events:
         if event.device_type != torch.autograd.DeviceType.CPU:
             if not event.is_user_annotation:
@@ -182,13 +183,13 @@ def in_optimizer(event: Any) -> bool:
 
 
 def launches(events: Iterable[Any]) -> int:
-    """How many kernels, copies and fills of the device a profile has; on a CPU none."""
+    """Return the number of kernels, copies and fills of the device in a profile; 0 on a CPU."""
     on_device = (event for event in events if event.device_type != torch.autograd.DeviceType.CPU)
     return sum(not event.is_user_annotation for event in on_device)
 
 
 def seconds_per_launch(device: torch.device, *, captured: bool) -> float:
-    """What a kernel on one number takes, in a long row of them, launched one by one or all at once as a graph."""
+    """Return the time of a kernel on one number, in a long sequence launched one by one or at once as a graph."""
     number = torch.zeros(1, device=device)
 
     def row() -> None:
@@ -211,15 +212,15 @@ def take_steps(step: Any, number: int) -> None:
         step().loss()
 
 
-def beside_profiles(step: Any, number: int) -> float:
-    """The time of a step on a device that no profiler watches."""
+def time_without_profiler(step: Any, number: int) -> float:
+    """Return the time of a step without the profiler."""
     return median(seconds(partial(take_steps, step, number)) for _ in range(3)) / number
 
 
-def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float], float | None]:
-    """The time of a step in a profile, that of each kind of operation, and on CUDA how many launches it takes.
+def profile_steps(step: Any, number: int, device: torch.device) -> tuple[float, dict[str, float], float | None]:
+    """Return the time of a profiled step, the time of each kind of operation, and on CUDA the number of launches.
 
-    There are none to tell where the profiler saw no kernel, which happens to it.
+    The number of launches is `None` if the profiler recorded no kernel, which can happen.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as prof:
@@ -230,7 +231,7 @@ def profiled(step: Any, number: int, device: torch.device) -> tuple[float, dict[
 
 
 def peak(size: int, device: torch.device, precision: str, *, tf32: bool) -> float:
-    """Operations a second of the fastest of some products of square matrices."""
+    """Return the operations per second of the fastest of some products of square matrices."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
@@ -240,7 +241,7 @@ def peak(size: int, device: torch.device, precision: str, *, tf32: bool) -> floa
 
 
 def loader_seconds(case: Case, device_context: DeviceContext, workers: int, folder: Path) -> tuple[float, bool]:
-    """How long a batch takes to be made when nothing else is done, and whether its images are resident."""
+    """Return the time to make a batch without training, and whether its images are resident."""
     batches = BATCHES[device_context.device.type]
     count = batches * case.batch_size
     root = folder / f"{case.img_size}px {count}"
@@ -250,8 +251,8 @@ def loader_seconds(case: Case, device_context: DeviceContext, workers: int, fold
         name="folder", root=str(root), img_size=case.img_size, batch_size=case.batch_size, workers=workers
     )
     images = load_data(config, ModelConfig(base=case.base, motivated=case.motivated))
-    images = images.split(range(count), range(1))
-    loader = train_batches(images, config, 0, device_context)
+    images = images.resplit(range(count), range(1))
+    loader = create_train_loader(images, config, 0, device_context)
 
     def epoch() -> None:
         for _ in loader.epoch(0):
@@ -262,7 +263,7 @@ def loader_seconds(case: Case, device_context: DeviceContext, workers: int, fold
 
 
 def limits(taken: float, kinds: dict[str, float], arithmetic: float, wait: float) -> dict[str, float]:
-    """The time of a batch by what it is spent on: see the rule above."""
+    """Divide the time of a batch into the four parts that are defined above."""
     at_peak = min(arithmetic, kinds.get("products", 0.0) + kinds.get("attention", 0.0))
     return {
         "arithmetic": at_peak,
@@ -273,8 +274,8 @@ def limits(taken: float, kinds: dict[str, float], arithmetic: float, wait: float
 
 
 @dataclass
-class Prepared:
-    """A step that is ready to be profiled, and what was measured of it on CUDA before any profiler was started."""
+class PreparedStep:
+    """Step that is ready for profiling, with its measurements on CUDA from before any profiler was started."""
 
     way: str
     mode: Mode
@@ -284,8 +285,8 @@ class Prepared:
     seconds_per_launch: float | None
 
 
-def prepare(case: Case, device_context: DeviceContext, options: argparse.Namespace) -> Iterator[Prepared]:
-    """All steps of a case, each with the first ones behind it, which compile, capture, and choose algorithms."""
+def prepare(case: Case, device_context: DeviceContext, options: argparse.Namespace) -> Iterator[PreparedStep]:
+    """Yield all steps of a case after their warm-up, which compiles, captures, and selects algorithms."""
     device, on_cuda = device_context.device, device_context.device.type == "cuda"
     for way in options.ways:
         if way == "compiled" and not on_cuda and not case.base.startswith("resnet"):
@@ -302,32 +303,32 @@ def prepare(case: Case, device_context: DeviceContext, options: argparse.Namespa
             cuda_graphs=way == "captured",
         )
         launch = seconds_per_launch(device, captured=way == "captured") if on_cuda else None
-        images, labels = device_context.put(*case.batch(device))
+        images, labels = device_context.to_device(*case.batch(device))
         for mode in Mode:
             print(f"{case.name}, {mode}, {way}", flush=True)
             step = partial(train, images, labels, mode)
-            with named_kernels() if compiler else nullcontext():
+            with name_kernels() if compiler else nullcontext():
                 for _ in range(WARM_UP + 1 if on_cuda else 1):
                     step().loss()
-            taken = beside_profiles(step, options.steps) if on_cuda else None
-            yield Prepared(way, mode, step, getattr(net.architectures, mode), taken, launch)
+            taken = time_without_profiler(step, options.steps) if on_cuda else None
+            yield PreparedStep(way, mode, step, getattr(net.architectures, mode), taken, launch)
 
 
 def measure(case: Case, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What each mode's step of each way takes, and what for."""
+    """Measure the time of each mode's step by kind of operation, for each way of running it."""
     device, vit = options.device, case.base.startswith("vit")
     configure_algorithms(device, deterministic=False)  # as a run does
     device_context = DeviceContext(device, torch.preserve_format if vit else torch.channels_last)
     made, resident = loader_seconds(case, device_context, options.workers, folder)
     tf32 = device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 if vit else torch.backends.cudnn.allow_tf32)
     fastest = peak(options.matrix or MATRIX[device.type], device, options.precision, tf32=tf32)
-    # A profiler slows the device for as long as the process lives: everything is timed before the first one.
+    # A profiler slows the device until the end of the process, so everything is timed before the first profile.
     for prepared in list(prepare(case, device_context, options)):
-        within, kinds, count = profiled(prepared.step, options.steps, device)
+        within, kinds, count = profile_steps(prepared.step, options.steps, device)
         taken = prepared.seconds or within
         kinds["host"] = max(taken - sum(kinds.values()), 0.0)
         operations = 6 * case.batch_size * forward_cost(prepared.architecture, img_size=case.img_size, num_classes=10)
-        beside = options.workers > 0 and not resident  # while the step goes on
+        beside = options.workers > 0 and not resident  # workers read during the step
         wait = max(made - taken, 0.0) if beside else made
         parts = limits(taken, kinds, operations / fastest, wait)
         bound = None
@@ -349,32 +350,32 @@ def measure(case: Case, folder: Path, options: argparse.Namespace) -> Iterator[d
             "seconds_per_launch": prepared.seconds_per_launch,
             "bound_seconds": bound,
         }
-    torch.compiler.reset()  # compiled code of one case is of no use to the next
+    torch.compiler.reset()  # the next case does not use the compiled code of this one
 
 
-def named_kernels() -> AbstractContextManager[None]:
-    """While compiled kernels for a CPU are made: let a profile tell them by name."""
+def name_kernels() -> AbstractContextManager[None]:
+    """Return a context in which compiled CPU kernels get names in profiles."""
     from torch._inductor import config
 
     return config.patch({"cpp.enable_kernel_profile": True})
 
 
 def shares(result: dict[str, Any]) -> dict[str, float]:
-    """Of a batch's time, step and wait, by kind, in percent."""
+    """Return the shares of a batch's time, step and wait, by kind, in percent."""
     whole = result["step_seconds"] + result["wait_seconds"]
     kinds = result["seconds_by_kind"] | {"loader": result["wait_seconds"]}
     return {name: 100 * kinds.get(name, 0.0) / whole for name in COLOURS}
 
 
 def speeds(result: dict[str, Any]) -> tuple[float, float]:
-    """Operations a second as parts of the machine's peak: of the step, and of its products."""
+    """Return the operations per second of the step and of its products, relative to the machine's peak."""
     kinds, at_peak = result["seconds_by_kind"], result["operations"] / result["peak"]
     products = kinds.get("products", 0.0) + kinds.get("attention", 0.0)
     return at_peak / result["step_seconds"], at_peak / products if products else 0.0
 
 
 def draw(document: dict[str, Any], output: Path) -> Path:
-    """A bar for each step, divided by kind of operation, with what limits it beside."""
+    """Draw a bar for each step, divided by kind of operation, with its limit beside it."""
     from matplotlib.figure import Figure
 
     results = document["results"]
@@ -401,16 +402,16 @@ def draw(document: dict[str, Any], output: Path) -> Path:
     axes.set_yticks(range(len(results)), labels, fontsize=8)
     axes.set_xticks(range(0, 101, 20))
     axes.set(xlabel="time of a batch, %", xlim=(0, 135), ylim=(len(results) - 0.5, -0.5))
-    tidy(axes)
+    style_axes(axes)
     axes.grid(visible=False)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    figure.suptitle(f"What a batch spends its time on, and what limits it ({machine_name(document)})", fontsize=11)
+    figure.suptitle(f"Time of a batch by kind of operation, and its limit ({machine_name(document)})", fontsize=11)
     figure.savefig(output, dpi=120)
     return output
 
 
 def bound_cells(result: dict[str, Any]) -> list[str]:
-    """What the table has of arithmetic and launches; nothing on a CPU."""
+    """Return the cells on arithmetic and launches; an empty list on a CPU."""
     bound = result["bound_seconds"]
     if result["seconds_per_launch"] is None:
         return []
@@ -445,16 +446,23 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     columns += ["step, GFLOP/s", "peak, GFLOP/s", "products / peak", "limit"]
     if options.device.type == "cuda":
         columns += ["launches", "us each", "arithmetic and launches, ms", "step over these"]
-    show(f"training steps on {options.device}, {options.precision}, n = {options.steps} steps a profile", columns, rows)
+    show(
+        f"training steps on {options.device}, {options.precision}, n = {options.steps} steps per profile", columns, rows
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, help="in a profile; by default 3 on a CPU, 20 on CUDA")
-    parser.add_argument("--ways", nargs="+", choices=WAYS["cuda"], help="by default all that the device can")
+    parser.add_argument("--steps", type=int, help="number of steps in a profile; by default 3 on a CPU, 20 on CUDA")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=WAYS["cuda"],
+        help="ways of running a step; by default all that the device supports",
+    )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
-        "--matrix", type=int, help="side of the matrices of the peak; by default 2048 on a CPU, 8192 on CUDA"
+        "--matrix", type=int, help="side of the matrices for the peak; by default 2048 on a CPU, 8192 on CUDA"
     )
     parser.add_argument(
         "--workers", type=int, help="processes that read JPEG files; by default 0 on a CPU, on CUDA up to 8"

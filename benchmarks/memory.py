@@ -2,16 +2,17 @@
 
     python benchmarks/memory.py [--device cpu] [--case resnet20:resnet32:32:128 ...]
 
-For each mode: what is held between steps (weights, BatchNorm statistics, the optimizer's momentum), and the peak of what a step
-takes beyond that (activations, gradients, workspaces). A step begins without gradients, as `nestnet.TrainStep` and torch's
-`zero_grad` have it. The copy-based way holds both networks; its step begins with the copies of a switch. Slicing
-(`benchmarks/slicing.py`) holds the masks of its optimizer as well.
+For each mode: the memory held between steps (weights, BatchNorm statistics, the optimizer's momentum), and the peak
+that a step takes beyond it (activations, gradients, workspaces). A step begins without gradients, as with
+`nestnet.TrainStep` and torch's `zero_grad`. The copy-based method holds both networks; its step begins with the copies
+of a switch. Slicing (`benchmarks/slicing.py`) also holds the masks of its optimizer.
 
-Nesting promises that a base step peaks at no more than 1.05 times the standalone base's, once what belongs to the motivated
-network alone is taken off: the differential weights and their momentum. The table has that ratio.
+The peak of a base step should be at most 1.05 times that of the standalone base, after subtracting the differential
+weights and their momentum, which belong to the motivated network alone. The table has this ratio.
 
-On CUDA the caching allocator tells its peak. On a CPU torch's profiler reports every allocation and release of a tensor's
-memory, and the peak is that of the running sum: the same at every call. oneDNN's own scratch memory is not in it.
+On CUDA the caching allocator reports its peak. On a CPU torch's profiler reports every allocation and release of a
+tensor's memory, and the peak is that of the running sum, which is the same in every run. It does not include oneDNN's
+scratch memory.
 
 Prints a table, and writes benchmarks/results/memory-DEVICE.json with all numbers in bytes, and a figure beside it.
 """
@@ -27,13 +28,13 @@ from typing import Any
 
 import torch
 from common import Case, add_common_options, add_figure_options, draw_figure, machine_name, sgd, show, step, write
+from methods import Setting, Slicing
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
-from ways import Setting, Slicing
 
 from nestnet import Mode, TrainStep
-from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.analysis.plotting import MODE_COLOURS, style_axes
 from nestnet.verification.reference import CopyReference
 
 CASES = [
@@ -47,7 +48,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a way of training takes in a mode: between steps, and at a step's peak beyond that."""
+    """Bytes that a method takes in a mode: between steps, and at a step's peak beyond that."""
 
     held: int
     step: int
@@ -58,9 +59,9 @@ class Memory:
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
-    """The most bytes on the device, at any time while the function runs, beyond those that were there when it began.
+    """Return the peak number of bytes on the device while a function runs, beyond those allocated before.
 
-    What is released must have been made within: on a CPU nothing is known of older memory.
+    Memory that is released must have been allocated by the function, because on a CPU older memory is not known.
 
     >>> def two_at_a_time() -> None:
     ...     first, second = torch.zeros(1000), torch.zeros(500)  # 4 bytes a number
@@ -86,7 +87,7 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
 
 
 def measure(case: Case, device: torch.device) -> dict[str, dict[str, Memory]]:
-    """By mode and way."""
+    """Measure the memory by mode and method."""
     torch.manual_seed(0)
     images, labels = case.batch(device)
     found: dict[str, dict[str, Memory]] = {mode: {} for mode in Mode}
@@ -126,7 +127,7 @@ def peak(
     optimizers: Iterable[torch.optim.Optimizer],
     device: torch.device,
 ) -> Memory:
-    """Of a step, after others that make what is made only once."""
+    """Measure a step after others, which allocate everything that is allocated only once."""
     for other in before:
         other()
     for optimizer in optimizers:
@@ -149,14 +150,14 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def differential_bytes(case: Case) -> int:
-    """Of the weights that only the motivated network has, and of their momentum."""
+    """Return the bytes of the weights that only the motivated network has, and of their momentum."""
     net = case.nested(torch.device("cpu"))
     base, motivated = (size(net.standalone(mode).parameters()) for mode in Mode)
     return 2 * (motivated - base)
 
 
 def draw(document: dict[str, Any], path: Path) -> Path:
-    """Bars of what is held and of what a step takes beyond it, by mode and way, a panel for each pair of networks."""
+    """Draw the held memory and the memory of a step by mode and method, with a panel per pair of networks."""
     from matplotlib.figure import Figure
 
     results = document["results"]
@@ -167,8 +168,8 @@ def draw(document: dict[str, Any], path: Path) -> Path:
             for column, (way, memory) in enumerate(result["bytes"][mode].items()):
                 place = group * (len(WAYS) + 0.6) + column
                 held, step = memory["held"] / MIB, memory["step"] / MIB
-                axes.bar(place, held, 0.8, color=COLOURS[mode])
-                axes.bar(place, step, 0.8, bottom=held, color=COLOURS[mode], alpha=0.4)
+                axes.bar(place, held, 0.8, color=MODE_COLOURS[mode])
+                axes.bar(place, step, 0.8, bottom=held, color=MODE_COLOURS[mode], alpha=0.4)
                 axes.text(place, held + step, f"{held + step:.0f}", ha="center", va="bottom", fontsize=9)
                 places.append(place)
                 names.append(f"{way}\n\n{f'{mode} step' if column == 1 else ' '}")
@@ -177,10 +178,10 @@ def draw(document: dict[str, Any], path: Path) -> Path:
         axes.set_axisbelow(True)
         axes.margins(y=0.1)
         axes.set_title(Case(**result["case"]).name, fontsize=10)
-        tidy(axes)
+        style_axes(axes)
         axes.grid(visible=False, axis="x")
     figure.supylabel("peak memory, MiB", fontsize=10)
-    title = "full colour: weights and optimizer state; pale: what a step takes beyond them"
+    title = "full colour: weights and optimizer state; pale: additional memory of a step"
     figure.suptitle(f"{title} ({machine_name(document)})", fontsize=10)
     figure.savefig(path, dpi=120)
     return path
@@ -194,7 +195,7 @@ def main() -> None:
     if options.draw:
         draw_figure(draw, options.draw)
         return
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of each start and end otherwise
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler reports each start and end
 
     rows, results = [], []
     for case in options.case:
@@ -217,8 +218,8 @@ def main() -> None:
             {
                 "case": vars(case),
                 "bytes": {
-                    mode: {way: asdict(memory) | {"total": memory.total} for way, memory in ways.items()}
-                    for mode, ways in found.items()
+                    mode: {way: asdict(memory) | {"total": memory.total} for way, memory in methods.items()}
+                    for mode, methods in found.items()
                 },
                 "differential_bytes": differential,
                 "base_step_beyond_differential_over_timm": promise,

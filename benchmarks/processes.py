@@ -1,19 +1,20 @@
-"""Training in several processes: what they send at a step of each mode, and how fast they are together.
+"""Training in several processes: the bytes that they send at a step of each mode, and their speed together.
 
     python benchmarks/processes.py [--nproc 1 2] [--device cpu] [--case resnet20:resnet32:32:128 ...]
 
 Several processes are started by torchrun (gloo on a CPU, NCCL on CUDA with a GPU for each process). They train a fixed
-global batch, of which every process has its share, with `nestnet.TrainStep`; networks with BatchNorm once with each process's
-own statistics and once with those of all (`nestnet.synchronise_batch_norm`). Every process has the same number of threads
-(`--threads`); the efficiency is the images per second against those of one process, by the number of processes. The numbers of
-processes are gone through `--repeats` times in turn, so that a busy machine hits all alike.
+global batch, divided among the processes, with `nestnet.TrainStep`; networks with BatchNorm are trained with each
+process's own statistics and with those of all processes (`nestnet.synchronise_batch_norm`). Every process has the same
+number of threads (`--threads`); the efficiency is the images per second relative to one process, divided by the number
+of processes. The numbers of processes are measured in turn, `--repeats` times, so that other load on the machine
+affects all equally.
 
-The bytes are those of the buckets that DistributedDataParallel reduces at a step, counted by a communication hook, beside the
-bytes of the gradients that the mode has: a base step sends the base's gradients and no others. Beyond them the average of the
-loss travels, one number a step, and with synchronised BatchNorm the statistics of each layer.
+The bytes are those of the buckets that DistributedDataParallel reduces at a step, counted by a communication hook,
+compared with the bytes of the mode's gradients: a base step sends the base's gradients and no others. In addition the
+average of the loss is sent, one number per step, and with synchronised BatchNorm the statistics of each layer.
 
-Prints two tables, and writes benchmarks/results/processes-DEVICE.json with the raw samples, in seconds a step as the first
-process takes them, and a figure beside it.
+Prints two tables, and writes benchmarks/results/processes-DEVICE.json with the raw samples, in seconds per step of the
+first process, and a figure beside it.
 """
 
 import argparse
@@ -34,12 +35,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.functional import cross_entropy
 
 from nestnet import Mode, NestedModel, TrainStep, synchronise_batch_norm
-from nestnet.analysis.figures import COLOURS, tidy
+from nestnet.analysis.plotting import MODE_COLOURS, style_axes
 from nestnet.device import choose_device
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.distributed.rendezvous import init_process_group
 from nestnet.nn.batch_norm import BatchNorm2d
-from nestnet.training.step import Eager
+from nestnet.step.phases import EagerPhases
 
 CASES = [
     Case("resnet20", "resnet32", 32, 128),
@@ -47,14 +48,14 @@ CASES = [
 ]
 WARM_UP = 2
 OWN, SYNCHRONISED = "own", "synchronised"
-"""Whose statistics BatchNorm normalises by."""
+"""Statistics by which BatchNorm normalises."""
 
 
 # In each process
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure all cases together with the other processes; the first writes what it found."""
+    """Measure all cases together with the other processes; the first one writes the results."""
     device = choose_device(str(options.device))
     process_group = init_process_group(device)
     found = []
@@ -66,8 +67,8 @@ def work(options: argparse.Namespace) -> None:
                     "case": vars(case),
                     "batch_norm": statistics if has_batch_norm else None,
                     "processes": process_group.size,
-                    "seconds": timed(case, statistics, options.steps, device, process_group),
-                    "bytes": sent(case, device, process_group),
+                    "seconds": time_steps(case, statistics, options.steps, device, process_group),
+                    "bytes": count_sent_bytes(case, device, process_group),
                 }
             )
     if process_group.is_first:
@@ -79,10 +80,10 @@ def initial_network(case: Case, device: torch.device) -> NestedModel:
     return case.nested(device)
 
 
-def timed(
+def time_steps(
     case: Case, statistics: str, steps: int, device: torch.device, process_group: ProcessGroup
 ) -> dict[Mode, list[float]]:
-    """Seconds of each step of each mode, the modes in turn."""
+    """Measure the seconds of each step of each mode, with the modes in turn."""
     net = initial_network(case, device)
     if statistics == SYNCHRONISED:
         synchronise_batch_norm(net)
@@ -93,18 +94,18 @@ def timed(
     samples: dict[Mode, list[float]] = {mode: [] for mode in Mode}
     for number in range(-WARM_UP, steps):
         for mode in Mode:
-            taken = seconds(partial(trained, train, *batch, mode))
+            taken = seconds(partial(train_and_wait, train, *batch, mode))
             if number >= 0:
                 samples[mode].append(taken)
     return samples
 
 
-def trained(train: TrainStep, images: torch.Tensor, labels: torch.Tensor, mode: Mode) -> float:
+def train_and_wait(train: TrainStep, images: torch.Tensor, labels: torch.Tensor, mode: Mode) -> float:
     return train(images, labels, mode).loss()
 
 
-def sent(case: Case, device: torch.device, process_group: ProcessGroup) -> dict[Mode, dict[str, int]]:
-    """Bytes that a step of each mode reduces, and those of the gradients that it makes."""
+def count_sent_bytes(case: Case, device: torch.device, process_group: ProcessGroup) -> dict[Mode, dict[str, int]]:
+    """Return the bytes that a step of each mode reduces, and those of its gradients."""
     net = initial_network(case, device)
     train, batch = (
         TrainStep(net, sgd(net), cross_entropy, process_group=process_group),
@@ -116,13 +117,13 @@ def sent(case: Case, device: torch.device, process_group: ProcessGroup) -> dict[
         reduced.append(bucket.buffer().nbytes)
         return allreduce_hook(group, bucket)
 
-    assert isinstance(train.phases, Eager)
+    assert isinstance(train.phases, EagerPhases)
     for forward in train.phases.forward.values():
         if forward.parallel is not None:
             forward.parallel.register_comm_hook(dist.group.WORLD, counted)
     found = {}
     for mode in Mode:
-        for _ in range(WARM_UP):  # DistributedDataParallel fills its buckets anew after the first step
+        for _ in range(WARM_UP):  # DistributedDataParallel rebuilds its buckets after the first step
             reduced.clear()
             train(*batch, mode)
         gradients = [p.grad.nbytes for p in net.parameters() if p.grad is not None]
@@ -131,7 +132,7 @@ def sent(case: Case, device: torch.device, process_group: ProcessGroup) -> dict[
 
 
 def share(case: Case, device: torch.device, process_group: ProcessGroup) -> tuple[torch.Tensor, torch.Tensor]:
-    """This process's part of the batch."""
+    """Return this process's share of the batch."""
     images, labels = case.batch(device)
     part = process_group.batch_slice(case.batch_size)
     return images[part], labels[part]
@@ -141,7 +142,7 @@ def share(case: Case, device: torch.device, process_group: ProcessGroup) -> tupl
 
 
 def launch(size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Start so many process_group, several of them with torchrun; returns what they found."""
+    """Start `size` processes, several of them with torchrun, and return their results."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
     with tempfile.TemporaryDirectory() as folder:
@@ -153,8 +154,8 @@ def launch(size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     return result
 
 
-def merged(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The repeats of each setting as one, with images per second and the efficiency against one process."""
+def merge_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge the repeats of each setting, with images per second and the efficiency relative to one process."""
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
         key = json.dumps([run["case"], run["processes"], run["batch_norm"]])
@@ -176,7 +177,7 @@ def merged(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rows_of(results: list[dict[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
-    """Of the table of speed, and of that of bytes."""
+    """Return the rows of the table of speed, and those of the table of bytes."""
     speed, sizes = [], []
     for result in results:
         name, statistics = Case(**result["case"]).name, result["batch_norm"] or ""
@@ -193,7 +194,7 @@ def rows_of(results: list[dict[str, Any]]) -> tuple[list[list[str]], list[list[s
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> Path:
-    """How many times as fast as one process, a panel a pair of networks, and the bytes that each mode sends."""
+    """Draw the speed relative to one process, with a panel per pair of networks, and the bytes that each mode sends."""
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(Case(**result["case"]) for result in results))
@@ -210,19 +211,21 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
                     continue
                 label = f"{mode} step" + (", synchronised BatchNorm" if statistics == SYNCHRONISED else "")
                 faster = [row["efficiency"][mode] * row["processes"] for row in rows]
-                axes.plot([row["processes"] for row in rows], faster, style, color=COLOURS[mode], label=label)
+                axes.plot([row["processes"] for row in rows], faster, style, color=MODE_COLOURS[mode], label=label)
         axes.set_xticks(sizes)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("processes")
         axes.set_title(case.name, fontsize=10)
-        tidy(axes)
+        style_axes(axes)
         axes.legend(frameon=False, fontsize=8)
-    panels[0].set_ylabel("images per second, times one process's")
+    panels[0].set_ylabel("images per second / one process's")
     most = [row for row in results if row["processes"] == sizes[-1] and row["batch_norm"] != SYNCHRONISED]
     for number, row in enumerate(most):
         for mode, shift in zip(Mode, (-0.2, 0.2), strict=True):
             reduced = row["bytes"][mode]["reduced"] / 2**20
-            last.bar(number + shift, reduced, 0.36, color=COLOURS[mode], label=f"{mode} step" if not number else None)
+            last.bar(
+                number + shift, reduced, 0.36, color=MODE_COLOURS[mode], label=f"{mode} step" if not number else None
+            )
             last.text(number + shift, reduced, f"{reduced:.2f}", ha="center", va="bottom", fontsize=9)
     names = [Case(**row["case"]).name.split(",")[0].replace(" in ", "\nin ") for row in most]
     last.set_xticks(range(len(most)), names)
@@ -230,7 +233,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
     last.set_ylabel("gradients reduced at a step, MiB")
     last.margins(y=0.25)
     last.set_axisbelow(True)
-    tidy(last)
+    style_axes(last)
     last.grid(visible=False, axis="x")
     last.legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(path, dpi=120)
@@ -239,11 +242,15 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nproc", type=int, nargs="+", default=[2], help="numbers of processes, besides one")
-    parser.add_argument("--steps", type=int, default=10, help="measurements of each mode's step, each time")
-    parser.add_argument("--repeats", type=int, default=3, help="how often each number of processes is started")
+    parser.add_argument("--nproc", type=int, nargs="+", default=[2], help="numbers of processes, in addition to one")
+    parser.add_argument("--steps", type=int, default=10, help="number of measurements of each mode's step per start")
     parser.add_argument(
-        "--threads", type=int, help="of each process; by default the cores shared by the most processes"
+        "--repeats", type=int, default=3, help="number of times that each number of processes is started"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="threads of each process; by default the cores divided by the largest number of processes",
     )
     parser.add_argument("--found", type=Path, help=argparse.SUPPRESS)  # given to the processes: where their results go
     add_common_options(parser, CASES)
@@ -254,17 +261,19 @@ def main() -> None:
 
     sizes = sorted({1, *options.nproc})
     if options.device.type == "cuda" and sizes[-1] > torch.cuda.device_count():
-        print(f"there are {torch.cuda.device_count()} GPUs: more processes are left out")
+        print(f"there are {torch.cuda.device_count()} GPUs: larger numbers of processes are left out")
         sizes = [size for size in sizes if size <= torch.cuda.device_count()]
     for case in options.case:
         if case.batch_size % sizes[-1] or case.batch_size < 2 * sizes[-1]:
             parser.error(f"{case.name}: {sizes[-1]} processes cannot have equal shares of at least two images")
     options.threads = options.threads or max(1, (os.cpu_count() or 1) // sizes[-1])
-    results = merged([found for _ in range(options.repeats) for size in sizes for found in launch(size, options)])
+    results = merge_repeats(
+        [found for _ in range(options.repeats) for size in sizes for found in launch(size, options)]
+    )
     speed, reduced = rows_of(results)
     columns = ["networks and global batch", "processes", "BatchNorm"]
     columns += [f"{mode}: {what}" for mode in Mode for what in ("images / s", "efficiency")]
-    title = f"float32, SGD, {options.threads} thread(s) a process, n = {options.repeats * options.steps}"
+    title = f"float32, SGD, {options.threads} thread(s) per process, n = {options.repeats * options.steps}"
     show(title, columns, speed)
     columns = ["networks and global batch", "processes", "step", "bytes reduced", "bytes of gradients", "buckets"]
     show("gradients reduced at a step", columns, reduced)

@@ -1,15 +1,16 @@
-"""The rival: slicing inside the forward pass, as elastic networks do it, made to compute what a nested network computes.
+"""The alternative: slicing in the forward pass, as in elastic networks, made to compute the same as a nested network.
 
     python benchmarks/slicing.py [--steps 6] [--device cpu] [--case resnet20:resnet32:32:8 ...]
 
-Once-for-All, slimmable networks and AutoFormer hold the biggest network's parameters in full size, and a smaller network's
-forward pass takes its first entries. Their gradients are then of full size, zero outside the slice, so that an ordinary
-optimizer's momentum and weight decay would move what the smaller network does not use; a mask in the base's step keeps it where
-it is. What the base does not use at all has no gradient, as in a nested network, and needs no mask: in networks that differ
-in depth alone, such as the ResNets, nothing is sliced.
+Once-for-All, slimmable networks and AutoFormer hold the parameters of the biggest network in full size, and the
+forward pass of a smaller network uses their first entries. Their gradients then have full size and are zero outside
+the slice, so an ordinary optimizer's momentum and weight decay would change entries that the smaller network does not
+use; a mask in the base's step prevents this. Parameters that the base does not use at all have no gradient, as in a
+nested network, and need no mask: in networks that differ only in depth, such as the ResNets, nothing is sliced.
 
-The program trains a nested network and its rival on the same batches in mixed modes, prints the largest differences between
-their weights and buffers, and fails if one is more than rounding. `step_time.py` and `switching.py` time them.
+The program trains a nested network and the alternative on the same batches in mixed modes, prints the largest
+differences between their weights and buffers, and fails if one exceeds rounding. `step_time.py` and `switching.py`
+time both.
 """
 
 import argparse
@@ -32,15 +33,15 @@ CASES = [
 ]
 MODES = [Mode.BASE, Mode.MOTIVATED, Mode.MOTIVATED, Mode.BASE, Mode.BASE, Mode.MOTIVATED]
 TOLERANCES = {"cpu": 1e-5, "cuda": 1e-2}
-"""Largest difference in a tensor relative to its largest entry; CUDA adds up gradients in no fixed order."""
+"""Largest difference in a tensor relative to its largest entry; CUDA sums gradients in no fixed order."""
 
 
 class SlicingNetwork:
-    """timm's motivated network, and timm's base network whose parameters are slices of its parameters.
+    """timm's motivated network, and timm's base network with slices of its parameters.
 
     Attributes:
-        motivated: an ordinary timm model; its parameters are all there are.
-        sliced: what the base uses a part of, and which part, by the base's names.
+        motivated: ordinary timm model, which holds all parameters.
+        sliced: parameters of which the base uses a part, with that part, by the base's names.
     """
 
     def __init__(self, net: NestedModel) -> None:
@@ -61,7 +62,7 @@ class SlicingNetwork:
         self.base.load_state_dict(bound, strict=False, assign=True)
 
     def forward(self, mode: Mode) -> Callable[[Tensor], Tensor]:
-        """The forward pass of a mode, `[B, C, H, W]` to `[B, K]`."""
+        """Return the forward pass of a mode, from `[B, C, H, W]` to `[B, K]`."""
         return self.motivated if mode is Mode.MOTIVATED else self.forward_base
 
     def forward_base(self, images: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class SlicingNetwork:
 
 
 def part(whole: Tensor, placement: Placement) -> Tensor:
-    """The base's part of a tensor: views and, for groups of rows, one copy, which is quicker than indexing by row."""
+    """Return the base's part of a tensor: a view or, for groups of rows, one copy, which is faster than indexing by row."""
     if placement.groups == 1:
         return whole[placement.index]
     rows = slice(placement.base_shape[0] // placement.groups)
@@ -79,12 +80,12 @@ def part(whole: Tensor, placement: Placement) -> Tensor:
 
 
 class MaskedSGD:
-    """SGD with momentum and weight decay whose base step leaves alone what is outside the slices.
+    """SGD with momentum and weight decay whose base step does not change entries outside the slices.
 
-    The masks are made once. The base step of the sliced parameters takes as many passes over memory as SGD's own.
+    The masks are created once. The base step of sliced parameters takes as many passes over memory as SGD's own.
 
     Args:
-        optimizer: over the parameters of `network.motivated`, in one group, without dampening or Nesterov's momentum.
+        optimizer: optimizer of the parameters of `network.motivated`, in one group, without dampening or Nesterov's momentum.
     """
 
     def __init__(self, optimizer: torch.optim.SGD, network: SlicingNetwork) -> None:
@@ -97,7 +98,7 @@ class MaskedSGD:
         self.decays = [1 - (1 - self.group["momentum"]) * mask for mask in self.masks]
         self.momenta = [torch.zeros_like(whole) for whole in self.parameters]
         for whole, momentum in zip(self.parameters, self.momenta, strict=True):
-            optimizer.state[whole]["momentum_buffer"] = momentum  # at dampening 0 zeros are as good as none
+            optimizer.state[whole]["momentum_buffer"] = momentum  # without dampening, zeros are equivalent to no buffer
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
@@ -109,14 +110,14 @@ class MaskedSGD:
         gradients = [parameter.grad for parameter in self.parameters]
         for parameter in self.parameters:
             parameter.grad = None
-        self.optimizer.step()  # of what the base uses whole
+        self.optimizer.step()  # steps the parameters that the base uses as a whole
         self._masked_step(gradients)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
 
     @torch.no_grad()
     def _masked_step(self, gradients: list[Any]) -> None:
-        """The gradients are zero outside the slices already."""
+        """Step the sliced parameters, whose gradients are already zero outside the slices."""
         torch._foreach_addcmul_(gradients, self.parameters, self.masks, value=self.group["weight_decay"])
         torch._foreach_mul_(self.momenta, self.decays)
         torch._foreach_add_(self.momenta, gradients)
@@ -124,7 +125,7 @@ class MaskedSGD:
 
 
 def differences(case: Case, steps: int, device: torch.device) -> dict[str, float]:
-    """Of weights and of buffers, relative to each tensor's largest entry, after some steps on the same batches."""
+    """Return the differences of weights and buffers, relative to each tensor's largest entry, after some steps."""
     torch.manual_seed(0)
     net = case.nested(device)
     network = SlicingNetwork(net)

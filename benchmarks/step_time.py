@@ -3,14 +3,15 @@
     python benchmarks/step_time.py [--rounds 20] [--seconds 20] [--device cpu] [--case resnet20:resnet32:32:64 ...]
                                    [--precision float32 bfloat16] [--compile false true]
 
-All ways of training (`benchmarks/ways.py`) take their steps in turn in one process, in both modes: forward and backward pass,
-SGD with momentum and weight decay, and the loss as a number. A copy-based step is one that no switch comes before; its switches
-are timed apart. Without `--precision` and `--compile` a GPU measures all four settings of every case; a CPU measures all
-cases in float32, eager, and one pair of each family also in bfloat16 (which many CPUs only emulate) and compiled.
+All methods (`benchmarks/methods.py`) run their steps in turn in one process, in both modes: forward and backward pass,
+SGD with momentum and weight decay, and the reading of the loss. A copy-based step does not include a switch; switches
+are timed separately. Without `--precision` and `--compile` a GPU measures all four settings of every case; a CPU
+measures all cases in float32, eager, and one pair of each family also in bfloat16 (which many CPUs only emulate) and
+compiled.
 
-Prints the median step of timm's networks and, for each way, images per second (of the median) and its time over timm's: the
-median and the quartiles of the ratios round by round. A setting that does not compile is named, and the others go on. The raw
-samples, in seconds, are in benchmarks/results/step_time-DEVICE.json, with a figure beside them.
+Prints the median step of timm's networks and, for each method, images per second (of the median) and its time relative
+to timm's: the median and the quartiles of the ratios of each round. A setting that does not compile is reported and
+left out. The raw samples, in seconds, are in benchmarks/results/step_time-DEVICE.json, with a figure beside them.
 """
 
 import argparse
@@ -27,18 +28,19 @@ from common import (
     Case,
     add_common_options,
     add_figure_options,
+    choose_cases,
     draw_figure,
-    interleaved,
     machine_name,
     ratio,
     show,
-    stated,
+    time_in_turn,
     write,
 )
-from ways import WAY_COLOURS, Setting, all_ways
+from methods import METHOD_COLOURS, Setting, create_methods
 
 from nestnet import Mode
-from nestnet.analysis.figures import tidy
+from nestnet.analysis.plotting import style_axes
+from nestnet.text.messages import first_line
 
 CASES = [
     Case("resnet20", "resnet32", 32, 32),
@@ -50,7 +52,7 @@ CASES = [
     Case("efficientnet_b1", "efficientnet_b2", 224, 2),
 ]
 FAMILIES = CASES[:3]
-"""One pair of each family, for the settings that take long on a CPU."""
+"""One pair of each family, for settings that take long on a CPU."""
 
 CUDA_CASES = [
     Case("resnet20", "resnet32", 32, 128),
@@ -64,8 +66,8 @@ RIVALS = ("nested", "copy-based", "slicing")
 
 
 def settings(options: argparse.Namespace) -> list[tuple[Case, Setting]]:
-    """What to measure, as the options say or the device can."""
-    cases = stated(options, CASES, CUDA_CASES)
+    """Return the cases and settings to measure, by the options and the device."""
+    cases = choose_cases(options, CASES, CUDA_CASES)
     precisions, compiled = options.precision or ["float32", "bfloat16"], options.compile or ["false", "true"]
     chosen = [Setting(precision, word == "true") for word, precision in itertools.product(compiled, precisions)]
     if options.precision or options.compile or options.device.type == "cuda":
@@ -76,10 +78,10 @@ def settings(options: argparse.Namespace) -> list[tuple[Case, Setting]]:
 
 
 def measure(case: Case, setting: Setting, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each kind of step and of the copy-based switches, round by round."""
+    """Measure the seconds of each kind of step and of the copy-based switches in each round."""
     torch.manual_seed(0)
     batch = case.batch(options.device)
-    ways = all_ways(case.nested(options.device), setting, options.device)
+    ways = create_methods(case.nested(options.device), setting, options.device)
     functions: dict[str, Callable[[], Any]] = {}
     before: dict[str, Callable[[], Any]] = {}
     for mode in Mode:
@@ -90,11 +92,11 @@ def measure(case: Case, setting: Setting, options: argparse.Namespace) -> dict[s
         functions[f"switch to {mode}"] = partial(ways["copy-based"].switch, mode)
         before[f"switch to {mode}"] = partial(ways["copy-based"].switch, other)
     warmup = 5 if options.device.type == "cuda" else 1
-    return interleaved(functions, options.rounds, warmup, before=before, limit=options.seconds)
+    return time_in_turn(functions, options.rounds, warmup, before=before, limit=options.seconds)
 
 
 def summary(case: Case, setting: Setting, samples: dict[str, list[float]]) -> dict[str, Any]:
-    """What the table and the figure show of a measurement, and its raw samples."""
+    """Return the values for the table and the figure, and the raw samples."""
     ratios = {
         f"{name} {mode}": dict(
             zip(("median", "q1", "q3"), ratio(samples[f"{name} {mode}"], samples[f"timm {mode}"]), strict=True)
@@ -116,7 +118,7 @@ def summary(case: Case, setting: Setting, samples: dict[str, list[float]]) -> di
 
 
 def rows(case: Case, setting: Setting, result: dict[str, Any]) -> list[list[str]]:
-    """A row a mode."""
+    """Return a row per mode."""
     found = []
     for mode in Mode:
         row = [case.name, str(setting), str(mode), str(result["rounds"])]
@@ -133,7 +135,7 @@ def rows(case: Case, setting: Setting, result: dict[str, Any]) -> list[list[str]
 
 
 def draw(document: dict[str, Any], output: Path) -> Path:
-    """Each way's step time over timm's, with quartiles: a panel for each mode, a line for each case and setting."""
+    """Draw each method's step time relative to timm's, with quartiles: a panel per mode, a line per case and setting."""
     from matplotlib.figure import Figure
 
     results = document["results"]
@@ -150,12 +152,12 @@ def draw(document: dict[str, Any], output: Path) -> Path:
                 xerr=spread,
                 fmt="o",
                 markersize=4,
-                color=WAY_COLOURS[name],
+                color=METHOD_COLOURS[name],
                 label=name,
             )
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(title=f"{mode} step", xlabel="time / timm's standalone network")
-        tidy(axes)
+        style_axes(axes)
     labels = [f"{Case(**r['case']).name}\n{Setting(r['precision'], r['compiled'])}" for r in results]
     panels[0].set_yticks(range(len(results)), labels, fontsize=8)
     panels[0].set_ylim(len(results) - 0.5, -0.5)
@@ -167,9 +169,9 @@ def draw(document: dict[str, Any], output: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20, help="measurements of each step, at most")
+    parser.add_argument("--rounds", type=int, default=20, help="largest number of measurements of each step")
     parser.add_argument(
-        "--seconds", type=float, default=20, help="of a case in a setting; three rounds are always taken"
+        "--seconds", type=float, default=20, help="seconds for a case in a setting; three rounds are always run"
     )
     parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", nargs="+", choices=["false", "true"])
@@ -185,10 +187,10 @@ def main() -> None:
         print(f"{case.name}, {setting} ...", flush=True)
         try:
             samples = measure(case, setting, options)
-        except RuntimeError as error:  # of the compiler, which says so in many words
+        except RuntimeError as error:  # raised by the compiler, with a long message
             if not setting.compiled:
                 raise
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             print(f"not compiled: {reason}")
             failed.append({"case": vars(case), "setting": str(setting), "reason": reason})
         else:
@@ -206,7 +208,7 @@ def main() -> None:
         for case, setting, result in measured
     ]
     columns = ["networks and batch", "setting", "to base, ms", "to motivated, ms"]
-    show("a switch of the copy-based way, which no other has", columns, switches)
+    show("a switch of the copy-based method, which no other method has", columns, switches)
     print(path)
     if measured and not options.no_figure:
         draw_figure(draw, path)

@@ -1,23 +1,25 @@
-"""A training epoch with the mode sequence of k = 2, 3, 4, and one switch: nested, copy-based, slicing, and the ideal.
+"""A training epoch with the mode sequence of k = 2, 3, 4, and one switch: nested, copy-based, slicing, and ideal.
 
     python benchmarks/switching.py [--batches 48] [--k 2 3 4] [--compile] [--precision float32] [--device cpu]
                                    [--case resnet20:resnet32:32:64 ...]
 
-**Epochs.** The sequence is one that `LossDecrease(k)` gives on independent random losses: the first, by the seed of the losses,
-with at least three motivated batches. Motivated is on average 1 batch in (k+1)!, so at k = 3 and 4 a short epoch has more of
-them here than an average one, and more switches. Each batch is trained by all ways (`benchmarks/ways.py`) and by timm's
-standalone network of its mode in turn, and what a switch takes is timed apart from the step. An epoch's time is put together
-from medians, since a few hiccups of a shared machine would decide a sum: the number of batches of each mode times the median
-step of that mode, and the number of switches in each direction times its median. The ideal is f * T_motivated + (1 - f) *
-T_base for one batch, with T the median steps of timm's standalone networks and f the motivated fraction; with `--compile` they
-are trained both compiled and eager, and T is the smaller median. The plain sums over all batches are in the result file too.
+**Epochs.** The sequence is one that `LossDecrease(k)` gives on independent random losses: the first one, in the order
+of the seeds, with at least three motivated batches. On average 1 batch in (k+1)! is motivated, so for k = 3 and 4 a
+short epoch has more motivated batches and switches here than an average one. Each batch is trained by all methods
+(`benchmarks/methods.py`) and by timm's standalone network of its mode in turn, and switches are timed separately from
+steps. An epoch's time is computed from medians, because a few outliers on a shared machine would dominate a sum: the
+number of batches of each mode times the median step of that mode, plus the number of switches in each direction times
+its median. The ideal is f * T_motivated + (1 - f) * T_base for one batch, with T the median steps of timm's standalone
+networks and f the motivated fraction; with `--compile` they are trained both compiled and eager, and T is the smaller
+median. The result file also has the plain sums over all batches.
 
-**A switch.** The seconds and bytes that a change of mode takes, each after a training step in the mode before, as in use. A
-nested network and slicing have nothing to do: what is timed is the call.
+**A switch.** The seconds and bytes that a change of mode takes, each after a training step in the previous mode. A
+nested network and slicing have nothing to do: only the call is timed.
 
-**Memory.** The bytes held: weights, optimizer state, and gradients after a step of each mode. The masks of slicing come on top.
+**Memory.** The bytes held: weights, optimizer state, and gradients after a step of each mode. The masks of slicing are
+additional.
 
-The raw samples, in seconds, are in benchmarks/results/switching-DEVICE.json, with a figure beside them.
+The raw samples, in seconds, are written to benchmarks/results/switching-DEVICE.json, with a figure beside them.
 """
 
 import argparse
@@ -32,12 +34,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Case, add_common_options, seconds, sgd, show, stated, step, write
+from common import Case, add_common_options, choose_cases, seconds, sgd, show, step, write
+from methods import METHOD_COLOURS, CopyBased, Method, Setting, Slicing, Standalone, create_methods
 from torch import nn
-from ways import WAY_COLOURS, CopyBased, Setting, Slicing, Standalone, Way, all_ways
 
 from nestnet import LossDecrease, Mode
-from nestnet.analysis.figures import tidy
+from nestnet.analysis.plotting import style_axes
 from nestnet.verification.reference import CopyReference
 
 CASES = [
@@ -55,7 +57,7 @@ FEWEST_MOTIVATED = 3
 
 
 def mode_sequence(k: int, batches: int) -> list[Mode]:
-    """The modes that k falling losses give when successive losses are independent, some of them motivated."""
+    """Return the modes of `LossDecrease(k)` for independent losses, with at least three motivated batches."""
     enough = min(FEWEST_MOTIVATED, batches // 4)
     for seed in itertools.count():
         draw, condition, modes = random.Random(seed), LossDecrease(k), []
@@ -67,11 +69,11 @@ def mode_sequence(k: int, batches: int) -> list[Mode]:
     return modes
 
 
-def prepared(case: Case, setting: Setting, device: torch.device) -> tuple[dict[str, Way], tuple[Any, Any]]:
-    """All ways, warm, and a batch."""
+def prepare_methods(case: Case, setting: Setting, device: torch.device) -> tuple[dict[str, Method], tuple[Any, Any]]:
+    """Return all methods after their warm-up, and a batch."""
     torch.manual_seed(0)
     net, batch = case.nested(device), case.batch(device)
-    ways = all_ways(net, setting, device)
+    ways = create_methods(net, setting, device)
     if setting.compiled:
         ways["timm, eager"] = Standalone(net, replace(setting, compiled=False), device)
     for mode in (Mode.BASE, Mode.MOTIVATED) * (3 if device.type == "cuda" else 1):
@@ -84,11 +86,11 @@ def prepared(case: Case, setting: Setting, device: torch.device) -> tuple[dict[s
 
 
 Samples = dict[str, dict[str, list[float]]]
-"""Of each way the seconds of `step base`, `step motivated`, `switch to base` and `switch to motivated`."""
+"""Seconds of `step base`, `step motivated`, `switch to base` and `switch to motivated`, by method."""
 
 
-def epoch(ways: dict[str, Way], batch: tuple[Any, Any], modes: list[Mode]) -> Samples:
-    """Train an epoch in all ways, batch by batch."""
+def epoch(ways: dict[str, Method], batch: tuple[Any, Any], modes: list[Mode]) -> Samples:
+    """Train an epoch by all methods, batch by batch."""
     for way in ways.values():
         way.switch(modes[0])
     samples: Samples = {name: {f"{what} {m}": [] for what in ("step", "switch to") for m in Mode} for name in ways}
@@ -104,7 +106,7 @@ def epoch(ways: dict[str, Way], batch: tuple[Any, Any], modes: list[Mode]) -> Sa
 
 
 def epoch_seconds(samples: dict[str, list[float]]) -> float:
-    """Of one way: its counts of steps and switches, each kind times its median."""
+    """Return the seconds of an epoch of one method: the number of steps and switches of each kind times its median."""
     return sum(len(taken) * median(taken) for taken in samples.values() if taken)
 
 
@@ -125,8 +127,8 @@ def epoch_result(case: Case, k: int, modes: list[Mode], samples: Samples) -> dic
     }
 
 
-def one_switch(ways: dict[str, Way], batch: tuple[Any, Any], rounds: int) -> dict[str, dict[str, Any]]:
-    """Of each way and direction: the bytes copied and the seconds, each after a step in the mode before."""
+def measure_switch(ways: dict[str, Method], batch: tuple[Any, Any], rounds: int) -> dict[str, dict[str, Any]]:
+    """Return the bytes copied and the seconds of a switch, by method and direction."""
     found: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
     for _, mode, name in itertools.product(range(rounds), (Mode.MOTIVATED, Mode.BASE), METHODS):
         way, before = ways[name], Mode.BASE if mode is Mode.MOTIVATED else Mode.MOTIVATED
@@ -139,8 +141,8 @@ def one_switch(ways: dict[str, Way], batch: tuple[Any, Any], rounds: int) -> dic
     return found
 
 
-def held(case: Case, device: torch.device) -> dict[str, dict[str, int]]:
-    """Bytes of weights, optimizer state, and gradients after a base and after a motivated step, of each way."""
+def measure_held_bytes(case: Case, device: torch.device) -> dict[str, dict[str, int]]:
+    """Return the bytes of weights, optimizer state, and gradients after a step of each mode, by method."""
     net, (images, labels) = case.nested(device), case.batch(device)
     reference, counts = CopyReference(net, sgd, step_count="literal"), {}
     for mode in (Mode.BASE, Mode.MOTIVATED, Mode.BASE):
@@ -193,7 +195,7 @@ def state_size(optimizer: torch.optim.Optimizer) -> int:
 def draw(
     epochs: list[tuple[Case, dict[str, Any]]], switches: list[tuple[Case, dict[str, Any]]], title: str, output: Path
 ) -> None:
-    """Each epoch's time over the ideal, and what one switch costs."""
+    """Draw each epoch's time relative to the ideal, and the time of one switch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 1.8 + 0.36 * len(epochs)), layout="constrained")
@@ -201,7 +203,7 @@ def draw(
     for shift, name in zip((-0.2, 0, 0.2), METHODS, strict=True):
         over = [result["over_ideal"][name] for _, result in epochs]
         lines = [line + shift for line in range(len(epochs))]
-        left.plot(over, lines, "o", markersize=5, color=WAY_COLOURS[name], label=name)
+        left.plot(over, lines, "o", markersize=5, color=METHOD_COLOURS[name], label=name)
     labels = [f"{case.name}, k = {result['k']} ({result['motivated_fraction']:.0%})" for case, result in epochs]
     left.axvline(1, color="black", linewidth=0.8)
     left.set_yticks(range(len(epochs)), labels, fontsize=8)
@@ -213,7 +215,7 @@ def draw(
         taken = [1000 * median(found["copy-based"][f"to {mode}"]["seconds"]) for _, found in switches]
         lines = [line + height for line in range(len(switches))]
         bars = right.barh(
-            lines, taken, 0.32, color=WAY_COLOURS["copy-based"], edgecolor="white", hatch=hatch, label=f"to {mode}"
+            lines, taken, 0.32, color=METHOD_COLOURS["copy-based"], edgecolor="white", hatch=hatch, label=f"to {mode}"
         )
         right.bar_label(bars, [f"{value:.1f}" for value in taken], fontsize=8, padding=2)
     names = [f"{case.name}\n{found['copy-based']['to motivated']['bytes'] / 2**20:.1f} MiB" for case, found in switches]
@@ -223,16 +225,18 @@ def draw(
     right.set(title="one copy-based switch", xlabel="ms")
     right.legend(frameon=False, fontsize=8)
     for axes in (left, right):
-        tidy(axes)
+        style_axes(axes)
     figure.suptitle(title, fontsize=11)
     figure.savefig(output, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=48, help="of an epoch")
+    parser.add_argument("--batches", type=int, default=48, help="number of batches of an epoch")
     parser.add_argument("--k", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--switches", type=int, default=10, help="measurements of one switch in each direction")
+    parser.add_argument(
+        "--switches", type=int, default=10, help="number of measurements of one switch in each direction"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the forward and backward passes")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     add_common_options(parser, CASES)
@@ -240,11 +244,11 @@ def main() -> None:
     setting = Setting(options.precision, options.compile)
 
     epochs, switches, memory = [], [], []
-    for case in stated(options, CASES, CUDA_CASES):
+    for case in choose_cases(options, CASES, CUDA_CASES):
         print(f"{case.name} ...", flush=True)
-        memory.append((case, held(case, options.device)))
-        ways, batch = prepared(case, setting, options.device)
-        switches.append((case, one_switch(ways, batch, options.switches)))
+        memory.append((case, measure_held_bytes(case, options.device)))
+        ways, batch = prepare_methods(case, setting, options.device)
+        switches.append((case, measure_switch(ways, batch, options.switches)))
         for k in options.k:
             modes = mode_sequence(k, options.batches)
             epochs.append((case, epoch_result(case, k, modes, epoch(ways, batch, modes))))

@@ -11,24 +11,24 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from nestnet import Mode, NestedModel, share_step_counts
 from nestnet.config.optimizer_checks import explain_refusal
+from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.nn.layers import Conv2d, Linear
+from nestnet.nn.mode import PerMode, Width
+from nestnet.nn.stage import Stage, depth_map
 from nestnet.optim.initial_state import without_side_effects
+from nestnet.optim.trials import check_trainable
 from nestnet.optim.whole_tensor_updates import (
     describe_whole_tensor_update,
     measure_block_difference,
     updates_whole_tensors,
 )
 from nestnet.verification.comparison import check_against_reference
-from timm.optim import create_optimizer_v2, list_optimizers
-from torch import nn
-from torch.utils._pytree import tree_leaves
-
-from nestnet import Mode, NestedModel, share_step_counts
-from nestnet.nn.batch_norm import BatchNorm2d
-from nestnet.nn.layers import Conv2d, Linear
-from nestnet.nn.mode import PerMode, Width
-from nestnet.nn.stage import Stage, depth_map
-from nestnet.optim.trials import check_trainable
 
 PAGE = Path(__file__).with_name("optimizers.md")
 BASE, MOTIVATED = Mode

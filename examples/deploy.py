@@ -1,4 +1,4 @@
-"""Export both networks, load them in timm as any checkpoint, and hold the loaded ones against the nested one."""
+"""Export both networks, load them in timm like any checkpoint, and compare their logits with the nested network's."""
 
 import json
 
@@ -30,7 +30,7 @@ for mode in nestnet.Mode:
     nestnet.export(
         net, mode, path, class_names=list(map(str, digits.target_names)), input_size=(1, 8, 8), mean=[0.5], std=[0.5]
     )
-    with safe_open(path, framework="pt") as file:  # what a user of the file must know lies in it
+    with safe_open(path, framework="pt") as file:  # the metadata holds everything that a user needs to know
         about = file.metadata()
     model = timm.create_model(
         about["architecture"],

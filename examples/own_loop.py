@@ -1,4 +1,4 @@
-"""A training loop of one's own: any loader, optimizer and schedule; the mode comes from a condition."""
+"""A training loop of your own, with any loader, optimizer and schedule. A condition chooses the mode."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -47,6 +47,6 @@ for epoch in range(EPOCHS):
         + ", ".join(f"{mode} {value:.1f} %" for mode, value in top1.items())
     )
 
-# All that it takes to go on from here, but for the loader's place in its order
+# Everything that is needed to resume from here, except for the loader's position.
 parts = {"net": net, "optimizer": optimizer, "schedule": schedule, "condition": condition}
 torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, "loop.pt")

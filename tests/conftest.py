@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from nestnet.cli.log import show_notices
+
 mpl.use("Agg")
 settings.register_profile("nestnet", deadline=None)  # a busy machine fails no test
 settings.load_profile("nestnet")
@@ -24,3 +26,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _notices():
+    """Shows what a call of the library logs in the words of the command line."""
+    with show_notices():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Makes what was captured UTF-8: pytest-xdist cannot send the names of files that are not, which some tests log."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

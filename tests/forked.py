@@ -7,7 +7,8 @@ It reads cases from standard input and writes what came of each, both as JSON. A
     number: the call of it at which the signals are sent; by default the first
     signals: numbers, sent one after another to the process, or to those that it has started too
     signalled: the process that gets them; by default the first
-    values: constants that are others in these processes, such as `{"nestnet.distributed.rendezvous:MEETING": 1}`, in seconds
+    values: seconds of constants that are others in these processes, such as
+        `{"nestnet.distributed.rendezvous:RENDEZVOUS_TIMEOUT": 1}`
     handles: how many files each process may have open
 Each process is forked from this one and has a process group of its own, as a shell gives it.
 """
@@ -67,7 +68,6 @@ def be_command(case: dict[str, Any], environment: dict[str, str], ready: int, ou
     # a process that a shell has started in the background ignores SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from nestnet.cli import main as cli
-    from nestnet.runtime import interrupts
 
     for name, seconds in case.get("values", {}).items():
         owner, last = found(name)
@@ -76,9 +76,8 @@ def be_command(case: dict[str, Any], environment: dict[str, str], ready: int, ou
         tell(case["place"], case.get("number", 1), ready)
     if "handles" in case:
         resource.setrlimit(resource.RLIMIT_NOFILE, (case["handles"], case["handles"]))
-    sys.orig_argv = [sys.executable, "-m", "nestnet", *case["arguments"]]
-    interrupts.answer_during_import()
-    code = cli.main(case["arguments"])
+    sys.argv = ["nestnet", *case["arguments"]]
+    code = cli.main()
     sys.stdout.flush()
     os._exit(code)
 
@@ -124,7 +123,7 @@ def run(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    import nestnet.analysis.report.writing
+    import nestnet.analysis.report.write_report
     import nestnet.deploy.predict
     import nestnet.training.trainer
     import nestnet.tuning.tune_k  # noqa: F401  # once for all children

@@ -23,7 +23,7 @@ class Killed(BaseException):
 
 
 def few(run):
-    return load_data(run.data, run.model).split(range(64), range(64, 128))
+    return load_data(run.data, run.model).resplit(range(64), range(64, 128))
 
 
 def whole_run(arguments, path):

@@ -1,37 +1,55 @@
 """Imports point one way, from the command line down to the network: ARCHITECTURE.md draws the rooms that are listed here."""
 
 import ast
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "nestnet"
 ROOMS = """
-version; text; runtime; storage; config.schema; nn; models conditions distributed optim; config; device; data; cost weights;
-runs; training; recipes deploy verification analysis; tuning paper; cli; __main__
+version; text; runtime; storage; config.schema; nn; models conditions distributed optim; config; device; data step;
+cost weights; runs; training; planning recipes deploy verification analysis; tuning paper; cli; __main__
 """
 """From the lowest floor to the highest. A room may import rooms on the floors below its own, and nothing beside or above it."""
 
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS.split(";")) for room in rooms.split()}
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+SCHEMA = [name for name in MODULES if name.startswith("config.schema")] + ["config.data_sets"]
+OTHER_FLAGS = ("--help", "--nproc-per-node", "--shm-size")
+"""Flags that messages outside the command line may name: those of other programs, and the one that every command has."""
 
 
-def imports(module: str) -> list[str]:
-    """The modules of the package that a module imports anywhere in it, also inside functions."""
+def parse(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+
+
+def imports(module: str, *, for_types: bool = True) -> list[str]:
+    """The modules of the package that a module imports anywhere in it, also inside functions and, unless not `for_types`,
+    where only a type checker reads.
+    """
     found = []
-    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "nestnet":
-            found += [f"nestnet.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+    ahead: list[ast.AST] = [parse(module)]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
+            continue
+        ahead += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} has a relative import"
-            found.append(node.module)
+            # A name may be a module of its own.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if name.removeprefix("nestnet.") in MODULES]
+            found += modules or [node.module]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
     return [name.removeprefix("nestnet.") for name in found if name.startswith("nestnet.")]
 
 
 def room(module: str) -> str:
-    return "config.schema" if module.startswith("config.schema") else module.partition(".")[0]
+    return "config.schema" if module in SCHEMA else module.partition(".")[0]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
@@ -41,11 +59,61 @@ def test_imports_point_down(module):
         assert is_at_home or FLOORS[room(other)] < FLOORS[room(module)], f"{module} imports {other}"
 
 
+def test_every_room_is_on_the_map():
+    """A row of the map begins with the floor, or nothing on the same floor, and the name of the room."""
+    table = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    rooms = {name for name in FLOORS if (PACKAGE / name).is_dir()}
+    assert set(re.findall(r"^\| \d* ?\| `(\w+)/` \|", table, re.MULTILINE)) == rooms
+
+
+def test_no_modules_import_each_other():
+    """What only a type checker reads is no import: the parts of a trainer name the trainer's type."""
+    graph = {module: set(imports(module, for_types=False)) & set(MODULES) for module in MODULES}
+    TopologicalSorter(graph).prepare()  # it raises CycleError, which names the modules of a circle
+
+
+@pytest.mark.parametrize("module", SCHEMA)
+def test_the_schema_imports_nothing_but_itself(module):
+    assert set(imports(module)) <= set(SCHEMA)
+
+
+def texts(module: str) -> Iterator[str]:
+    """The string constants of a module, without those that are statements of their own: docstrings."""
+    tree = parse(module)
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            yield node.value
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) != "cli"])
+def test_only_the_command_line_names_its_flags(module):
+    """Everywhere else a message names a field, or writes a command with `nestnet.text.commands.format_command`."""
+    if module in ("config.parsing", "config.parse_errors", "analysis.report.page_template"):
+        pytest.skip("the files that read the flags, and a style sheet, whose variables look like them")
+    flags = [flag for text in texts(module) for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)]
+    assert set(flags) <= set(OTHER_FLAGS)
+
+
 def test_reading_images_does_not_import_the_network():
     reached, ahead = set(), [name for name in MODULES if room(name) == "data"]
     while ahead:
         module = ahead.pop()
         reached.add(module)
         ahead += [name for name in imports(module) if name in MODULES and name not in reached]
-    assert {"data.image_files", "storage.files"} <= reached
-    assert not [name for name in reached if room(name) in ("nn", "models", "optim", "training")]
+    assert {"data.image_files", "storage.opening"} <= reached
+    assert not [name for name in reached if room(name) in ("nn", "models", "optim", "step", "training")]
+
+
+def is_output(node: ast.AST) -> bool:
+    """Whether code prints, or takes one of the streams to write to."""
+    if isinstance(node, ast.Name):
+        return node.id == "print"
+    return isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_library_never_prints(module):
+    """It returns, raises or logs. The command line prints, and so does the progress display, through rich."""
+    writes = any(map(is_output, ast.walk(parse(module))))
+    assert not writes or room(module) == "cli", f"{module} writes to a stream"

@@ -48,6 +48,18 @@ def test_step_time(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_startup(run, tmp_path):
+    found = run("startup.py", tmp_path / "x.json", "--rounds", "1")
+    assert found["command"] == "python benchmarks/startup.py --output x.json --rounds 1"
+    by_command = {result["command"]: result for result in found["results"]}
+    assert {"import nestnet", "nestnet --help", "nestnet train --epoch 3"} <= set(by_command)
+    for result in by_command.values():
+        assert len(result["cpu_seconds"]) == len(result["seconds"]) == 1
+    alone = by_command["import timm"]["cpu_seconds"][0]
+    assert by_command["nestnet train --epoch 3"]["cpu_seconds"][0] < alone / 3
+
+
+@pytest.mark.slow
 def test_switching(run, tmp_path):
     found = run(
         "switching.py", tmp_path / "x.json", *SMALL_IMAGE_SIDE, "--batches", "12", "--k", "1", "--switches", "1"

@@ -145,10 +145,10 @@ def archive(path, *names):
 
 def test_images_from_an_archive_or_a_folder(gpu, tmp_path):
     path = archive(tmp_path / "images.tar.gz", "cifar/train/cat/1.jpg", "cifar/test/cat/1.jpg")
-    assert gpu.unpacked(path, tmp_path / "x") == tmp_path / "x" / "cifar"
+    assert gpu.unpack(path, tmp_path / "x") == tmp_path / "x" / "cifar"
     assert (tmp_path / "x/cifar/train/cat/1.jpg").read_bytes() == b"x"
-    assert gpu.root_of_images(tmp_path / "x" / "cifar", path) == tmp_path / "x" / "cifar"
-    some = gpu.some_images(tmp_path / "x" / "cifar", tmp_path / "some")
+    assert gpu.find_image_root(tmp_path / "x" / "cifar", path) == tmp_path / "x" / "cifar"
+    some = gpu.link_some_images(tmp_path / "x" / "cifar", tmp_path / "some")
     assert [path.relative_to(some).as_posix() for path in sorted(some.rglob("*.jpg"))] == [
         "test/cat/1.jpg",
         "train/cat/1.jpg",
@@ -183,7 +183,7 @@ def test_an_archive_that_cannot_be_used_is_told(run, parts, tmp_path, content, r
         (["--device", "cpu", "--quick", "--data", "absent"], "--data absent: there is no such file or folder"),
         (
             ["--device", "cpu", "--quick", "--output", "."],
-            "--output .: epochs.json is there already; name another folder",
+            "--output .: epochs.json exists already; name another folder",
         ),
         (["--device", "cpu", "--quick", "--parts", "speed"], "invalid choice: 'speed'"),
     ],
@@ -219,10 +219,10 @@ def test_a_plan_fits_into_its_time(gpu, seconds, epoch_seconds):
 
 def test_what_the_plan_goes_by(gpu, tmp_path):
     path = tmp_path / "epochs.json"
-    assert gpu.measured_epoch_seconds(path) == [1.0] * 3
+    assert gpu.read_epoch_seconds(path) == [1.0] * 3
     rates = {"nested": [100_000, 0, 0], "timm base": [200_000, 0, 0], "timm motivated": [50_000, 0, 0]}
     path.write_text(json.dumps({"results": [{"summary": {"cuda_graphs": {"images_per_second": rates}}}]}))
-    assert gpu.measured_epoch_seconds(path) == [0.5, 0.25, 1.0]
+    assert gpu.read_epoch_seconds(path) == [0.5, 0.25, 1.0]
 
 
 # The table

@@ -1,6 +1,7 @@
 """The pages say what is so: their code runs, their commands are the program's, their links lead somewhere. The reference of
 the API has every public name."""
 
+import ast
 import dataclasses
 import html
 import importlib
@@ -18,19 +19,20 @@ import pytest
 from PIL import Image
 from registries import forgotten
 
-from nestnet.cli.main import VERBS, Parser, main
+from nestnet.cli.main import COMMANDS, main
+from nestnet.cli.parser import Parser
 from nestnet.config import schema
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.resumable import RESUMABLE_FIELDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = ROOT / "examples"
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES[2:], ids=lambda page: page.stem)  # the README's own test goes further
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)  # the README's own test goes further
 def test_the_pages_code_works_as_printed(page, tmp_path, monkeypatch):
     """In one module a page, but for what is an example's, word for word, and is run as that."""
     shown = [path.read_text() for path in EXAMPLES.glob("*.py")]
@@ -101,7 +103,7 @@ def test_the_pages_commands_are_the_program_s(page, understands, monkeypatch):
 
 
 def test_every_verb_is_explained():
-    assert {arguments[0] for page in PAGES for arguments in commands(page)} == set(VERBS)
+    assert {arguments[0] for page in PAGES for arguments in commands(page)} == set(COMMANDS)
 
 
 def test_what_may_change_on_resuming_is_told():
@@ -110,11 +112,42 @@ def test_what_may_change_on_resuming_is_told():
     assert set(re.findall(r"`([\w.]+)`", told)) == RESUMABLE_FIELDS - {"run_dir"}
 
 
-@each_page
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_pages_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        if not target.startswith("https://"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        other = page.parent / name if name else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub makes it of their text."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def definitions(body: list[ast.stmt], parts: list[str]) -> bool:
+    """Whether a dotted name is defined in the body of a module or class."""
+    for node in body:
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+        names = {getattr(node, "name", None), *(target.id for target in targets if isinstance(target, ast.Name))}
+        if parts[0] in names:
+            return len(parts) == 1 or definitions(node.body, parts[1:])
+    return False
+
+
+MENTIONS = re.findall(r"`([\w/]+\.py)`(?:\s+\(`([\w.]+)`\))?", (ROOT / "ARCHITECTURE.md").read_text())
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(set(MENTIONS)))
+def test_the_map_names_files_and_functions_that_exist(path, name):
+    module = ast.parse((ROOT / "nestnet" / path).read_text())
+    assert not name or definitions(module.body, name.split(".")), f"{path} does not define {name}"
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +162,10 @@ def reference(tmp_path_factory):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Cannot determine where")  # of an attribute that torch declares
         pdoc.pdoc(*modules, output_directory=folder)
-    names = [name for name in modules if not name.startswith("!")]
-    return {name: (folder / f"{name.replace('.', '/')}.html").read_text() for name in names}
+    pages = {".".join(path.relative_to(folder).with_suffix("").parts): path for path in folder.rglob("*.html")}
+    del pages["index"]
+    assert set(pages) >= {name for name in modules if not name.startswith("!")}
+    return {name: path.read_text() for name, path in pages.items()}
 
 
 def said(page: str) -> dict[str, str]:
@@ -151,6 +186,9 @@ def test_the_reference_has_every_public_name(reference):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == name]
         own = [key for key in own if inspect.isclass(getattr(module, key)) or inspect.isfunction(getattr(module, key))]
         for key in getattr(module, "__all__", [key for key in own if not key.startswith("_")]):
+            if inspect.ismodule(getattr(module, key)):  # it has a page of its own
+                assert f"{name}.{key}" in reference
+                continue
             assert key in shown, f"{name}.{key}"
             if inspect.isclass(getattr(module, key)) or inspect.isfunction(getattr(module, key)):
                 text = inspect.getdoc(getattr(module, key))

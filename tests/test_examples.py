@@ -1,6 +1,5 @@
 """Each example runs as it is."""
 
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ import torch
 from registries import forgotten
 
 from nestnet import Mode
+from nestnet.cli.main import main
 from nestnet.models.registry import create_model
+from nestnet.runs.reading import read_table
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -45,22 +46,32 @@ def test_own_loop_learns_and_can_go_on(run):
     optimizer.load_state_dict(saved["optimizer"])
 
 
-def test_own_condition_keeps_to_its_budget(run, capsys):
-    run("own_condition")
-    assert re.search("[123] of 11 batches were motivated", capsys.readouterr().out)
+@pytest.fixture
+def train_with_own_condition(monkeypatch, tmp_path):
+    """Runs the command of the guide with some options, in a new folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    with forgotten():
+        yield lambda *options: main(["train", "--import", "own_condition", "--motivation.name", "budget", *options])
 
 
-def test_own_condition_is_the_command_line_too(run, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run("own_condition", "train", "--motivation.name=budget", "--motivation.options={share: 2}")
+def test_own_condition_keeps_to_its_budget(train_with_own_condition):
+    options = ["--motivation.options", '{"share": 0.3}', "--epochs", "1", "--run_dir", "run"]
+    assert train_with_own_condition(*options) == 0
+    modes = [row["mode"] for row in read_table(Path("run/steps.csv"))]
+    assert (len(modes), modes.count("motivated")) in [(11, 1), (11, 2), (11, 3)]
+
+
+def test_own_condition_refuses_a_wrong_share(train_with_own_condition, capsys):
+    assert train_with_own_condition("--motivation.options", "{share: 2}") == 2
     assert "share = 2: it must be from 0 to 1" in capsys.readouterr().err
 
 
 def test_own_family_is_the_reference_to_the_bit(run, capsys):
     variables = run("own_family")
     assert "inside plain32 fit plain8, plain16, plain32" in capsys.readouterr().out
-    assert variables["found"].identical
-    assert variables["found"].switches == 8
+    assert variables["comparison"].identical
+    assert variables["comparison"].switches == 8
     net, images = variables["net"].eval(), torch.randn(2, 3, 32, 32)
     for mode, name in zip(Mode, ("plain8", "plain32"), strict=True):
         alone = timm.create_model(name, num_classes=10)

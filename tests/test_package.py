@@ -1,5 +1,6 @@
 """The package as a user gets it: built, installed into a folder of its own, and at work where the repository is not."""
 
+import ast
 import email
 import importlib
 import os
@@ -32,6 +33,23 @@ def not_source(folder, names):
     """What is not copied of a folder. The runs of a checkout lie at its root; the package has a `runs` of its own."""
     generated = shutil.ignore_patterns(*GENERATED)(folder, names)
     return generated | {"runs"} if Path(folder) == ROOT else generated
+
+
+@pytest.mark.parametrize("package", ["nestnet", "nestnet.cost"])
+def test_type_checkers_see_the_names_that_there_are(package):
+    module = importlib.import_module(package)
+    stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text())
+    (exported,) = [ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign)]
+    assert len(set(exported)) == len(exported)
+    assert set(exported) == set(module.__all__)
+    for name in exported:
+        assert getattr(module, name) is not None, name
+
+
+def test_the_costs_need_no_import_of_their_own():
+    code = "import sys, nestnet; print(nestnet.cost.forward_cost.__name__); from nestnet import *; assert cost is nestnet.cost"
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (0, "forward_cost\n"), ended.stderr
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 
 from nestnet import LossDecrease, Mode, TrainStep, synchronise_batch_norm
 from nestnet.distributed.gradients import distributed_forward
-from nestnet.nn.sync_batch_norm import batch_norm_of_all
+from nestnet.nn.sync_batch_norm import sync_batch_norm
 
 STEPS = 32
 
@@ -59,7 +59,7 @@ def normalised(process_group, device):
     weight.requires_grad_()
     bias.requires_grad_()
     if process_group.is_initialized:
-        y = batch_norm_of_all(own, mean, var, weight, bias, 0.1, 1e-5)
+        y = sync_batch_norm(own, mean, var, weight, bias, 0.1, 1e-5)
     else:
         y = nn.functional.batch_norm(own, mean, var, weight, bias, True, 0.1, 1e-5)
     (y * out[share]).sum().backward()

@@ -1,1 +1,1 @@
-"""Figures and pages on runs: the losses, the path of the weights, and the report."""
+"""Figures and reports of runs: the losses, the path of the weights, and the report page."""

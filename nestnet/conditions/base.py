@@ -1,116 +1,221 @@
-"""What a motivation condition is."""
+"""The base class of motivation conditions, and checked access to their properties."""
 
 import difflib
 import math
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import check_whole_number
 
 JOINT = "joint"
-"""In place of a condition's name, and in the mode column of such a run: both networks train at every batch."""
-
+"""Name of joint training in `motivation.name` and in the column `mode` of `steps.csv`: each batch trains both networks."""
 
 WATCHED = ("loss", "held_out_loss", "gradient_norm")
-"""The numbers of a step that a condition can be told."""
+"""Quantities of a training step that a condition can watch."""
 
 
-class Condition(Protocol):
-    """What a training loop asks of a condition.
+class Condition(ABC):
+    """Base class of motivation conditions, which choose the mode of the next batch.
 
-    A condition that wants another number than the batch's loss says which in an attribute `watches`: `"held_out_loss"`,
-    the loss on one batch of training images that is kept out of training, or `"gradient_norm"`, the Euclidean norm of all
-    gradients of the batch before clipping. The loop then hands this number to `update`.
+    A subclass defines `mode` and `update`. It may define `mode` as a property, or as a class attribute that
+    `update` replaces on the instance. A condition with state also overrides `reset`, `state_dict` and
+    `load_state_dict`, and one whose share of motivated batches is known in advance overrides
+    `expected_fraction`.
 
-    A condition that can tell how often it will motivate says so, for forecasts of the cost, in an attribute
-    `expected_fraction`: the share of motivated batches in long epochs, from 0 to 1, or `None`. Where the length of an epoch
-    matters, a method `expected_fraction_of_epoch(batches)` returns the share in epochs of so many batches.
+    With several processes, each one has its own condition, and all of them receive the same numbers. A
+    condition must therefore decide only by the values that `update` receives, and draw random numbers only from
+    a seed.
+
+    Attributes:
+        watches: the quantity of a training step that `update` receives: `"loss"`, the loss of the batch;
+            `"held_out_loss"`, the loss on one batch of training images that is kept out of training; or
+            `"gradient_norm"`, the Euclidean norm of all gradients of the batch before clipping.
+
+    Example:
+        >>> class AfterLowLoss(Condition):
+        ...     mode = Mode.BASE  # of the first batch
+        ...
+        ...     def update(self, loss):
+        ...         self.mode = Mode.MOTIVATED if loss < 0.5 else Mode.BASE
+        >>> condition = AfterLowLoss()
+        >>> condition.update(0.1)
+        >>> condition.mode
+        <Mode.MOTIVATED: 'motivated'>
     """
 
+    watches: ClassVar[str] = "loss"
+
+    # Every condition defines these.
+
     @property
+    @abstractmethod
     def mode(self) -> Mode:
-        """The mode for the next batch."""
+        """Mode of the next batch. Reading it changes nothing."""
 
+    @abstractmethod
     def update(self, loss: float) -> None:
-        """Take in the loss of the batch just trained, whichever subnet trained it."""
+        """Record the batch that was just trained, whichever subnet it trained.
 
-    def reset(self) -> None:
-        """An epoch starts: forget the batches before."""
+        Args:
+            loss: loss of the batch before its step changed the weights, or the quantity that `watches` names.
+                It may be NaN or infinite.
+        """
+
+    # A condition with state overrides these. The defaults are for a condition without state.
+
+    def reset(self) -> None:  # noqa: B027
+        """Forget all earlier batches. This is called at the start of each epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on exactly from here."""
+        """Return the state from which `load_state_dict` resumes exactly.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+        Returns:
+            Numbers, strings, lists, dictionaries and tensors by name; empty for a condition without state.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Restore a state.
+
+        Args:
+            state: state that `state_dict` returned.
+        """
+
+    # Forecasts of the cost call this.
+
+    def expected_fraction(self, batches: int | None = None) -> float | None:
+        """Return the share of batches that this condition is expected to motivate, for forecasts of the cost.
+
+        A run is refused before training if its condition motivates batches of long epochs, but none of epochs
+        as short as those of the run.
+
+        Args:
+            batches: number of batches of an epoch, at least 1; `None` for epochs so long that their length
+                has no effect.
+
+        Returns:
+            Share from 0 to 1, or `None` if it is not known.
+        """
+        return None
 
 
 def motivated_rate(k: int) -> float:
-    """The share of batches that k falling losses in a row motivate, if the losses are independent draws: 1/(k+1)!.
+    """Return the share of batches that k falling losses in a row motivate if losses are independent: 1/(k+1)!.
 
-    Of the (k+1)! orders of k + 1 losses, equally likely, one falls all the way. The published costs follow it. As each
-    epoch starts anew, its first k + 1 batches are never motivated: `expected_fraction` takes that into account.
+    Of the (k+1)! orders of k + 1 losses, which are equally likely, exactly one falls throughout. The published
+    costs use this share. The streak starts over in each epoch, so that its first k + 1 batches are never
+    motivated: `expected_fraction` takes that into account.
+
+    Args:
+        k: number of falling losses in a row, at least 1.
+
+    Returns:
+        Share from 0 to 1.
 
     Raises:
-        ValueError: if `k` is no whole number of at least 1.
+        ValueError: If `k` is not a whole number of at least 1.
 
-    >>> [round(100 * motivated_rate(k), 2) for k in (1, 2, 3, 4, 5)]
-    [50.0, 16.67, 4.17, 0.83, 0.14]
+    Example:
+        >>> [round(100 * motivated_rate(k), 2) for k in (1, 2, 3, 4, 5)]
+        [50.0, 16.67, 4.17, 0.83, 0.14]
     """
     return 1 / math.factorial(check_whole_number("k", k, 1, "how many in a row motivate") + 1)
 
 
-def expected_fraction(condition: Condition, batches: int) -> float | None:
-    """Return the share of motivated batches to expect of a condition, or `None` where there is no telling.
+def expected_fraction(condition: Condition, batches: int | None = None) -> float | None:
+    """Return the share of batches that a condition is expected to motivate.
 
     Args:
-        batches: number of batches of an epoch, at least 1.
+        condition: motivation condition.
+        batches: number of batches of an epoch, at least 1; `None` for epochs so long that their length has no
+            effect.
+
+    Returns:
+        Share from 0 to 1, or `None` if the condition does not know it.
 
     Raises:
-        ValueError: if the condition gives something else than a share from 0 to 1.
+        ValueError: If `condition` is not a `Condition`, or its share is neither from 0 to 1 nor `None`.
 
-    >>> from nestnet import LossDecrease
-    >>> expected_fraction(LossDecrease(k=2), batches=12)
-    0.125
-    >>> expected_fraction(LossDecrease(k=2), batches=3)
-    0.0
+    Example:
+        >>> from nestnet import LossDecrease
+        >>> expected_fraction(LossDecrease(k=2), batches=12)
+        0.125
+        >>> expected_fraction(LossDecrease(k=2), batches=3)
+        0.0
     """
-    source = "expected_fraction"
-    fraction = getattr(condition, source, None)
-    if hasattr(condition, "expected_fraction_of_epoch"):
-        source = f"expected_fraction_of_epoch({batches})"
-        fraction = condition.expected_fraction_of_epoch(batches)
+    _check_is_condition(condition)
+    # a number in place of the method would fail with a TypeError, which does not name the condition
+    if not callable(condition.expected_fraction):
+        raise ValueError(
+            f"condition {type(condition).__name__}: expected_fraction = {condition.expected_fraction!r}: it must be a method, "
+            "expected_fraction(batches), that returns the share of motivated batches"
+        )
+    fraction = condition.expected_fraction(batches)
     if fraction is None:
         return None
+    # Comparisons with NaN are false, so that NaN is refused as well.
     if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+        argument = "" if batches is None else str(batches)
         raise ValueError(
-            f"condition {type(condition).__name__}: {source} = {fraction!r}: it must be from 0 to 1, the share of motivated "
-            "batches, or None if there is no telling"
+            f"condition {type(condition).__name__}: expected_fraction({argument}) = {fraction!r}: it must be from 0 to 1, "
+            "the share of motivated batches, or None if it is not known"
         )
     return float(fraction)
 
 
 def can_motivate(condition: Condition, batches: int) -> bool:
-    """Return whether a condition that is to motivate batches can do so in epochs of this length.
+    """Return whether a condition that is meant to motivate batches can do so in epochs of a given length.
 
-    A condition that motivates no batch of any epoch, such as `Never`, does so on purpose.
+    A condition that motivates no batch of any epoch, such as `Never`, is not meant to motivate any.
 
-    >>> from nestnet import LossDecrease, Never
-    >>> can_motivate(LossDecrease(k=2), batches=3), can_motivate(Never(), batches=3)
-    (False, True)
+    Args:
+        condition: motivation condition.
+        batches: number of batches of an epoch, at least 1.
+
+    Returns:
+        `False` if the condition motivates batches of long epochs, but none of epochs of this length; otherwise
+        `True`.
+
+    Raises:
+        ValueError: If `expected_fraction` raises it.
+
+    Example:
+        >>> from nestnet import LossDecrease, Never
+        >>> can_motivate(LossDecrease(k=2), batches=3), can_motivate(Never(), batches=3)
+        (False, True)
     """
-    return expected_fraction(condition, batches) != 0 or getattr(condition, "expected_fraction", None) == 0
+    # A share of 0 in epochs of any length is intended.
+    never_motivates = expected_fraction(condition) == 0
+    return never_motivates or expected_fraction(condition, batches) != 0
 
 
 def watched_quantity(condition: Condition) -> str:
-    """Return the quantity that a condition watches, one of `WATCHED`. The default is the batch's loss.
+    """Return the quantity of a training step that a condition watches.
+
+    Args:
+        condition: motivation condition.
+
+    Returns:
+        One of `WATCHED`.
 
     Raises:
-        ValueError: if the condition asks for another one.
+        ValueError: If `condition` is not a `Condition`, or watches an unknown quantity.
     """
-    watches = getattr(condition, "watches", "loss")
+    _check_is_condition(condition)
+    watches = condition.watches
     if watches not in WATCHED:
+        # With a misspelt name, the condition would never receive its quantity.
         near = difflib.get_close_matches(str(watches), WATCHED, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(
             f"condition {type(condition).__name__}: watches = {watches!r}: it must be one of {', '.join(WATCHED)}{hint}"
         )
     return watches
+
+
+def _check_is_condition(condition: object) -> None:
+    if not isinstance(condition, Condition):
+        raise ValueError(
+            f"condition = {condition!r}: it must be a nestnet.Condition; derive {type(condition).__name__} from that class"
+        )

@@ -1,80 +1,112 @@
-"""Conditions that go by the position of a batch in its epoch, and the two classical trainings."""
+"""Conditions that choose by the position of a batch in its epoch, and those of classical training."""
 
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from nestnet.conditions.base import Condition
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import check_whole_number
 
 
-class ByPosition(ABC):
-    """A condition that goes by the position of a batch in its epoch, whatever the losses are."""
+class PositionCondition(Condition):
+    """Base class of conditions that choose by the position of a batch in its epoch, and not by losses.
+
+    Attributes:
+        epoch: number of the epoch, counted from 0.
+        position: position of the next batch in its epoch, counted from 0.
+    """
 
     def __init__(self) -> None:
-        self.epoch = self.position = 0
-
-    @property
-    @abstractmethod
-    def mode(self) -> Mode: ...
+        self.epoch = 0
+        self.position = 0
 
     def update(self, loss: float) -> None:
         self.position += 1
 
     def reset(self) -> None:
-        if self.position:  # the first epoch has begun already
-            self.epoch, self.position = self.epoch + 1, 0
+        # The reset at the start of the first epoch must not count an epoch.
+        if self.position > 0:
+            self.epoch += 1
+            self.position = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
+        self.epoch = state["epoch"]
+        self.position = state["position"]
 
 
-class RandomBatches(ByPosition):
-    """Experiment A of the paper: in each epoch a random number of batches, drawn from 0 to all, at random places.
+class RandomBatches(PositionCondition):
+    """Motivates a random number of batches in each epoch, at random positions (the paper's experiment A).
+
+    The number is drawn from 0 to all batches, each equally likely.
 
     Args:
-        batches: of an epoch.
-        seed: an epoch's draw follows from it and the epoch's number.
+        batches: number of batches of an epoch, at least 1.
+        seed: seed of the random numbers. The choice of an epoch depends on the seed and on the number of the
+            epoch alone.
+
+    Raises:
+        ValueError: If `batches` is not a whole number of at least 1.
     """
 
     def __init__(self, batches: int, *, seed: int = 0) -> None:
         super().__init__()
-        self.batches, self.seed = check_whole_number("batches", batches, 1, "the batches of an epoch"), seed
-        self.drawn: tuple[int, frozenset[int]] | None = None
+        self.batches = check_whole_number("batches", batches, 1, "the batches of an epoch")
+        self.seed = seed
+        self._drawn_epoch: int | None = None
+        self._motivated_positions: frozenset[int] = frozenset()
 
-    @property
-    def expected_fraction(self) -> float:
-        return 0.5
+    def motivated_count(self, generator: random.Random) -> int:
+        """Return the number of motivated batches of the current epoch.
 
-    def count(self, draw: random.Random) -> int:
-        """How many batches of this epoch are motivated."""
-        return draw.randint(0, self.batches)
+        Args:
+            generator: random generator of the epoch, from which the positions are drawn afterwards.
+
+        Returns:
+            A number from 0 to `batches`.
+        """
+        return generator.randint(0, self.batches)
 
     @property
     def mode(self) -> Mode:
-        if self.drawn is None or self.drawn[0] != self.epoch:
-            draw = random.Random(f"{self.seed} {self.epoch}")
-            self.drawn = self.epoch, frozenset(draw.sample(range(self.batches), self.count(draw)))
-        return Mode.MOTIVATED if self.position in self.drawn[1] else Mode.BASE
+        if self._drawn_epoch != self.epoch:
+            self._draw_positions()
+        if self.position in self._motivated_positions:
+            return Mode.MOTIVATED
+        return Mode.BASE
+
+    def _draw_positions(self) -> None:
+        # Seeded with the epoch, so that a resumed run draws the same positions as the interrupted one.
+        generator = random.Random(f"{self.seed} {self.epoch}")
+        count = self.motivated_count(generator)
+        self._motivated_positions = frozenset(generator.sample(range(self.batches), count))
+        self._drawn_epoch = self.epoch
+
+    def expected_fraction(self, batches: int | None = None) -> float | None:
+        # The mean of a number that is uniform from 0 to all batches.
+        return 0.5
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batches={self.batches}, seed={self.seed})"
 
 
 class RandomLike(RandomBatches):
-    """Experiment B of the paper: in each epoch as many motivated batches as earlier runs had on average, at random places.
+    """Motivates a given number of batches in each epoch, at random positions (the paper's experiment B).
+
+    The paper takes the numbers that earlier runs of another condition had on average.
 
     Args:
-        counts: motivated batches of each epoch.
-        batches: of an epoch.
-        seed: an epoch's draw follows from it and the epoch's number.
+        counts: number of motivated batches of each epoch, from 0 to `batches`. The condition can be used for as
+            many epochs as there are counts.
+        batches: number of batches of an epoch, at least 1.
+        seed: seed of the random numbers. The positions depend on the seed and on the number of the epoch
+            alone.
 
     Raises:
-        ValueError: if a count is below 0 or above `batches`; in an epoch for which there is no count.
+        ValueError: If a count is out of range, or `mode` is read in an epoch without a count.
     """
 
     def __init__(self, counts: Sequence[int], batches: int, *, seed: int = 0) -> None:
@@ -84,78 +116,88 @@ class RandomLike(RandomBatches):
                 raise ValueError(f"counts: {count} of {batches} batches in epoch {epoch}; take runs of as many batches")
         self.counts = list(counts)
 
+    def motivated_count(self, generator: random.Random) -> int:
+        if self.epoch >= len(self.counts):
+            raise ValueError(f"epoch {self.epoch + 1}: the earlier runs have only {len(self.counts)} epochs")
+        return self.counts[self.epoch]
+
+    def expected_fraction(self, batches: int | None = None) -> float | None:
+        # Exact for any `batches`, because both numbers are known.
+        return sum(self.counts) / (len(self.counts) * self.batches)
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"counts": self.counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.counts, self.drawn = list(state["counts"]), None  # the earlier runs may have been trained further
-
-    @property
-    def expected_fraction(self) -> float:
-        return sum(self.counts) / (len(self.counts) * self.batches)
-
-    def count(self, draw: random.Random) -> int:
-        if self.epoch >= len(self.counts):
-            raise ValueError(f"epoch {self.epoch + 1}: the earlier runs have only {len(self.counts)} epochs to go by")
-        return self.counts[self.epoch]
+        # A resumed run keeps its counts: the earlier runs may have been trained further since it began.
+        self.counts = list(state["counts"])
+        self._drawn_epoch = None
 
 
-class Periodic(ByPosition):
-    """Every `period`-th batch of an epoch is motivated."""
+class Periodic(PositionCondition):
+    """Motivates every `period`-th batch of an epoch.
+
+    Args:
+        period: number of batches from one motivated batch to the next, at least 1.
+
+    Raises:
+        ValueError: If `period` is not a whole number of at least 1.
+
+    Example:
+        >>> condition = Periodic(period=3)
+        >>> for _ in range(4):
+        ...     print(condition.mode)
+        ...     condition.update(0.0)
+        base
+        base
+        motivated
+        base
+    """
 
     def __init__(self, period: int) -> None:
         super().__init__()
         self.period = check_whole_number("period", period, 1, "every how many batches one is motivated")
 
     @property
-    def expected_fraction(self) -> float:
-        return 1 / self.period
-
-    def expected_fraction_of_epoch(self, batches: int) -> float:
-        """The same in epochs of so many batches, which need not be a multiple of the period."""
-        return batches // self.period / batches
-
-    @property
     def mode(self) -> Mode:
-        return Mode.MOTIVATED if (self.position + 1) % self.period == 0 else Mode.BASE
+        # Positions count from 0, and the last batch of each period is motivated.
+        if (self.position + 1) % self.period == 0:
+            return Mode.MOTIVATED
+        return Mode.BASE
+
+    def expected_fraction(self, batches: int | None = None) -> float | None:
+        if batches is None:
+            return 1 / self.period
+        # The length of an epoch need not be a multiple of the period.
+        return batches // self.period / batches
 
     def __repr__(self) -> str:
         return f"Periodic(period={self.period})"
 
 
-class Constant:
-    """One mode for all batches."""
+class ConstantCondition(Condition):
+    """Base class of conditions with the same mode for all batches."""
 
     mode: Mode
 
-    @property
-    def expected_fraction(self) -> float:
-        return float(self.mode is Mode.MOTIVATED)
-
     def update(self, loss: float) -> None:
-        """Nothing changes it."""
+        """Ignore the loss."""
 
-    def reset(self) -> None:
-        """There is nothing to forget."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is nothing to restore."""
+    def expected_fraction(self, batches: int | None = None) -> float | None:
+        return 1.0 if self.mode is Mode.MOTIVATED else 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-class Always(Constant):
-    """Classical training of the motivated network."""
+class Always(ConstantCondition):
+    """Motivates every batch: classical training of the motivated network."""
 
     mode = Mode.MOTIVATED
 
 
-class Never(Constant):
-    """Classical training of the base network."""
+class Never(ConstantCondition):
+    """Motivates no batch: classical training of the base network."""
 
     mode = Mode.BASE

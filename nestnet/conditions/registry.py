@@ -1,6 +1,5 @@
-"""Conditions by name."""
+"""The registry of conditions by name, and the creation of a condition from its name."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -8,8 +7,9 @@ from typing import Any, TypeVar
 from nestnet.conditions.base import JOINT, Condition
 from nestnet.conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from nestnet.conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
+from nestnet.text.suggestions import suggest_known
 
-CONDITIONS: dict[str, Callable[..., Condition]] = {
+CONDITIONS: dict[str, type[Condition]] = {
     "loss_decrease": LossDecrease,
     "ema_decrease": EMADecrease,
     "held_out_loss_decrease": HeldOutLossDecrease,
@@ -20,59 +20,86 @@ CONDITIONS: dict[str, Callable[..., Condition]] = {
     "always": Always,
     "never": Never,
 }
+"""The class of each condition, by its name in `motivation.name`."""
+
+ConditionClass = TypeVar("ConditionClass", bound=type[Condition])
 
 
-Factory = TypeVar("Factory", bound=Callable[..., Condition])
+def register_condition(name: str) -> Callable[[ConditionClass], ConditionClass]:
+    """Register a condition under a name for configurations.
 
+    Its constructor may have the arguments `k`, `batches` (number of batches of an epoch) and `seed`, which a
+    run provides, and further arguments, which come from `motivation.options`.
 
-def register_condition(name: str) -> Callable[[Factory], Factory]:
-    """Make a condition of your own known to configurations as `motivation.name`.
+    Args:
+        name: value of `motivation.name` that selects the condition.
 
-    Its constructor may take `k`, `batches` (of an epoch) and `seed`, and whatever `motivation.options` gives it.
+    Returns:
+        A decorator for a subclass of `Condition`, which it returns as it is.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: If there is a condition of this name already. The decorator raises it if the class is not a
+            subclass of `Condition` or leaves one of its abstract methods undefined.
 
-    >>> @register_condition("every_monday")
-    ... class EveryMonday(Never): ...
-    >>> create_condition("every_monday")
-    EveryMonday()
-    >>> del CONDITIONS["every_monday"]
+    Example:
+        >>> @register_condition("every_monday")
+        ... class EveryMonday(Never): ...
+        >>> create_condition("every_monday")
+        EveryMonday()
+        >>> del CONDITIONS["every_monday"]
     """
+    # Joint training has no condition, but uses the same field of the configuration.
     if name in CONDITIONS or name == JOINT:
         raise ValueError(f"condition {name!r}: there is one of this name already")
 
-    def register(factory: Factory) -> Factory:
-        CONDITIONS[name] = factory
-        return factory
+    def register(condition_class: ConditionClass) -> ConditionClass:
+        if not (isinstance(condition_class, type) and issubclass(condition_class, Condition)):
+            raise ValueError(f"condition {name!r}: {condition_class!r} must be a subclass of nestnet.Condition")
+        # Python itself would raise an error only when a run creates the condition.
+        undefined = ", ".join(sorted(condition_class.__abstractmethods__))
+        if undefined:
+            raise ValueError(f"condition {name!r}: {condition_class.__name__} must define {undefined}")
+        CONDITIONS[name] = condition_class
+        return condition_class
 
     return register
 
 
 def create_condition(name: str, settings: Mapping[str, Any] | None = None, **context: Any) -> Condition:
-    """The condition of a name.
+    """Create a condition by its name.
 
     Args:
-        settings: what the user asks of it: arguments of the condition.
-        context: what it may take if it has such an argument.
+        name: name under which the condition is registered.
+        settings: arguments that the user gives. The condition must have all of them.
+        context: arguments that a run provides. Each is passed if the condition has it and `settings` does not
+            give it.
+
+    Returns:
+        The condition.
 
     Raises:
-        ValueError: for an unknown name, a setting that the condition does not have, or one that it lacks.
+        ValueError: If the name is unknown, a setting is missing or unknown to the condition, or the condition
+            refuses a value.
     """
     if name not in CONDITIONS:
-        near = difflib.get_close_matches(name, CONDITIONS, n=1)
-        hint = f"did you mean {near[0]}? Known are " if near else "known are "
-        raise ValueError(f"motivation.name = {name!r}: no such condition; {hint}{', '.join(CONDITIONS)}")
-    factory, settings = CONDITIONS[name], dict(settings or {})
-    parameters = inspect.signature(factory).parameters
-    for setting, value in settings.items():
+        raise ValueError(f"motivation.name = {name!r}: no such condition; {suggest_known(name, CONDITIONS)}")
+    # A setting of the user must be an argument of this condition.
+    condition_class = CONDITIONS[name]
+    parameters = inspect.signature(condition_class).parameters
+    arguments = dict(settings or {})
+    for setting, value in arguments.items():
         if setting not in parameters:
-            raise ValueError(
-                f"motivation.{setting} = {value!r}: {name} has no such setting"
-                + (f"; it has {', '.join(parameters)}" if parameters else "; leave it out")
-            )
-    arguments = {key: value for key, value in context.items() if key in parameters} | settings
+            remedy = "leave it out"
+            if parameters:
+                remedy = f"it has {', '.join(parameters)}"
+            raise ValueError(f"motivation.{setting} = {value!r}: {name} has no such setting; {remedy}")
+    # An argument that the run provides is passed only if the condition has it.
+    for key, value in context.items():
+        if key in parameters:
+            arguments.setdefault(key, value)
+    # An argument that neither of them gives must have a default.
     for parameter in parameters.values():
-        if parameter.default is parameter.empty and parameter.name not in arguments:
+        is_required = parameter.default is parameter.empty
+        if is_required and parameter.name not in arguments:
             raise ValueError(f"motivation.{parameter.name}: {name} needs it")
-    return factory(**arguments)
+    return condition_class(**arguments)

@@ -1,1 +1,1 @@
-"""The configuration of a run: its fields, how they are read, and what they must be."""
+"""The configuration of a run: its fields, how it is parsed, and how its values are checked."""

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,105 +11,143 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from nestnet.config.imports import import_modules
+from nestnet.config.names import FIELD_NAMES, check_option_names
+from nestnet.config.parse_errors import explain_parse_error
 from nestnet.config.schema import SECTIONS, Config, dotted
-from nestnet.config.yaml_files import contents, nearest
-from nestnet.storage.files import write_atomically
+from nestnet.config.yaml_files import read_fields
+from nestnet.storage.atomic import write_atomically
 from nestnet.storage.paths import expand_home
 from nestnet.text.escape import is_utf8
-from nestnet.text.messages import in_one_line
 
 PATHS = ("run_dir", "data.root", "model.base_weights", "model.motivated_weights", "motivation.runs")
 """Fields that name files or folders: a `~` at their beginning is the home directory."""
 
 
 def parse(
-    arguments: list[str],
+    arguments: Sequence[str],
     *,
     prog: str = "nestnet train",
     others: Iterable[str] = (),
     literal: Collection[str] | None = (),
     choose: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    run_dirs: Iterable[Path] = (),
 ) -> Config:
-    """The configuration of a command line: `--config FILE` and `--section.key value`, later ones over earlier ones.
+    """Parse `--config FILE`, `--section.key value` and `--import MODULE`; later values replace earlier ones.
 
-    A file may start from others: `include: FILE`, or a list of them, taken from its own folder; its own fields go over theirs.
-
-    Args:
-        others: names of options that the verb has besides, so that a misspelt one can be told from them.
-        literal: paths whose `~` is not the home directory, such as those that an earlier run has resolved; `None`: all.
-        choose: function from the given fields, as nested dictionaries, to fields that take the place of the schema's defaults,
-            such as those of a recipe (`nestnet.recipes`).
-
-    Raises:
-        ValueError: for an unknown key, a value of the wrong type or out of range, values that do not go together, or an absent
-            file: one line that names the field, its value, the rule and the remedy.
-    """
-    from nestnet.config.validation import validate  # they know the networks, which take a second to import
-
-    parser, arguments = _parser(prog), _expanded(arguments, others)
-    try:
-        given = _at_home(parser.parse_args(arguments, defaults=False), literal).as_dict()
-        chosen = {} if choose is None else choose(given)
-        if chosen:
-            arguments = [f"--config={json.dumps(chosen)}", *arguments]
-        namespace = _at_home(parser.parse_args(arguments), literal)
-    except jsonargparse.ArgumentError as error:
-        raise ValueError(_one_line(str(error))) from error
-    namespace.pop("config", None)
-    return validate(Config(**vars(parser.instantiate(namespace))))
-
-
-def split(arguments: Sequence[str], own_options: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """Divide a verb's arguments into those of the configuration and its own, such as the folder of `nestnet resume`.
-
-    An option of the configuration has one value, which follows it or stands behind `=`. What comes after that value belongs to
-    the verb itself, and not to an option of the verb further ahead: `--k 2 --epochs 3 4` has no second k.
+    A file may include others: `include: FILE`, or a list of files, whose paths are relative to its own folder.
+    Its own fields replace theirs. The modules of `imports` are imported before any name of a network or a
+    condition is looked up.
 
     Args:
-        own_options: names of the verb's own options; an unknown one is left to `parse`, which refuses it.
+        arguments: command line without the name of the command.
+        prog: name of the command, for messages.
+        others: names of the command's options that are not fields, which the message about a misspelt option
+            may suggest.
+        literal: paths whose `~` is not the home directory, such as those that an earlier run has resolved;
+            `None` for all.
+        choose: function from the given fields to fields that replace the schema's defaults, such as those of a
+            recipe (`nestnet.recipes`), both as nested dictionaries; `None` to keep the defaults.
+        run_dirs: run directories that are read, from within which no module is imported.
 
     Returns:
-        The arguments for `parse`, and the verb's own, of which those that belong to no option come first.
+        The configuration, with every field validated.
+
+    Raises:
+        ValueError: If a key is unknown, a value has the wrong type or is out of range, values do not fit
+            together, or a file is absent. The message names the field, its value, the rule and the remedy.
     """
-    settings: list[str] = []
-    positional: list[str] = []
-    own: list[str] = []
-    rest = list(arguments)
-    after_own_option = False
-    while rest:
-        argument = rest.pop(0)
-        name, equals, _ = argument.removeprefix("--").partition("=")
-        is_own = name in own_options or not argument.startswith("--") or name in ("", "help")
-        if not is_own:
-            settings.append(argument)
-            after_own_option = False
-            if not equals and rest and not rest[0].startswith("--"):
-                settings.append(rest.pop(0))
-        elif argument.startswith("-") or after_own_option:
-            own.append(argument)
-            after_own_option = True
-        else:
-            positional.append(argument)
-    return settings, [*positional, *own]
+    check_option_names(arguments, others)
+    arguments, modules = _take_imports(arguments)
+    arguments, files = _read_files(arguments)
+    parser = _create_parser(prog)
+    try:
+        # The first pass leaves out defaults: the given fields decide which modules are imported and what a recipe chooses.
+        given = _expand_homes(parser.parse_args(arguments, defaults=False), literal).as_dict()
+        imports = list(dict.fromkeys([*given.get("imports", []), *modules]))
+        import_modules(imports, [*run_dirs, *_find_run_directories(files)])
+        if choose is not None:
+            chosen = choose(given)
+            if chosen:
+                # In front, so that every field that is given replaces it.
+                arguments = [f"--config={json.dumps(chosen)}", *arguments]
+        namespace = _expand_homes(parser.parse_args(arguments), literal)
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(explain_parse_error(str(error))) from error
+    namespace.pop("config", None)
+    config = Config(**vars(parser.instantiate(namespace)))
+    config.imports = imports
+
+    # Validation imports torch, which takes seconds. Misspelt names and wrong types are reported before.
+    from nestnet.config.validation import validate
+
+    return validate(config)
 
 
-def _at_home(namespace: jsonargparse.Namespace, literal: Collection[str] | None) -> jsonargparse.Namespace:
-    """The same namespace, whose paths have the home directory in place of `~`, unless they are `literal`."""
+def format_help(prog: str, description: str) -> str:
+    """Return the help of a command: every field with its type, its default and its docstring.
 
-    def expanded(path: str, name: str) -> str:
-        return path if literal is None or path in literal else expand_home(path, name)
+    Args:
+        prog: name of the command, such as `nestnet train`.
+        description: description of the command, with which the help starts.
 
-    for name in PATHS:
-        value = namespace.get(name)
-        if isinstance(value, str):
-            namespace[name] = expanded(value, name)
-        elif isinstance(value, list):
-            namespace[name] = [expanded(path, name) for path in value]
-    return namespace
+    Returns:
+        The help, without a final line break.
+    """
+    # jsonargparse puts a backspace, which not every terminal obeys, where the name of an option must be one word.
+    return _create_parser(prog, description).format_help().replace(" \b", "").rstrip("\n")
+
+
+def load(path: Path, *, run_dirs: Iterable[Path] = ()) -> Config:
+    """Return the configuration in a YAML file. A `~` in its paths is not expanded.
+
+    Args:
+        path: path of the file.
+        run_dirs: run directories that are read, from within which no module is imported.
+
+    Returns:
+        The configuration, with every field validated.
+
+    Raises:
+        ValueError: If the file is absent or holds no valid configuration: see `parse`.
+    """
+    return parse([option_of(path)], literal=None, run_dirs=run_dirs)
+
+
+def dump(config: Config, path: Path) -> None:
+    """Write all fields as YAML, so that `load` gives the same configuration.
+
+    Args:
+        config: configuration to write.
+        path: path of the file, which is replaced if it exists.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+
+def option_of(path: Path) -> str:
+    """Return the option that names a configuration file. A `~` in the path is not the home directory.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        The argument `--config=PATH`.
+    """
+    return f"--config={os.path.join(os.curdir, path)}"
 
 
 def paths_of(config: Config) -> list[str]:
-    """The files and folders that a configuration names."""
+    """Return the files and folders that a configuration names.
+
+    Args:
+        config: configuration of a run.
+
+    Returns:
+        The paths, in the order of `PATHS`.
+    """
     fields = dotted(dataclasses.asdict(config))
     paths: list[str] = []
     for name in PATHS:
@@ -122,104 +159,106 @@ def paths_of(config: Config) -> list[str]:
     return paths
 
 
-def load(path: Path) -> Config:
-    """The configuration in a YAML file, with its paths as they are. Raises ValueError as `parse` does."""
-    return parse([option_of(path)], literal=None)
+def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without `--import MODULE`, and those modules."""
+    others: list[str] = []
+    modules: list[str] = []
+    waiting = list(arguments)
+    # jsonargparse has no option of another name that adds to a list, so this one is taken out before.
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.partition("=")
+        if name != "--import":
+            others.append(argument)
+            continue
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ValueError("argument --import: expected one argument, the name of a Python module")
+            value = waiting.pop(0)
+        modules.append(value)
+    return others, modules
 
 
-def option_of(path: Path) -> str:
-    """The option that names a configuration file, whose `~` is not the home directory."""
-    return f"--config={os.path.join(os.curdir, path)}"
+def _find_run_directories(files: Iterable[Path]) -> list[Path]:
+    """Return the folders of those configuration files that lie in a run directory."""
+    # Training leaves these beside the configuration of a run.
+    folders = [file.parent for file in files]
+    return [folder for folder in folders if (folder / "steps.csv").exists() or (folder / "checkpoints").exists()]
 
 
-def dump(config: Config, path: Path) -> None:
-    """Write all fields as YAML, so that `load` gives the same configuration."""
-    write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+def _read_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Return the arguments with the fields of configuration files, as JSON, in place of their names; and the files."""
+    expanded: list[str] = []
+    files: list[Path] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--config" and waiting:
+            name = waiting.pop(0)
+        elif argument.startswith("--config="):
+            name = argument.removeprefix("--config=")
+        else:
+            expanded.append(argument)
+            continue
+        file = Path(expand_home(name, "config"))
+        files.append(file)
+        for fields in read_fields(file, FIELD_NAMES, SECTIONS):
+            expanded.append(f"--config={json.dumps(fields)}")
+    return expanded, files
 
 
-ABOUT = {
-    "nestnet train": "Train a nested network and export both subnets. Without --config, --data.root FOLDER alone trains on a "
-    "folder of images. With --dry_run, take some steps, tell what the run will need and take, and write nothing."
-}
-"""What `--help` says first."""
+def _expand_homes(namespace: jsonargparse.Namespace, literal: Collection[str] | None) -> jsonargparse.Namespace:
+    """Replace the `~` of each path that is not in `literal` by the home directory; with `None`, replace none."""
+    if literal is None:
+        return namespace
+
+    def expand(path: str, name: str) -> str:
+        if path in literal:
+            return path
+        return expand_home(path, name)
+
+    for name in PATHS:
+        value = namespace.get(name)
+        if isinstance(value, str):
+            namespace[name] = expand(value, name)
+        elif isinstance(value, list):
+            namespace[name] = [expand(path, name) for path in value]
+    return namespace
 
 
 @functools.cache
-def _parser(prog: str) -> jsonargparse.ArgumentParser:
-    """It takes a tenth of a second to make."""
+def _create_parser(prog: str, description: str = "The configuration of a run.") -> jsonargparse.ArgumentParser:
+    """Return the parser of a command, which takes a tenth of a second to make."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' docstrings are the help
-    jsonargparse.set_loader("nestnet", _value, exceptions=(yaml.YAMLError,))
+    jsonargparse.set_loader("nestnet", _load_value, exceptions=(yaml.YAMLError,))
     parser = jsonargparse.ArgumentParser(
         prog=prog,
+        # The list of all options would fill a screen; they are described below.
+        usage=f"{prog} [--config FILE] [--section.key value ...]",
         exit_on_error=False,
-        description=ABOUT.get(prog, "A configuration of a run."),
+        description=description,
         parser_mode="nestnet",
     )
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below.")
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the fields below")
     parser.add_class_arguments(Config)
     return parser
 
 
-def _value(text: str) -> Any:
-    """The value of an option, or the contents of a configuration file, which `_expanded` gives as JSON.
+def _load_value(text: str) -> Any:
+    """Return the value of an option, or the fields of a configuration file.
 
-    YAML reads JSON too, but not the escapes of an emoji, or of a byte of a path that is not UTF-8.
+    The fields come from `_read_files` as JSON. YAML reads JSON too, but not the escapes of an emoji or of a path
+    that is not UTF-8.
     """
     if text.startswith("{"):
         try:
-            return json.loads(text, parse_constant=str)  # no field can be infinite or NaN: as a text it is refused
+            # No field may be infinite or NaN. Such a constant is kept as text, which is then refused.
+            return json.loads(text, parse_constant=str)
         except json.JSONDecodeError:
-            pass  # a mapping of YAML, or a name
+            pass  # a mapping in YAML's own notation, or a name
     if not is_utf8(text):
         return text  # a path, which YAML's reader refuses
     value = jsonargparse.get_loader("yaml")(text)
     if value is None and text.strip().lower() not in ("", "~", "null"):
         return text  # a name that YAML takes for a comment or an anchor
     return value
-
-
-def _expanded(arguments: list[str], others: Iterable[str]) -> list[str]:
-    """The arguments with the contents of configuration files in place of their names.
-
-    Unknown names are refused with the nearest right one, among them those of the verb's `others`.
-    """
-    names = {"config", "help", "print_config", *(f.name for f in dataclasses.fields(Config) if f.name not in SECTIONS)}
-    names |= {f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
-    expanded, previous = [], ""
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and name not in names:
-            raise ValueError(f"--{name} is no option{nearest(name, {*names, *others}, SECTIONS)}")
-        if path := argument if previous == "--config" else value if argument.startswith("--config=") else "":
-            files = contents(Path(expand_home(path, "config")), names, SECTIONS)
-            expanded += [f"--config={json.dumps(content)}" for content in files]
-        elif argument != "--config":
-            expanded.append(argument)
-        previous = argument
-    return [*expanded, "--config"] if previous == "--config" else expanded
-
-
-def _one_line(message: str) -> str:
-    """jsonargparse's message about a value as `field = value: rule`."""
-    found = re.search(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL)
-    if not found:
-        line = in_one_line(message)
-        if line.startswith("unrecognized arguments"):
-            line += (
-                "; images are given as --data.root FOLDER, a file as --config FILE, any field as --section.key value"
-            )
-        return line
-    name, rest = found[1], found[2]
-    value = re.search(r"(?:Got value|Given value): (.*?)(?:\n|$)", rest)
-    kinds = re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", rest)
-    plain = sorted({_plain(kind) for kind in kinds}, key=lambda kind: (kind == "null", kind))
-    rule = " or ".join(plain) or in_one_line(rest)
-    return f"{name} = {value[1] if value else '?'}: it must be {rule}"
-
-
-def _plain(kind: str) -> str:
-    """`typing.Literal['a', 'b']` and `<class 'int'>` in plain words."""
-    if kind.startswith("typing.Literal["):
-        return "one of " + kind.removeprefix("typing.Literal[").rstrip("]").replace("'", "")
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "list": "a list"}
-    return {f"<class '{k}'>": v for k, v in (words | {"NoneType": "null", "dict": "a mapping"}).items()}.get(kind, kind)

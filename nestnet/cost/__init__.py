@@ -1,25 +1,5 @@
-"""What networks and runs cost, and the paper's measures of efficiency."""
+"""The cost of networks and runs, and the paper's measures of efficiency."""
 
-from nestnet.cost.network import (
-    Convention,
-    Cost,
-    Point,
-    average_cost,
-    flops_efficiency,
-    flops_ratio,
-    forecast,
-    forward_cost,
-    network_cost,
-)
+import lazy_loader
 
-__all__ = [
-    "Convention",
-    "Cost",
-    "Point",
-    "average_cost",
-    "flops_efficiency",
-    "flops_ratio",
-    "forecast",
-    "forward_cost",
-    "network_cost",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,1 @@
-"""Images: data sets, files and folders, augmentation, and the batches that are made of them."""
+"""Images: which files a data set has, how they are read and augmented, and the loaders that make batches of them."""

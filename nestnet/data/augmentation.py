@@ -1,5 +1,6 @@
-"""Random changes of training images."""
+"""Random augmentation of training images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,54 +9,87 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 
-from nestnet.config.schema import Augmentation, DataConfig
-from nestnet.data.sources import Source
+from nestnet.config.schema_sections import Augmentation, DataConfig
+from nestnet.data.preprocessing import Transform, create_normalizing_transforms
 
 
-def border(size: int) -> int:
-    """By how many pixels small images are padded before they are cropped at random."""
+def crop_padding(size: int) -> int:
+    """Return the number of pixels by which small images are padded on each side before a random crop.
+
+    Args:
+        size: height and width of the images in pixels.
+    """
     return max(size // 8, 1)
 
 
 class Cutout:
-    """Sets a square of a normalised image to 0, its middle anywhere in the image (DeVries and Taylor 2017, arXiv 1708.04552).
+    """Transform that sets a square of a normalised image to 0 (DeVries and Taylor 2017, arXiv 1708.04552).
+
+    The middle of the square lies anywhere in the image; what lies outside the image is cut off.
 
     Args:
-        side: of the square, in pixels; what lies outside the image is cut off.
+        side: side of the square in pixels.
     """
 
     def __init__(self, side: int) -> None:
         self.side = side
 
     def __call__(self, image: Tensor) -> Tensor:
-        top, left = (int(torch.randint(size, ())) - self.side // 2 for size in image.shape[1:])
+        height, width = image.shape[1:]
+        # The row is drawn before the column: the order decides which random numbers each of them gets.
+        top = int(torch.randint(height, ())) - self.side // 2
+        left = int(torch.randint(width, ())) - self.side // 2
         image[:, max(top, 0) : top + self.side, max(left, 0) : left + self.side] = 0.0
         return image
 
 
-def _augmentation(data: DataConfig, kind: Augmentation, size: int, mean: list[float], source: Source) -> list[Any]:
-    """From a stored image to an augmented one of `size`, before it is normalised."""
-    fit = [] if kind == "resized_crop" else [v2.Resize((size, size), antialias=True)]
-    shift = v2.RandomCrop(size, padding=border(size))
-    geometry = {
-        "none": [],
-        "shift": [shift],
-        "crop": [shift, v2.RandomHorizontalFlip()],
-        "resized_crop": [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()],
-    }[kind]
-    if data.auto_augment is None:
-        return [*fit, *geometry]
-    if source.channels != 3:
-        raise ValueError(f"data.auto_augment = {data.auto_augment!r}: it is for colour images, and these are grey")
-    if data.auto_augment.startswith("rand"):
-        # timm's own settings: what a move uncovers is filled with the mean colour
-        fill = tuple(min(255, round(255 * value)) for value in mean)
-        policy = rand_augment_transform(data.auto_augment, {"translate_const": int(size * 0.45), "img_mean": fill})
-    else:
-        policy = v2.AutoAugment(v2.AutoAugmentPolicy(data.auto_augment))
-    return [*fit, *geometry, policy]
+def create_train_transform(
+    data: DataConfig, augment: Augmentation, size: int, mean: Sequence[float], std: Sequence[float]
+) -> Transform:
+    """Return the transform of a stored image to an augmented and normalised one `[C, size, size]`.
+
+    Args:
+        data: configuration of the images; its AutoAugment policy, random erasing and Cutout are used.
+        augment: geometric augmentation.
+        size: height and width of the result in pixels.
+        mean: mean of each channel for values from 0 to 1.
+        std: standard deviation of each channel.
+
+    Raises:
+        ValueError: If `data.auto_augment` is set and the images are grey.
+    """
+    # The order matters: AutoAugment policies expect whole images in bytes, random erasing and Cutout expect
+    # normalised ones.
+    transforms = _create_geometric_transforms(augment, size)
+    if data.auto_augment is not None:
+        if len(mean) != 3:
+            raise ValueError(f"data.auto_augment = {data.auto_augment!r}: it is for colour images, and these are grey")
+        transforms.append(_create_policy(data.auto_augment, size, mean))
+    transforms += create_normalizing_transforms(mean, std)
+    if data.random_erasing:
+        transforms.append(RandomErasing(data.random_erasing, mode="pixel", device="cpu"))
+    if data.cutout:
+        transforms.append(Cutout(data.cutout))
+    return v2.Compose(transforms)
 
 
-def _erasing(data: DataConfig) -> list[Any]:
-    erasing = [RandomErasing(data.random_erasing, mode="pixel", device="cpu")] if data.random_erasing else []
-    return [*erasing, *([Cutout(data.cutout)] if data.cutout else [])]
+def _create_geometric_transforms(augment: Augmentation, size: int) -> list[Any]:
+    """Return the transforms of a stored image to a randomly moved one of `size`."""
+    if augment == "resized_crop":
+        return [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    # Small images are first brought to one size, so that the padding is the same part of each.
+    transforms: list[Any] = [v2.Resize((size, size), antialias=True)]
+    if augment in ("shift", "crop"):
+        transforms.append(v2.RandomCrop(size, padding=crop_padding(size)))
+    if augment == "crop":
+        transforms.append(v2.RandomHorizontalFlip())
+    return transforms
+
+
+def _create_policy(name: str, size: int, mean: Sequence[float]) -> Any:
+    """Return a policy of AutoAugment, or of timm's RandAugment where the name begins with `rand`."""
+    if not name.startswith("rand"):
+        return v2.AutoAugment(v2.AutoAugmentPolicy(name))
+    # timm's own settings: what a move uncovers is filled with the mean colour.
+    fill = tuple(min(255, round(255 * value)) for value in mean)
+    return rand_augment_transform(name, {"translate_const": int(size * 0.45), "img_mean": fill})

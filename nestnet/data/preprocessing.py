@@ -1,4 +1,4 @@
-"""How an image is brought to a network that is not being trained: the same in a run's evaluation and in `nestnet predict`."""
+"""The transforms of images for evaluation and inference: the same in a run's evaluation and in `nestnet predict`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,85 +11,118 @@ from PIL import Image
 from timm.models import PretrainedCfg
 from torchvision.transforms import v2
 
-SMALL_IMAGE_SIDE = 64
-"""Images of up to this many pixels a side are used whole, of larger ones the middle."""
+# Largest height and width in pixels of small images, which are evaluated as a whole; larger ones are
+# centre-cropped.
+MAX_SMALL_IMG_SIZE = 64
 
-LONGEST = 8
-"""An image whose longer side is more than so many times the shorter one is cut to that before it is resized; for a network that
-takes other shapes than squares, times its own ratio."""
+# Largest ratio of an image's longer side to its shorter one. An image beyond it is cropped to it before it is
+# resized; for a network whose inputs are not square the ratio is multiplied by that of its inputs.
+MAX_ASPECT_RATIO = 8
 
 Transform = Callable[[Any], Any]
 
 
-def eval_crop(motivated: str, size: tuple[int, int], crop_pct: float | None = None) -> float | None:
-    """The part of a test image's shorter side that is kept; `None` where images are used whole.
+def choose_crop_pct(motivated: str, size: tuple[int, int], crop_pct: float | None = None) -> float | None:
+    """Return the part of a test image's shorter side that the centre crop keeps.
 
     Args:
-        motivated: timm's name of the motivated network, whose crop both subnets get where the configuration names none.
-        size: height and width that test images are brought to.
-        crop_pct: as the configuration has it.
+        motivated: timm's name of the motivated network, whose crop both subnets use where the configuration
+            names none.
+        size: height and width in pixels that test images are brought to.
+        crop_pct: value in the configuration, from 0.01 to 1; `None` if it has none.
+
+    Returns:
+        The part, from 0.01 to 1; `None` if images are resized as a whole.
     """
-    if crop_pct is None and max(size) <= SMALL_IMAGE_SIDE:
+    if crop_pct is None and max(size) <= MAX_SMALL_IMG_SIZE:
         return None
-    return crop_pct or (timm.get_pretrained_cfg(motivated) or PretrainedCfg()).crop_pct
+    if crop_pct:
+        return crop_pct
+    # For a network that timm does not know, timm's defaults apply.
+    pretrained_cfg = timm.get_pretrained_cfg(motivated) or PretrainedCfg()
+    return pretrained_cfg.crop_pct
 
 
-def eval_transform(
+def create_eval_transform(
     size: tuple[int, int], mean: Sequence[float], std: Sequence[float], crop_pct: float | None
 ) -> Transform:
-    """From a PIL image, or bytes `[C, H, W]`, to a normalised image `[C, *size]`.
+    """Return the transform of a PIL image, or of bytes `[C, H, W]`, to a normalised image `[C, *size]`.
 
     Args:
-        size: height and width.
-        mean: of each channel of images with values from 0 to 1.
-        std: likewise.
-        crop_pct: what `eval_crop` says.
+        size: height and width of the result in pixels.
+        mean: mean of each channel for values from 0 to 1.
+        std: standard deviation of each channel.
+        crop_pct: result of `choose_crop_pct`.
+
+    Returns:
+        The transform.
     """
     if crop_pct is None:
-        return v2.Compose([v2.Resize(size, antialias=True), *to_normalised(mean, std)])
-    # resize the shorter side and crop the middle, as timm evaluates
-    evaluation = timm.data.create_transform(
+        return v2.Compose([v2.Resize(size, antialias=True), *create_normalizing_transforms(mean, std)])
+    # timm's own evaluation: resize the shorter side, then crop the centre.
+    resize_and_crop = timm.data.create_transform(
         (len(mean), *size), mean=tuple(mean), std=tuple(std), crop_pct=crop_pct, interpolation="bicubic"
     )
-    return v2.Compose([_Middle(LONGEST * max(size) / min(size)), evaluation])
+    return v2.Compose([_CropLongImages(MAX_ASPECT_RATIO * max(size) / min(size)), resize_and_crop])
 
 
-class _Middle:
-    """Cuts a PIL image to its middle where one side is very much longer than the other.
+class _CropLongImages:
+    """Transform that crops the centre of a PIL image of which one side is very much longer than the other.
 
-    The shorter side is resized to the network's and the longer one with it, before the middle is taken: of an image of 1 x
-    20,000 pixels that would be gigabytes. Other images are left as they are.
+    The shorter side is resized to the network's and the longer one with it, before the centre is cropped: for
+    an image of 1 x 20,000 pixels that would take gigabytes. Other images are returned as they are.
 
     Args:
-        ratio: largest ratio of the two sides that is left.
+        max_ratio: largest ratio of the longer side to the shorter one that is left as it is.
     """
 
-    def __init__(self, ratio: float) -> None:
-        self.ratio = ratio
+    def __init__(self, max_ratio: float) -> None:
+        self.max_ratio = max_ratio
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        longest = math.ceil(min(image.size) * self.ratio)
-        if max(image.size) <= longest:
+        max_side = math.ceil(min(image.size) * self.max_ratio)
+        if max(image.size) <= max_side:
             return image
-        width, height = (min(side, longest) for side in image.size)
+        width = min(image.width, max_side)
+        height = min(image.height, max_side)
         left = (image.width - width) // 2
         top = (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
 
 
-def to_normalised(mean: Sequence[float], std: Sequence[float]) -> list[Any]:
-    """The transforms from an image of the right size to a normalised tensor."""
-    normalise = v2.Normalize(list(mean), list(std))
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise, v2.ToPureTensor()]
+def create_normalizing_transforms(mean: Sequence[float], std: Sequence[float]) -> list[Any]:
+    """Return the transforms of an image of the right size to a normalised tensor `[C, H, W]`.
+
+    Args:
+        mean: mean of each channel for values from 0 to 1.
+        std: standard deviation of each channel.
+    """
+    normalize = v2.Normalize(list(mean), list(std))
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize, v2.ToPureTensor()]
 
 
-def in_words(size: tuple[int, int], crop_pct: float | None) -> str:
-    """What `eval_transform` does to an image's size, for a reader."""
+def create_pixel_transform(size: int) -> Transform:
+    """Return the transform of a stored image to bytes `[C, size, size]`, not yet normalised.
+
+    Args:
+        size: height and width of the result in pixels.
+    """
+    return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToPureTensor()])
+
+
+def describe_eval_transform(size: tuple[int, int], crop_pct: float | None) -> str:
+    """Describe what `create_eval_transform` does to the size of an image.
+
+    Args:
+        size: height and width of the result in pixels.
+        crop_pct: result of `choose_crop_pct`.
+
+    Returns:
+        The description, as the end of a sentence about an image.
+    """
     height, width = size
     if crop_pct is None:
         return f"resized to {height} x {width} pixels (bilinear, antialiased), whatever its shape"
-    sides = sorted({math.floor(side / crop_pct) for side in size})
-    return (
-        f"resized to {' x '.join(map(str, sides))} pixels along its shorter side (bicubic), and the middle {height} x {width} "
-        "pixels of it taken"
-    )
+    resized_sides = sorted({math.floor(side / crop_pct) for side in size})
+    resized = " x ".join(map(str, resized_sides))
+    return f"resized to {resized} pixels along its shorter side (bicubic), and the middle {height} x {width} pixels of it taken"

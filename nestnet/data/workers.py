@@ -1,53 +1,71 @@
-"""The processes that read images for a loader of torch's: how they start, and what they need of the system."""
+"""The worker processes that read images for a `DataLoader`: how they start, and the file handles they need."""
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from nestnet.runtime.interrupts import leave_to_parent, signals_held
+from nestnet.runtime.interrupts import hold_signals, leave_signals_to_parent
+from nestnet.runtime.log import get_logging_setup, set_up_logging
 
-HANDLES_OF_A_LOADER = 32
-HANDLES_OF_A_WORKER = 8
-"""File handles that a loader takes, with some to spare: a worker has two pipes to its parent, and each batch that is on its way
-between them lies in shared memory, which has a handle for its images and one for its labels on either side."""
-
-
-def initialise_worker(worker: int) -> None:
-    """To be called by each worker as it starts (`worker_init_fn`)."""
-    leave_to_parent()
+# A worker has two pipes to its parent. Each batch in transit lies in shared memory, with a handle for its images
+# and one for its labels on either side. Both numbers include a margin.
+HANDLES_PER_LOADER = 32
+HANDLES_PER_WORKER = 8
 
 
-def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return an iterator over the loader's batches; workers that it starts hold signals until they know how to answer them."""
-    with signals_held():
+def create_worker_initialiser() -> Callable[[int], None]:
+    """Return the function that each worker calls as it starts, the `worker_init_fn` of a loader."""
+    return partial(_initialise_worker, get_logging_setup())
+
+
+def _initialise_worker(set_up: Callable[[], object] | None, worker: int) -> None:
+    """Leave signals to the parent process, and configure logging as in the parent.
+
+    A forked worker inherits the parent's logging; a spawned one does not.
+    """
+    leave_signals_to_parent()
+    if set_up is not None:
+        set_up_logging(set_up)
+
+
+def iterate_loader(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return an iterator over a loader's batches; the workers it starts block signals until their handlers are set.
+
+    Args:
+        loader: loader whose workers call the function of `create_worker_initialiser`.
+    """
+    with hold_signals():
         return iter(loader)
 
 
 def check_file_handles(workers: int, *, loaders: int = 1) -> None:
-    """See that the system grants enough file handles, and raise this process's own limit where it is lower.
+    """Check that the system allows enough file handles, and raise the limit of this process if necessary.
 
-    With too few, workers fail in the middle of sending a batch, and what waits for it would wait for ever.
+    With too few handles a worker fails while it sends a batch, and the process that waits for the batch hangs.
 
     Args:
-        workers: processes that read images, of each loader.
+        workers: number of worker processes of each loader.
         loaders: number of loaders that have workers at the same time.
 
     Raises:
-        ValueError: if there are too few, with the command that allows more.
+        ValueError: If there are too few, with the command that allows more.
     """
     if workers == 0:
         return
+    # Each entry is an open file of this process, on Linux and on macOS.
     in_use = len(os.listdir("/dev/fd"))
-    needed = in_use + loaders * (HANDLES_OF_A_LOADER + workers * HANDLES_OF_A_WORKER)
-    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if needed <= limit or limit == resource.RLIM_INFINITY:
+    needed = in_use + loaders * (HANDLES_PER_LOADER + workers * HANDLES_PER_WORKER)
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed <= soft_limit or soft_limit == resource.RLIM_INFINITY:
         return
-    if highest != resource.RLIM_INFINITY and needed > highest:
+    if hard_limit != resource.RLIM_INFINITY and needed > hard_limit:
         raise ValueError(
-            f"data.workers = {workers}: they take about {needed} open files, and this process may have {highest}; run "
-            "`ulimit -n 4096` before, or give --data.workers 0"
+            f"data.workers = {workers}: they take about {needed} open files, and this process may have {hard_limit}; run "
+            "`ulimit -n 4096` before, or set data.workers to 0"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, highest))
+    # A process may raise its soft limit up to the hard one; workers inherit it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard_limit))

@@ -1,1 +1,1 @@
-"""What leaves a run for a device: export formats, their checks, model cards, and predictions."""
+"""The deployment of trained subnets: export formats, their checks, model cards, and predictions."""

@@ -1,4 +1,4 @@
-"""Gradients averaged over the processes, for each mode apart."""
+"""Averaging of gradients and synchronised BatchNorm for training in several processes."""
 
 import warnings
 from collections.abc import Callable
@@ -12,34 +12,63 @@ from nestnet.nn.model import NestedModel
 
 
 def distributed_forward(net: NestedModel, mode: Mode) -> DistributedDataParallel:
-    """A mode's forward pass `[B, C, H, W]` to `[B, K]` whose gradients, and no others, are averaged over the processes.
+    """Return a mode's forward pass whose gradients are averaged over the processes.
 
-    Each mode has a wrapper of its own, over the very same parameters: in base mode only the base's gradients travel.
+    Each mode has its own wrapper over the same parameters, so that only the base's gradients are sent in base
+    mode. The default process group must be initialized.
+
+    Args:
+        net: nested network, on the device of this process.
+        mode: mode of the forward pass.
+
+    Returns:
+        A module that maps images `[B, C, H, W]` to logits `[B, K]`.
     """
     device = next(net.parameters()).device
-    # a class token's gradient [1, 1, D] comes as a slice, whose strides of the first two dimensions nobody uses
+    # The gradient of a class token [1, 1, D] comes as a slice. The strides of its first two dimensions, which
+    # have one element each, differ from the bucket's, and nothing reads them.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(_Trained(net, mode), device_ids=[device.index] if device.type == "cuda" else None)
+    device_ids = None
+    if device.type == "cuda":
+        device_ids = [device.index]
+    return DistributedDataParallel(_ModeForward(net, mode), device_ids=device_ids)
 
 
 def synchronise_batch_norm(net: NestedModel) -> NestedModel:
-    """Let BatchNorm normalise by the images of all processes together, as `nn.SyncBatchNorm`; returns the same network."""
+    """Make BatchNorm normalise by the images of all processes together, as `torch.nn.SyncBatchNorm` does.
+
+    Without it each process normalises by the images of its own part of a batch.
+
+    Args:
+        net: nested network; its BatchNorm layers are changed in place.
+
+    Returns:
+        The same network.
+
+    Example:
+        >>> import nestnet
+        >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+        >>> net = nestnet.synchronise_batch_norm(net)
+    """
     for module in net.modules():
         if isinstance(module, BatchNorm2d):
             module.synchronised = True
     return net
 
 
-class _Trained(nn.Module):
-    """A mode's forward pass, as a module that has the parameters which it trains and nothing else.
+class _ModeForward(nn.Module):
+    """The forward pass of a mode, as a module with exactly the parameters that this mode trains.
 
-    Statistics are averaged when they are read, not sent around at every step: see `ProcessGroup.average_buffers`.
+    It has no buffers, so that DistributedDataParallel does not broadcast the statistics at every step. They
+    are averaged when they are used: see `ProcessGroup.average_buffers`.
     """
 
     def __init__(self, net: NestedModel, mode: Mode) -> None:
         super().__init__()
-        self._forward: Callable[[Tensor], Tensor] = net.subnet(mode).forward
-        for name, parameter in net.subnet(mode).named_parameters():
+        subnet = net.subnet(mode)
+        self._forward: Callable[[Tensor], Tensor] = subnet.forward
+        for name, parameter in subnet.named_parameters():
+            # A parameter's name must not contain a dot.
             self.register_parameter(name.replace(".", "/"), parameter)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the processes that train one network meet."""
+"""Initialization and destruction of the process group of the processes that train one network."""
 
 import socket
 import time
@@ -9,71 +9,126 @@ import torch.distributed as dist
 
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.runtime.interrupts import Interrupted
-from nestnet.runtime.notices import log_notice
-from nestnet.runtime.torchrun import Launch, agent_serves_store, launch, meeting_place, process_prefix
+from nestnet.runtime.log import log_notice
+from nestnet.runtime.torchrun import Launch, agent_serves_store, process_prefix, read_launch, read_master_address
 from nestnet.text.messages import first_line
 
-MEETING = timedelta(minutes=10)
-"""How long a process waits for the others to come, once it has read the data itself."""
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+"""How long a process that has read its data waits for the other processes to join."""
 
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""How long a collective operation waits for the other processes, which may be late because they read their images slowly."""
 
-PATIENCE = timedelta(seconds=20)
-"""How long a process waits for the others to come before it says so."""
+NOTICE_DELAY = timedelta(seconds=20)
+"""How long a process waits for the others before it logs a notice."""
 
+POLL_SECONDS = 0.1
+"""Seconds between two checks whether another process has joined."""
 
-ANSWER = timedelta(minutes=30)
-"""How long a process that has met the others waits for their part, which comes late where their images are read slowly."""
+JOINED_KEY = "nestnet/joined"
+"""Key in the store under which the processes that have joined are counted."""
 
 
 def init_process_group(device: torch.device) -> ProcessGroup:
-    """Meet the other processes; a process group that is there already is used as it is.
+    """Initialize torch's default process group from the environment that torchrun sets.
+
+    A process group that is initialized already is used as it is. A process that was started alone needs none.
+    Unlike `torch.distributed.init_process_group`, this function handles signals while it waits for the other
+    processes.
+
+    Args:
+        device: device of this process. NCCL is the backend on CUDA, and Gloo elsewhere.
+
+    Returns:
+        The process group.
 
     Raises:
-        ValueError: if the environment does not tell where they meet, or what it tells is malformed.
-        OSError: if they have not all come within `MEETING`.
+        ValueError: If a variable of the environment is missing or malformed.
+        OSError: If not all processes join within `RENDEZVOUS_TIMEOUT`.
     """
+    store: dist.Store | None = None
+    launch = Launch()
     if not is_initialized():
-        place = launch()
-        if place.size == 1:
+        # The rank and the number of processes come from the environment that torchrun sets.
+        launch = read_launch()
+        if launch.size == 1:
             return ProcessGroup()
-        store = _meet(place)
+        store = _join(launch)
     if device.type == "cuda" and device.index is not None:
-        # NCCL sends objects by way of the current device, which must not be the same one in two processes
+        # NCCL sends objects by way of the current device, which must not be the same one in two processes.
         torch.cuda.set_device(device)
-    if not is_initialized():
+    if store is not None:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=ANSWER)
+        dist.init_process_group(
+            backend, store=store, rank=launch.rank, world_size=launch.size, timeout=COLLECTIVE_TIMEOUT
+        )
     return ProcessGroup(dist.get_rank(), dist.get_world_size(), is_initialized=True)
 
 
-def _meet(place: Launch) -> dist.Store:
-    """Wait until all processes have come, and return the store that they share.
+def is_initialized() -> bool:
+    """Return whether torch's default process group is initialized."""
+    return dist.is_available() and dist.is_initialized()
 
-    torch's own way to meet waits inside C++ code, where no signal is answered; this one waits in Python.
+
+def destroy_process_group() -> None:
+    """Destroy torch's default process group if it is initialized."""
+    if is_initialized():
+        dist.destroy_process_group()
+
+
+def describe_lost_process(error: BaseException) -> str | None:
+    """Describe an error of torch that was caused by another process of the group.
+
+    Args:
+        error: error that ended training in this process.
+
+    Returns:
+        A clause that says that another process has ended or has not answered; `None` for any other error.
     """
-    address, port = meeting_place()
-    deadline = time.monotonic() + MEETING.total_seconds()
-    serves = place.rank == 0 and not agent_serves_store()
+    if not is_initialized() or not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    # Gloo raises plain RuntimeErrors that name it.
+    if not isinstance(error, dist.DistError) and "gloo" not in text:
+        return None
+    if "imed out" in text:
+        # torch writes both "Timed out" and "timed out".
+        return f"another process has not answered for {_minutes(COLLECTIVE_TIMEOUT)}"
+    return "another process is gone"
+
+
+def _join(launch: Launch) -> dist.Store:
+    """Wait until all processes have joined, and return the store that they share.
+
+    torch waits in C++ code, where no signal is handled. This function waits in Python.
+    """
+    address, port = read_master_address()
     where = f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}"
-    came = 0
-    patience = Patience()
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    serves_store = launch.rank == 0 and not agent_serves_store()
+    joined = 0
+    waiting = _Waiting()
     try:
-        if not serves:
-            _wait_for_port(address, port, deadline, patience)
-        store = dist.TCPStore(address, port, place.size, is_master=serves, timeout=MEETING, wait_for_workers=False)
-        came = store.add("nestnet/came", 1)
-        while came < place.size:
+        # torchrun's agent or the first process serves the store.
+        if not serves_store:
+            _wait_for_port(address, port, deadline, waiting)
+        store = dist.TCPStore(
+            address, port, launch.size, is_master=serves_store, timeout=RENDEZVOUS_TIMEOUT, wait_for_workers=False
+        )
+        # Each process counts itself, and then polls the count until it is complete. Adding 0 reads it.
+        joined = store.add(JOINED_KEY, 1)
+        while joined < launch.size:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"only {came} of {place.size} processes have come within {_minutes(MEETING)} to where they meet, {where}; "
-                    "start all of them, or see why the others have ended"
+                    f"only {joined} of {launch.size} processes have joined within {_minutes(RENDEZVOUS_TIMEOUT)} at "
+                    f"{where}; start all of them, or see why the others have ended"
                 )
-            patience.wait(f"{came} of {place.size} processes have come to where they meet, {where}")
-            came = store.add("nestnet/came", 0)
+            waiting.sleep(f"{joined} of {launch.size} processes have joined at {where}")
+            joined = store.add(JOINED_KEY, 0)
+    # The signal handlers of the `nestnet` command raise this anywhere in the program.
     except Interrupted as error:
-        raise Interrupted(
-            f"{error} while {place.size - came} of {place.size} processes had not come", error.number
-        ) from None
+        message = f"{error} while {launch.size - joined} of {launch.size} processes had not joined"
+        raise Interrupted(message, error.number) from None
     except dist.DistError as error:
         reason = first_line(error)
         raise ConnectionError(
@@ -82,62 +137,39 @@ def _meet(place: Launch) -> dist.Store:
     return store
 
 
-class Patience:
-    """Waits for another process, and says so once it has taken long."""
-
-    def __init__(self) -> None:
-        self.begun = time.monotonic()
-        self.said = False
-
-    def wait(self, what: str) -> None:
-        """Wait a moment.
-
-        Args:
-            what: has not come yet, in words.
-        """
-        if not self.said and time.monotonic() - self.begun > PATIENCE.total_seconds():
-            self.said = True
-            log_notice(f"{process_prefix()}{what}; waiting for at most {_minutes(MEETING)}", from_any_process=True)
-        time.sleep(0.1)
-
-
-def _wait_for_port(address: str, port: int, deadline: float, patience: Patience) -> None:
-    """Wait until something answers at a port, before torch looks for it."""
+def _wait_for_port(address: str, port: int, deadline: float, waiting: "_Waiting") -> None:
+    """Wait until the first process listens at its port, before torch connects to it and waits in C++ code."""
+    where = f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}"
     while True:
         try:
             socket.create_connection((address, port), timeout=1).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:
+                reason = error.strerror or error
                 raise TimeoutError(
-                    f"MASTER_ADDR = {address!r}, MASTER_PORT = {port}: the first process has not answered there within "
-                    f"{_minutes(MEETING)} ({error.strerror or error}); start it, or correct the address"
+                    f"{where}: the first process has not answered there within {_minutes(RENDEZVOUS_TIMEOUT)} ({reason}); "
+                    "start it, or correct the address"
                 ) from error
-            patience.wait(f"the first process has not answered yet at MASTER_ADDR = {address!r}, MASTER_PORT = {port}")
+            waiting.sleep(f"the first process has not answered yet at {where}")
+
+
+class _Waiting:
+    """Waits for other processes in short sleeps, and logs one notice once it has taken longer than `NOTICE_DELAY`."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._has_logged = False
+
+    def sleep(self, situation: str) -> None:
+        """Sleep for a moment; `situation` says what this process is waiting for."""
+        waited = time.monotonic() - self._started
+        if waited > NOTICE_DELAY.total_seconds() and not self._has_logged:
+            self._has_logged = True
+            limit = _minutes(RENDEZVOUS_TIMEOUT)
+            log_notice(f"{process_prefix()}{situation}; waiting for at most {limit}", from_any_process=True)
+        time.sleep(POLL_SECONDS)
 
 
 def _minutes(duration: timedelta) -> str:
     return f"{duration.total_seconds() / 60:g} minutes"
-
-
-def is_initialized() -> bool:
-    """Whether the processes have met."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def describe_lost_process(error: BaseException) -> str | None:
-    """Return what has become of another process where an error of torch's tells of it, else `None`."""
-    if not is_initialized() or not isinstance(error, RuntimeError):
-        return None
-    text = str(error)
-    if not isinstance(error, dist.DistError) and "gloo" not in text:
-        return None
-    if "imed out" in text:
-        return f"another process has not answered for {_minutes(ANSWER)}"
-    return "another process is gone"
-
-
-def destroy_process_group() -> None:
-    """End the process group, where there still is one."""
-    if is_initialized():
-        dist.destroy_process_group()

@@ -1,17 +1,35 @@
 """The nested network of a configuration."""
 
+from typing import Any
+
 from nestnet.config.schema import Config
-from nestnet.models.registry import create_model, takes_img_size
+from nestnet.models.registry import ARCHITECTURES, create_model
 from nestnet.nn.model import NestedModel
+
+PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights")
+"""Fields of `model` that are not options of a family: the pair, and its initial weights."""
 
 
 def build_model(config: Config) -> NestedModel:
-    """The nested network of a resolved configuration, newly initialised."""
+    """Build the nested network of a configuration, newly initialised.
+
+    Args:
+        config: resolved configuration, in which the number of classes, the channels and the size of the
+            images are set.
+
+    Returns:
+        The nested network, as `nestnet.create_model` returns it.
+
+    Raises:
+        ValueError: If `nestnet.create_model` refuses a name, an option or a value.
+    """
     model = config.model
-    options = {
-        name: value for name, value in vars(model).items() if value is not None and not name.endswith("_weights")
-    }
-    base, motivated = options.pop("base"), options.pop("motivated")
-    if takes_img_size(motivated):
+    options: dict[str, Any] = {}
+    for name, value in vars(model).items():
+        # The family has its own default for an option that is null.
+        if value is not None and name not in PAIR_FIELDS:
+            options[name] = value
+    # `img_size` is a field of the data, because the images decide it.
+    if ARCHITECTURES[model.motivated].takes_img_size:
         options["img_size"] = config.data.img_size
-    return create_model(base, motivated, **options)
+    return create_model(model.base, model.motivated, **options)

@@ -1,37 +1,34 @@
 """EfficientNets nested by width and depth: timm's B0 to B5.
 
-Of every convolution the base has the first input and output channels, of every stage the first blocks (arXiv 2602.21064,
-section 3.3.3). Tan and Le 2019, arXiv 1905.11946, table 1 and section 4; names and shapes are timm's.
+The base has the first input and output channels of every convolution, and the first blocks of every stage
+(arXiv 2602.21064, section 3.3.3). The networks are those of Tan and Le 2019 (arXiv 1905.11946, table 1 and
+section 4); names and shapes are timm's.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from timm.layers import make_divisible
 from torch import Tensor, nn
 
-from nestnet.models.registry import Architecture, register_architecture
+from nestnet.models.architecture import Architecture, TrainingDefaults
+from nestnet.models.efficientnet_blocks import DepthwiseSeparable, InvertedResidual, StageSpec
+from nestnet.models.registration import register_architecture
 from nestnet.nn.batch_norm import STATISTICS, BatchNorm2d
-from nestnet.nn.layers import Conv2d, Dropout, DropPath, Linear
-from nestnet.nn.mode import Mode, PerMode, Rate, Width, per_mode
+from nestnet.nn.layers import Conv2d, Dropout, Linear
+from nestnet.nn.mode import Mode, PerMode, Rate, Width, parse_rates
 from nestnet.nn.model import NestedModel
 from nestnet.nn.stage import DEPTH_MAPS, Stage, depth_map, drop_path_rates
-from nestnet.text.arguments import choice
+from nestnet.text.arguments import check_choice
 
+STEM = 32
+"""Channels of B0's stem."""
 
-class StageSpec(NamedTuple):
-    """A row of table 1: kernel size, stride of the first block, expansion of the blocks, output channels and blocks of B0."""
+HEAD = 1280
+"""Channels of B0's last convolution."""
 
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-    depth: int
-
-
-STEM, HEAD = 32, 1280
+# Kernel, stride, expansion, channels and depth of each stage.
 STAGES = (
     StageSpec(3, 1, 1, 16, 1),
     StageSpec(3, 2, 6, 24, 2),
@@ -45,9 +42,17 @@ STAGES = (
 
 @dataclass(frozen=True)
 class EfficientNetArchitecture(Architecture):
-    """What B0's channels and blocks are multiplied by."""
+    """An EfficientNet, by its multiples of B0.
+
+    Attributes:
+        width: factor of B0's channels.
+        depth: factor of B0's blocks in each stage.
+    """
 
     family = "EfficientNet"
+    # timm's command for EfficientNet-B0, in its documentation of training scripts.
+    training_defaults = TrainingDefaults("rmsproptf", lr=0.048, lr_batch=768, weight_decay=1e-5, options={"eps": 1e-3})
+
     width: float
     depth: float
 
@@ -55,10 +60,25 @@ class EfficientNetArchitecture(Architecture):
         return base.width <= self.width and base.depth <= self.depth
 
     def channels(self, of_b0: int) -> int:
-        """B0's channels scaled to a multiple of 8, at most 10 % less than asked for."""
+        """Return a number of B0's channels scaled by `width`.
+
+        Args:
+            of_b0: number of channels in B0.
+
+        Returns:
+            A multiple of 8 that is at least 90 % of the exact product.
+        """
         return make_divisible(of_b0 * self.width, 8)
 
     def blocks(self, of_b0: int) -> int:
+        """Return a number of B0's blocks scaled by `depth`.
+
+        Args:
+            of_b0: number of blocks in B0.
+
+        Returns:
+            The product, rounded up.
+        """
         return math.ceil(of_b0 * self.depth)
 
     @staticmethod
@@ -73,125 +93,107 @@ class EfficientNetArchitecture(Architecture):
         drop_rate: float | list[float] = 0.0,
         drop_path_rate: float | list[float] = 0.0,
     ) -> NestedModel:
-        choice("batch_norm", batch_norm, STATISTICS)
-        choice("depth_map", depth_map, DEPTH_MAPS)
-        drop, drop_path = per_mode("drop_rate", drop_rate), per_mode("drop_path_rate", drop_path_rate)
-        return NestedEfficientNet(names, architectures, num_classes, in_chans, batch_norm, depth_map, drop, drop_path)
+        """Return the nested network of a pair, with uninitialised weights.
 
+        Args:
+            names: timm's name of each mode's network.
+            architectures: each mode's network.
+            num_classes: number of outputs of the head.
+            in_chans: number of channels of the images.
+            batch_norm: whether the modes have `"private"` or `"shared"` running statistics.
+            depth_map: motivated block that holds a stage's last base block: `"last"`, or `"first"`, the first
+                free one.
+            drop_rate: dropout before the head, one number for both modes or a pair `[base, motivated]`.
+            drop_path_rate: stochastic depth, in the same form; it grows linearly from 0 at the first block to
+                this rate, which the block after the last one would have (timm's convention for EfficientNet).
 
-class SqueezeExcite(nn.Module):
-    """Scales each channel of `[B, c, H, W]` by a gate computed from all channels' means."""
+        Returns:
+            The nested network.
 
-    def __init__(self, channels: Width, reduced: Width) -> None:
-        super().__init__()
-        self.conv_reduce = Conv2d(channels, reduced, 1)
-        self.conv_expand = Conv2d(reduced, channels, 1)
-
-    def forward(self, x: Tensor, mode: Mode) -> Tensor:
-        gate = x.mean((2, 3), keepdim=True)
-        gate = self.conv_expand(F.silu(self.conv_reduce(gate, mode), inplace=True), mode)
-        return x * gate.sigmoid()
-
-
-class DepthwiseSeparable(nn.Module):
-    """The first stage's block: depthwise convolution, gate, projection. `[B, i, H, W]` to `[B, o, H/stride, W/stride]`."""
-
-    def __init__(
-        self, in_chs: Width, out_chs: Width, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
-    ) -> None:
-        super().__init__()
-        padding = (spec.kernel - 1) // 2
-        self.has_skip = PerMode(*(stride == 1 and in_chs.of(mode) == out_chs.of(mode) for mode in Mode))
-        self.conv_dw = Conv2d(in_chs, in_chs, spec.kernel, stride=stride, padding=padding, groups=in_chs, bias=False)
-        self.bn1 = BatchNorm2d(in_chs, statistics=statistics)
-        self.se = SqueezeExcite(in_chs, PerMode(*(round(in_chs.of(mode) / 4) for mode in Mode)))
-        self.conv_pw = Conv2d(in_chs, out_chs, 1, bias=False)
-        self.bn2 = BatchNorm2d(out_chs, statistics=statistics)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, mode: Mode) -> Tensor:
-        shortcut = x
-        x = F.silu(self.bn1(self.conv_dw(x, mode), mode), inplace=True)
-        x = self.bn2(self.conv_pw(self.se(x, mode), mode), mode)
-        return self.drop_path(x, mode) + shortcut if self.has_skip.of(mode) else x
-
-
-class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, gate, projection (MBConv). `[B, i, H, W]` to `[B, o, H/stride, W/stride]`."""
-
-    def __init__(
-        self, in_chs: Width, out_chs: Width, spec: StageSpec, stride: int, statistics: str, drop_path: Rate
-    ) -> None:
-        super().__init__()
-        padding = (spec.kernel - 1) // 2
-        self.has_skip = PerMode(*(stride == 1 and in_chs.of(mode) == out_chs.of(mode) for mode in Mode))
-        mid_chs = PerMode(*(in_chs.of(mode) * spec.expansion for mode in Mode))
-        self.conv_pw = Conv2d(in_chs, mid_chs, 1, bias=False)
-        self.bn1 = BatchNorm2d(mid_chs, statistics=statistics)
-        self.conv_dw = Conv2d(mid_chs, mid_chs, spec.kernel, stride=stride, padding=padding, groups=mid_chs, bias=False)
-        self.bn2 = BatchNorm2d(mid_chs, statistics=statistics)
-        # the gate is reduced to a quarter of the block's input, not of the expanded channels
-        self.se = SqueezeExcite(mid_chs, PerMode(*(round(in_chs.of(mode) / 4) for mode in Mode)))
-        self.conv_pwl = Conv2d(mid_chs, out_chs, 1, bias=False)
-        self.bn3 = BatchNorm2d(out_chs, statistics=statistics)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, mode: Mode) -> Tensor:
-        shortcut = x
-        x = F.silu(self.bn1(self.conv_pw(x, mode), mode), inplace=True)
-        x = F.silu(self.bn2(self.conv_dw(x, mode), mode), inplace=True)
-        x = self.bn3(self.conv_pwl(self.se(x, mode), mode), mode)
-        return self.drop_path(x, mode) + shortcut if self.has_skip.of(mode) else x
+        Raises:
+            ValueError: If an option has a value that is not allowed.
+        """
+        return NestedEfficientNet(
+            names,
+            architectures,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            statistics=check_choice("batch_norm", batch_norm, STATISTICS),
+            depth_map_kind=check_choice("depth_map", depth_map, DEPTH_MAPS),
+            drop_rate=parse_rates("drop_rate", drop_rate),
+            drop_path_rate=parse_rates("drop_path_rate", drop_path_rate),
+        )
 
 
 class NestedEfficientNet(NestedModel):
-    """Stem, seven stages of blocks of which base mode skips some, a 1 x 1 convolution and a linear head."""
+    """A nested EfficientNet: a stem, seven stages of blocks of which base mode skips some, and a head.
+
+    The arguments are those of `EfficientNetArchitecture.nest`, with the rates of each mode.
+    """
 
     def __init__(
         self,
         names: PerMode[str],
         architectures: PerMode[EfficientNetArchitecture],
+        *,
         num_classes: int,
         in_chans: int,
-        batch_norm: str,
+        statistics: str,
         depth_map_kind: str,
         drop_rate: Rate,
         drop_path_rate: Rate,
     ) -> None:
-        options = PerMode(*({"drop_rate": drop_rate.of(m), "drop_path_rate": drop_path_rate.of(m)} for m in Mode))
+        options = PerMode(
+            {"drop_rate": drop_rate.base, "drop_path_rate": drop_path_rate.base},
+            {"drop_rate": drop_rate.motivated, "drop_path_rate": drop_path_rate.motivated},
+        )
         super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=options)
+        base = architectures.base
+        motivated = architectures.motivated
 
-        def channels(of_b0: int) -> Width:
-            return Width(architectures.base.channels(of_b0), architectures.motivated.channels(of_b0))
+        # The stem halves the resolution.
+        in_chs = _channels(architectures, STEM)
+        self.conv_stem = Conv2d(Width(in_chans, in_chans), in_chs, 3, stride=2, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(in_chs, statistics=statistics)
 
-        in_chs, images = channels(STEM), Width(in_chans, in_chans)
-        self.conv_stem = Conv2d(images, in_chs, 3, stride=2, padding=1, bias=False)
-        self.bn1 = BatchNorm2d(in_chs, statistics=batch_norm)
-        depths = [Width(architectures.base.blocks(s.depth), architectures.motivated.blocks(s.depth)) for s in STAGES]
-        positions = [depth_map(depth, depth_map_kind) for depth in depths]
+        # Each block's position in the base's stage, by which base mode runs it or not, and its stochastic depth.
+        positions = []
+        for spec in STAGES:
+            depth = Width(base.blocks(spec.depth), motivated.blocks(spec.depth))
+            positions.append(depth_map(depth, depth_map_kind))
         rates = drop_path_rates(drop_path_rate, positions, last=False)
+
+        # Blocks by stages; the first block of a stage changes the channels, and by its stride the resolution.
         stages = []
         for spec, stage_positions, stage_rates in zip(STAGES, positions, rates, strict=True):
-            out_chs, stride, blocks = channels(spec.channels), spec.stride, []
+            out_chs = _channels(architectures, spec.channels)
+            stride = spec.stride
             block = DepthwiseSeparable if spec.expansion == 1 else InvertedResidual
+            blocks = []
             for position, rate in zip(stage_positions, stage_rates, strict=True):
-                sizes = (
-                    (in_chs, out_chs)
-                    if position is not None
-                    else (Width(0, in_chs.motivated), Width(0, out_chs.motivated))
-                )
-                blocks.append(block(*sizes, spec, stride, batch_norm, rate))
-                in_chs, stride = out_chs, 1
+                if position is None:
+                    # A differential block, of which the base has no channels.
+                    block_in = Width(0, in_chs.motivated)
+                    block_out = Width(0, out_chs.motivated)
+                else:
+                    block_in = in_chs
+                    block_out = out_chs
+                blocks.append(block(block_in, block_out, spec, stride, statistics, rate))
+                in_chs = out_chs
+                stride = 1
             stages.append(Stage(blocks, stage_positions))
         self.blocks = nn.ModuleList(stages)
-        features = channels(HEAD)
+
+        # A 1 x 1 convolution to the features that the head classifies.
+        features = _channels(architectures, HEAD)
         self.conv_head = Conv2d(in_chs, features, 1, bias=False)
-        self.bn2 = BatchNorm2d(features, statistics=batch_norm)
+        self.bn2 = BatchNorm2d(features, statistics=statistics)
         self.head_drop = Dropout(drop_rate)
         self.classifier = Linear(features, Width(num_classes, num_classes))
 
     def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
         mode = Mode(mode)
+        # [B, in_chans, H, W] to [B, features, H/32, W/32]
         x = F.silu(self.bn1(self.conv_stem(x, mode), mode), inplace=True)
         for stage in self.blocks:
             x = stage(x, mode)
@@ -199,8 +201,15 @@ class NestedEfficientNet(NestedModel):
 
     def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
         mode = Mode(mode)
+        # [B, features, H', W'] to [B, features] to [B, K]
         x = self.head_drop(F.adaptive_avg_pool2d(x, 1).flatten(1), mode)
-        return x if pre_logits else self.classifier(x, mode)
+        if pre_logits:
+            return x
+        return self.classifier(x, mode)
+
+
+def _channels(architectures: PerMode[EfficientNetArchitecture], of_b0: int) -> Width:
+    return Width(architectures.base.channels(of_b0), architectures.motivated.channels(of_b0))
 
 
 @register_architecture("efficientnet_b0")

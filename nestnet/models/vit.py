@@ -1,11 +1,13 @@
-"""Vision transformers of 12 layers nested by width: timm's ViT-tiny, small and base at patch 16.
+"""Vision transformers of 12 blocks nested by width: timm's ViT-tiny, small and base with patches of 16 x 16 pixels.
 
-Every width of the base is the first part of the motivated's; heads have 64 entries each, and the base's heads are the
-motivated's first ones. Dosovitskiy et al. 2021, arXiv 2010.11929; Touvron et al. 2021, arXiv 2012.12877.
-Shapes: `B` images, `N` tokens (the class token first), `d`/`D` the width of the base/motivated, `h` heads.
+In every dimension of a weight the base has the first entries of the motivated network. Heads have 64 entries
+each, and the base's heads are the first heads of the motivated network. Dosovitskiy et al. 2021, arXiv
+2010.11929; Touvron et al. 2021, arXiv 2012.12877. Shapes: `B` images, `N` tokens (the class token first), `d`
+the width of the mode that runs, `h` heads of width `w`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +15,41 @@ from einops import rearrange
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from nestnet.models.registry import Architecture, register_architecture
+from nestnet.models.architecture import Architecture, TrainingDefaults
+from nestnet.models.registration import register_architecture
 from nestnet.nn.batch_norm import STATISTICS
 from nestnet.nn.layers import Conv2d, Dropout, DropPath, LayerNorm, Linear
-from nestnet.nn.mode import Mode, PerMode, Rate, Width, per_mode
+from nestnet.nn.mode import Mode, PerMode, Rate, Width, parse_rates
 from nestnet.nn.model import NestedModel
-from nestnet.nn.parameter import in_mode, weight
-from nestnet.text.arguments import choice
+from nestnet.nn.parameter import create_weight, select_weight
+from nestnet.text.arguments import check_choice, is_whole
 
-PATCH, DEPTH, HEAD_WIDTH, MLP_RATIO = 16, 12, 64, 4
+PATCH = 16
+"""Height and width of a patch in pixels."""
+
+DEPTH = 12
+HEAD_WIDTH = 64
+MLP_RATIO = 4
 QKV_MAPS = ("heads", "prefix")
 
 
 @dataclass(frozen=True)
 class ViTArchitecture(Architecture):
-    """The width of the tokens; all else is the same or follows."""
+    """A vision transformer.
+
+    Attributes:
+        width: width of the tokens, a multiple of 64. All other sizes are the same in all networks of the
+            family, or depend on the width.
+    """
 
     family = "ViT"
+    has_batch_norm = False
+    img_size_divisor = PATCH
+    # DeiT: Touvron et al. 2021, arXiv 2012.12877, table 9.
+    training_defaults = TrainingDefaults(
+        "adamw", lr=5e-4, lr_batch=512, weight_decay=0.05, lr_scaling=0.5, channels_last=False
+    )
+
     width: int
 
     def contains(self, base: "ViTArchitecture") -> bool:
@@ -51,34 +71,69 @@ class ViTArchitecture(Architecture):
         attn_drop_rate: float | list[float] = 0.0,
         drop_path_rate: float | list[float] = 0.0,
     ) -> NestedModel:
-        choice("qkv_map", qkv_map, QKV_MAPS)
-        choice("batch_norm", batch_norm, STATISTICS)  # there is none in a ViT, so that either value is true of it
-        height, width = to_2tuple(img_size)
-        if not all(isinstance(side, int) and side >= PATCH for side in (height, width)):
-            raise ValueError(
-                f"img_size = {img_size!r}: each side must be a whole number of pixels, at least one patch ({PATCH})"
-            )
+        """Return the nested network of a pair, with uninitialised weights.
+
+        Each rate is one number for both modes or a pair `[base, motivated]`.
+
+        Args:
+            names: timm's name of each mode's network.
+            architectures: each mode's network.
+            num_classes: number of outputs of the head.
+            in_chans: number of channels of the images.
+            img_size: side of the images in pixels, or their height and width; at least one patch.
+            qkv_map: which rows of the packed queries, keys and values the base has: see `Attention`.
+            batch_norm: ignored, because a ViT has no BatchNorm; all families accept it.
+            drop_rate: dropout before the head.
+            pos_drop_rate: dropout of the tokens after the position embedding.
+            proj_drop_rate: dropout after the projections of attention and MLP.
+            attn_drop_rate: dropout of the attention weights.
+            drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first block.
+
+        Returns:
+            The nested network.
+
+        Raises:
+            ValueError: If an option has a value that is not allowed.
+        """
+        check_choice("qkv_map", qkv_map, QKV_MAPS)
+        check_choice("batch_norm", batch_norm, STATISTICS)
+        size = _check_img_size(img_size)
         rates = {
-            "drop_rate": per_mode("drop_rate", drop_rate),
-            "pos_drop_rate": per_mode("pos_drop_rate", pos_drop_rate),
-            "proj_drop_rate": per_mode("proj_drop_rate", proj_drop_rate),
-            "attn_drop_rate": per_mode("attn_drop_rate", attn_drop_rate),
-            "drop_path_rate": per_mode("drop_path_rate", drop_path_rate),
+            "drop_rate": parse_rates("drop_rate", drop_rate),
+            "pos_drop_rate": parse_rates("pos_drop_rate", pos_drop_rate),
+            "proj_drop_rate": parse_rates("proj_drop_rate", proj_drop_rate),
+            "attn_drop_rate": parse_rates("attn_drop_rate", attn_drop_rate),
+            "drop_path_rate": parse_rates("drop_path_rate", drop_path_rate),
         }
-        widths = Width(architectures.base.width, architectures.motivated.width)
-        return NestedViT(names, widths, num_classes, in_chans, (height, width), qkv_map, rates)
+        return NestedViT(
+            names,
+            Width(architectures.base.width, architectures.motivated.width),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            img_size=size,
+            qkv_map=qkv_map,
+            rates=rates,
+        )
 
 
 class Attention(nn.Module):
     """Multi-head self-attention, `[B, N, d]` to `[B, N, d]`.
 
-    With the head-aware map the base's queries, keys and values are the first part of the motivated's queries, keys and
-    values. With the `"prefix"` map, the paper's literal reading, they are the first rows of the packed matrix, so that the
-    base's keys lie among the motivated's queries.
+    With the map `"heads"`, the base's queries are the first rows of the motivated network's queries, its keys
+    the first rows of the keys, and its values the first rows of the values. With the map `"prefix"`, which the
+    paper describes literally, they are the first rows of the packed matrix, so that the base's keys lie among
+    the motivated network's queries.
+
+    Args:
+        width: width of the tokens in each mode.
+        qkv_map: `"heads"` or `"prefix"`.
+        attn_drop: dropout of the attention weights in each mode.
+        proj_drop: dropout after the projection in each mode.
     """
 
     def __init__(self, width: Width, qkv_map: str, attn_drop: Rate, proj_drop: Rate) -> None:
         super().__init__()
+        # One matrix for queries, keys and values, as in timm; with groups the base has the first rows of each third.
         packed = Width(3 * width.base, 3 * width.motivated)
         self.qkv = Linear(width, packed, groups=3 if qkv_map == "heads" else 1)
         self.attn_drop = attn_drop
@@ -86,9 +141,13 @@ class Attention(nn.Module):
         self.proj_drop = Dropout(proj_drop)
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
+        # Queries, keys and values of each head: [B, h, N, w].
         q, k, v = rearrange(self.qkv(x, mode), "B N (qkv h w) -> qkv B h N w", qkv=3, w=HEAD_WIDTH)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.of(mode) if self.training else 0.0)
-        return self.proj_drop(self.proj(rearrange(x, "B h N w -> B N (h w)"), mode), mode)
+        dropout = self.attn_drop.of(mode) if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        # The heads side by side: [B, N, d].
+        x = rearrange(x, "B h N w -> B N (h w)")
+        return self.proj_drop(self.proj(x, mode), mode)
 
 
 class Mlp(nn.Module):
@@ -137,34 +196,52 @@ class PatchEmbed(nn.Module):
             raise ValueError(
                 f"images of {tuple(x.shape[-2:])} pixels: the network was made for img_size = {self.img_size}"
             )
+        # [B, d, H/16, W/16] to [B, d, N - 1] to [B, N - 1, d]
         return self.proj(x, mode).flatten(2).transpose(1, 2)
 
 
 class NestedViT(NestedModel):
-    """Patch tokens and a class token through 12 blocks; the class token gives the logits."""
+    """A nested vision transformer: patch tokens and a class token pass 12 blocks, and the class token gives the logits.
+
+    The arguments are those of `ViTArchitecture.nest`, with the width of the tokens and the rates of each mode.
+    """
 
     def __init__(
         self,
         names: PerMode[str],
         width: Width,
+        *,
         num_classes: int,
         in_chans: int,
         img_size: tuple[int, int],
         qkv_map: str,
         rates: dict[str, Rate],
     ) -> None:
-        options = PerMode(*({"img_size": img_size, **{k: rate.of(mode) for k, rate in rates.items()}} for mode in Mode))
+        def timm_options(mode: Mode) -> dict[str, Any]:
+            options: dict[str, Any] = {"img_size": img_size}
+            for name, rate in rates.items():
+                options[name] = rate.of(mode)
+            return options
+
+        options = PerMode(timm_options(Mode.BASE), timm_options(Mode.MOTIVATED))
         super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=options)
+        # The input: a token for each patch and the class token, and their positions.
         tokens = 1 + (img_size[0] // PATCH) * (img_size[1] // PATCH)
-        self.cls_token = weight((1, 1, width.motivated), (1, 1, width.base))
-        self.pos_embed = weight((1, tokens, width.motivated), (1, tokens, width.base))
+        self.cls_token = create_weight((1, 1, width.motivated), (1, 1, width.base))
+        self.pos_embed = create_weight((1, tokens, width.motivated), (1, tokens, width.base))
         self.patch_embed = PatchEmbed(img_size, in_chans, width)
         self.pos_drop = Dropout(rates["pos_drop_rate"])
-        ends = rates["drop_path_rate"]
-        drop_path = [
-            torch.linspace(0, ends.of(mode), DEPTH, device="cpu").tolist() for mode in Mode
-        ]  # timm's to the bit
-        self.blocks = nn.ModuleList(Block(width, qkv_map, rates, Rate(*pair)) for pair in zip(*drop_path, strict=True))
+
+        # The blocks, each with its stochastic depth in each mode.
+        last_drop_path = rates["drop_path_rate"]
+        base_rates = _drop_path_rates(last_drop_path.base)
+        motivated_rates = _drop_path_rates(last_drop_path.motivated)
+        blocks = []
+        for base_rate, motivated_rate in zip(base_rates, motivated_rates, strict=True):
+            blocks.append(Block(width, qkv_map, rates, Rate(base_rate, motivated_rate)))
+        self.blocks = nn.ModuleList(blocks)
+
+        # The head
         self.norm = LayerNorm(width)
         self.head_drop = Dropout(rates["drop_rate"])
         self.head = Linear(width, Width(num_classes, num_classes))
@@ -172,8 +249,9 @@ class NestedViT(NestedModel):
     def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
         mode = Mode(mode)
         x = self.patch_embed(x, mode)
-        cls_token = in_mode(self.cls_token, mode).expand(x.shape[0], -1, -1)
-        x = torch.cat([cls_token, x], dim=1) + in_mode(self.pos_embed, mode)
+        # The class token goes before the patches' tokens; each token has a learned position.
+        cls_token = select_weight(self.cls_token, mode).expand(x.shape[0], -1, -1)
+        x = torch.cat([cls_token, x], dim=1) + select_weight(self.pos_embed, mode)
         x = self.pos_drop(x, mode)
         for block in self.blocks:
             x = block(x, mode)
@@ -181,8 +259,26 @@ class NestedViT(NestedModel):
 
     def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:
         mode = Mode(mode)
+        # The class token alone: [B, N, d] to [B, d] to [B, K].
         x = self.head_drop(x[:, 0], mode)
-        return x if pre_logits else self.head(x, mode)
+        if pre_logits:
+            return x
+        return self.head(x, mode)
+
+
+def _check_img_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    # An image smaller than a patch would have no tokens.
+    height, width = to_2tuple(img_size)
+    if not (is_whole(height, PATCH) and is_whole(width, PATCH)):
+        raise ValueError(
+            f"img_size = {img_size!r}: each side must be a whole number of pixels, at least one patch ({PATCH})"
+        )
+    return height, width
+
+
+def _drop_path_rates(last: float) -> list[float]:
+    # Computed by torch in float32, as in timm, so that both agree bit for bit.
+    return torch.linspace(0, last, DEPTH, device="cpu").tolist()
 
 
 @register_architecture("vit_tiny_patch16_224")

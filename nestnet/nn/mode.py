@@ -8,46 +8,85 @@ T = TypeVar("T")
 
 
 class Mode(StrEnum):
-    """Which of the two subnets runs. A plain string of the same value is accepted wherever a mode is."""
+    """The subnet that runs: `Mode.BASE` or `Mode.MOTIVATED`.
+
+    Public functions that take a mode also accept its value, the string `"base"` or `"motivated"`.
+
+    >>> Mode("base") is Mode.BASE
+    True
+    """
 
     BASE = "base"
     MOTIVATED = "motivated"
 
     @classmethod
     def _missing_(cls, value: object) -> "Mode":
+        # Without this, the message of `enum` would say neither the name of the argument nor its valid values.
         raise ValueError(f"mode = {value!r}: it must be 'base' or 'motivated'")
 
 
 @dataclass(frozen=True)
 class PerMode(Generic[T]):
-    """One value for each mode."""
+    """A pair of values, one for each mode.
+
+    Attributes:
+        base: value in base mode.
+        motivated: value in motivated mode.
+    """
 
     base: T
     motivated: T
 
     def of(self, mode: Mode) -> T:
-        return self.base if mode is Mode.BASE else self.motivated
+        """Return the value for a mode.
+
+        Args:
+            mode: `Mode.BASE` or `Mode.MOTIVATED`.
+
+        Returns:
+            The value of that mode.
+        """
+        # Every layer calls this in every forward pass. `torch.compile` traces it to a constant.
+        if mode is Mode.BASE:
+            return self.base
+        return self.motivated
 
     def __str__(self) -> str:
-        """`192 -> 384`: both values, or the one value that both modes have."""
-        return str(self.base) if self.base == self.motivated else f"{self.base} -> {self.motivated}"
+        """Return both values as `192 -> 384`, or the one value that both modes have."""
+        if self.base == self.motivated:
+            return str(self.base)
+        return f"{self.base} -> {self.motivated}"
 
 
 Width = PerMode[int]
-"""A width in each mode. A base width of 0 marks what only the motivated network has."""
+"""A number of channels, features or blocks in each mode. It is 0 in the base for what only the motivated network has."""
 
 Rate = PerMode[float]
 """A drop probability in each mode."""
 
 
-def per_mode(field: str, value: Any, *, below: float = 1.0) -> PerMode[float]:
-    """A rate for each mode from one number for both or a pair `[base, motivated]`.
+def parse_rates(field: str, value: Any, *, below: float = 1.0) -> Rate:
+    """Return the rate of each mode from a setting that holds one number for both modes or a pair.
+
+    Args:
+        field: name of the setting, for the error message.
+        value: a number, or a pair `[base, motivated]` of numbers.
+        below: exclusive upper bound of a rate.
+
+    Returns:
+        The two rates.
 
     Raises:
-        ValueError: unless all numbers are at least 0 and less than `below`.
+        ValueError: Unless each number is at least 0 and less than `below`.
+
+    Example:
+        >>> parse_rates("drop_rate", [0.0, 0.2])
+        PerMode(base=0.0, motivated=0.2)
     """
     pair = value if isinstance(value, (list, tuple)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(rate, (int, float)) and 0 <= rate < below for rate in pair):
+    # `True`, which is an int in Python, is refused by the default bound of 1.
+    are_rates = len(pair) == 2 and all(isinstance(rate, (int, float)) and 0 <= rate < below for rate in pair)
+    if not are_rates:
         raise ValueError(
             f"{field} = {value!r}: it must be a number from 0 to below {below:g}, or a pair [base, motivated]"
         )

@@ -1,17 +1,16 @@
-"""The nested parameter: one weight kept as a base block and the differential blocks around it.
+"""The nested parameter: one weight that is stored as a base block and the differential blocks around it.
 
-Base mode uses the base block as it lies; motivated mode assembles the whole. For a matrix with `o` of its `O` rows and
-`i` of its `I` columns in the base:
+Base mode uses the base block as it is, and motivated mode assembles the whole weight. For a matrix of which
+the base has `o` of `O` rows and `i` of `I` columns:
 
     motivated weight [O, I] =  | base  [o, i]   right [o, I-i] |
                                | below [O-o, I]                |
 
-Each block is a contiguous `nn.Parameter` of its own. After a base step `right` and `below` have no gradient, so any
-torch optimizer leaves them, their momentum, their moments and their step counts alone. State dicts speak of the whole:
-nothing outside this file needs to know how a weight is divided.
+Each block is a separate, contiguous `nn.Parameter`. After a base step `right` and `below` have no gradient,
+so that every torch optimizer leaves them, their momentum, their moments and their step counts unchanged.
+State dicts hold the whole weight: see `nestnet.nn.module`.
 """
 
-from collections.abc import Iterator
 from typing import Any, overload
 
 import torch
@@ -19,23 +18,28 @@ from torch import Tensor, nn
 
 from nestnet.nn.mode import Mode
 from nestnet.nn.placement import Placement
-from nestnet.nn.whole_tensor import WholeTensor
 
 BLOCK_NAMES = ("base", "right", "below")
+"""Names under which a `NestedParameter` holds its blocks."""
 
 
 class NestedParameter(nn.Module):
-    """A weight of which base mode uses a part. Calling it with a mode gives that mode's tensor.
+    """A weight of which base mode uses a part. Called with a mode, it returns the tensor of that mode.
+
+    A weight may consist of `g` groups of rows that are divided alike, such as the 3 of a packed query, key
+    and value projection. Most weights have one group. Below, `o` and `O` are the rows of one group.
 
     Args:
-        placement: where the base lies in the whole. At most the first and one later dimension may differ.
+        placement: placement of the base tensor in the whole one. The shapes may differ in the first and in one
+            later dimension.
 
     Attributes:
-        base: `[g*o, i, ...]`, what base mode uses.
-        right: `[g*o, I-i, ...]`, the rest of the base's rows; `None` where the base has all columns.
-        below: `[g*(O-o), I, ...]`, the other rows; `None` where the base has all rows.
-
-    The `g` equal groups of rows (3 for a packed qkv) are divided alike; `g` is 1 for most weights.
+        placement: placement of the base tensor in the whole one.
+        column_dim: dimension after the first in which the shapes differ; 1 if they differ in none.
+        base: block `[g*o, i, ...]` that base mode uses.
+        right: block `[g*o, I-i, ...]` of the remaining columns of these rows; `None` if the base has all
+            columns.
+        below: block `[g*(O-o), I, ...]` of the remaining rows; `None` if the base has all rows.
     """
 
     base: nn.Parameter
@@ -45,63 +49,121 @@ class NestedParameter(nn.Module):
     def __init__(self, placement: Placement) -> None:
         super().__init__()
         self.placement = placement
-        shape, base_shape, groups = placement.shape, placement.base_shape, placement.groups
-        differ = [dim for dim in range(1, len(shape)) if shape[dim] != base_shape[dim]]
-        assert len(differ) <= 1, f"{base_shape} in {shape}: the first and one later dimension may differ"
+        shape = placement.shape
+        base_shape = placement.base_shape
+        groups = placement.groups
+        # Two blocks beside the base can fill the whole only if at most one dimension after the first differs.
+        differing_dims = [dim for dim in range(1, len(shape)) if shape[dim] != base_shape[dim]]
+        assert len(differing_dims) <= 1, f"{base_shape} in {shape}: the first and one later dimension may differ"
         assert shape[0] % groups == base_shape[0] % groups == 0, (
             f"{groups} groups in {shape[0]} and {base_shape[0]} rows"
         )
-        self.column_dim = differ[0] if differ else 1
-        right_shape, below_shape = list(base_shape), list(shape)
-        if differ:
-            right_shape[self.column_dim] = shape[self.column_dim] - base_shape[self.column_dim]
-        below_shape[0] = shape[0] - base_shape[0]
+
+        # Uninitialised, contiguous blocks: strided views into one weight would break fused optimizers.
         self.base = nn.Parameter(torch.empty(base_shape))
-        self.right = nn.Parameter(torch.empty(right_shape)) if differ else None
-        self.below = nn.Parameter(torch.empty(below_shape)) if below_shape[0] else None
+        self.column_dim = 1
+        self.right = None
+        if differing_dims:
+            self.column_dim = differing_dims[0]
+            right_shape = list(base_shape)
+            right_shape[self.column_dim] = shape[self.column_dim] - base_shape[self.column_dim]
+            self.right = nn.Parameter(torch.empty(right_shape))
+        self.below = None
+        if shape[0] > base_shape[0]:
+            self.below = nn.Parameter(torch.empty(shape[0] - base_shape[0], *shape[1:]))
+
+        # With groups, a dimension of groups precedes that of rows: see `_unflatten_groups`.
+        self._row_dim = 1 if groups > 1 else 0
 
     def forward(self, mode: Mode) -> Tensor:
-        """`[g*o, i, ...]` in base mode, `[g*O, I, ...]` in motivated mode."""
-        return self.base if mode is Mode.BASE else self.join(self.base, self.right, self.below)
+        """Return the weight of `mode`.
+
+        Args:
+            mode: mode of the forward pass.
+
+        Returns:
+            `[g*o, i, ...]` in base mode, which is the base block itself, or `[g*O, I, ...]` in motivated
+            mode.
+        """
+        # The base block itself: a base step copies nothing and touches no differential memory.
+        if mode is Mode.BASE:
+            return self.base
+        return self.join(self.base, self.right, self.below)
 
     def join(self, base: Tensor, right: Tensor | None = None, below: Tensor | None = None) -> Tensor:
-        """The whole tensor from tensors of the blocks' shapes: weights, gradients or optimizer state."""
-        inner, whole = 0 if self.placement.groups == 1 else 1, self._rows(base)
+        """Assemble a whole tensor from tensors of the blocks' shapes: weights, gradients or optimizer state.
+
+        Args:
+            base: tensor `[g*o, i, ...]`.
+            right: tensor `[g*o, I-i, ...]`, if there is such a block.
+            below: tensor `[g*(O-o), I, ...]`, if there is such a block.
+
+        Returns:
+            The whole tensor `[g*O, I, ...]`.
+        """
+        whole = self._unflatten_groups(base)  # [o, i, ...] or [g, o, i, ...]
+        # to [(g) o I ...]
         if right is not None:
-            whole = torch.cat([whole, self._rows(right)], dim=self.column_dim + inner)
+            whole = torch.cat([whole, self._unflatten_groups(right)], dim=self._row_dim + self.column_dim)
+        # to [(g) O I ...]
         if below is not None:
-            whole = torch.cat([whole, self._rows(below)], dim=inner)
-        return whole if inner == 0 else whole.flatten(0, 1)
+            whole = torch.cat([whole, self._unflatten_groups(below)], dim=self._row_dim)
+        return self._flatten_groups(whole)
 
     def split(self, whole: Tensor) -> dict[str, Tensor]:
-        """The inverse of `join`, as views of `whole` where its strides allow."""
-        groups, inner = self.placement.groups, 0 if self.placement.groups == 1 else 1
-        rows, whole = self.base.shape[0] // groups, self._rows(whole)
-        blocks = {"base": whole.narrow(inner, 0, rows)}
+        """Divide a whole tensor into blocks: the inverse of `join`.
+
+        Args:
+            whole: tensor `[g*O, I, ...]`.
+
+        Returns:
+            The blocks by name, as views of `whole` where its strides allow it.
+        """
+        whole = self._unflatten_groups(whole)
+        # Cut off the rows below, then divide the upper rows into base and right.
+        base_rows = self.base.shape[0] // self.placement.groups
+        upper = whole.narrow(self._row_dim, 0, base_rows)
+        blocks = {"base": upper}
         if self.below is not None:
-            blocks["below"] = whole.narrow(inner, rows, whole.shape[inner] - rows)
+            blocks["below"] = whole.narrow(self._row_dim, base_rows, whole.shape[self._row_dim] - base_rows)
         if self.right is not None:
-            dim, columns, upper = self.column_dim + inner, self.base.shape[self.column_dim], blocks["base"]
-            blocks["base"] = upper.narrow(dim, 0, columns)
-            blocks["right"] = upper.narrow(dim, columns, upper.shape[dim] - columns)
-        return blocks if groups == 1 else {name: block.flatten(0, 1) for name, block in blocks.items()}
+            dim = self._row_dim + self.column_dim
+            base_columns = self.base.shape[self.column_dim]
+            blocks["base"] = upper.narrow(dim, 0, base_columns)
+            blocks["right"] = upper.narrow(dim, base_columns, upper.shape[dim] - base_columns)
+        return {name: self._flatten_groups(block) for name, block in blocks.items()}
 
     def blocks(self) -> tuple[nn.Parameter, ...]:
-        """The blocks that there are: base, right, below."""
+        """Return the blocks that the weight has, in the order base, right, below."""
         return tuple(block for block in (self.base, self.right, self.below) if block is not None)
 
-    def _rows(self, tensor: Tensor) -> Tensor:
-        """`[g*R, C, ...]` seen as `[g, R, C, ...]` where there are groups."""
-        return tensor if self.placement.groups == 1 else tensor.unflatten(0, (self.placement.groups, -1))
+    def _unflatten_groups(self, tensor: Tensor) -> Tensor:
+        """View `[g*R, C, ...]` as `[g, R, C, ...]` if the weight has groups."""
+        if self.placement.groups == 1:
+            return tensor
+        return tensor.unflatten(0, (self.placement.groups, -1))
+
+    def _flatten_groups(self, tensor: Tensor) -> Tensor:
+        """Return `[g, R, C, ...]` as `[g*R, C, ...]` if the weight has groups."""
+        if self.placement.groups == 1:
+            return tensor
+        return tensor.flatten(0, 1)
 
     @torch.no_grad()
     def load(self, whole: Tensor, *, assign: bool = False) -> None:
-        """Take over the values of `whole`; with `assign` also its dtype and device, in memory of the block's own."""
+        """Set the blocks to the values of a whole tensor.
+
+        Args:
+            whole: tensor `[g*O, I, ...]`.
+            assign: whether the blocks become new parameters with the dtype and on the device of `whole`, instead
+                of being written to in place. They are copies and share no memory with `whole`.
+        """
         for name, values in self.split(whole).items():
             block: nn.Parameter = getattr(self, name)
             if assign:
-                values = values.clone(memory_format=torch.contiguous_format)
-                setattr(self, name, nn.Parameter(values, block.requires_grad))
+                # The blocks are views of `whole`, which a parameter would keep alive and share.
+                own_values = values.clone(memory_format=torch.contiguous_format)
+                setattr(self, name, nn.Parameter(own_values, block.requires_grad))
             else:
                 block.copy_(values)
 
@@ -115,13 +177,19 @@ class NestedParameter(nn.Module):
 
 
 Weight = nn.Parameter | NestedParameter
-"""A weight that both modes use whole, or that only the motivated one has, is a plain parameter."""
+"""A weight of a nested layer. It is a plain parameter if both modes use it whole, or if only the motivated network has it."""
 
 
-def weight(shape: tuple[int, ...], base_shape: tuple[int, ...], *, groups: int = 1) -> Weight:
-    """An uninitialised weight of `shape` in motivated and `base_shape` in base mode.
+def create_weight(shape: tuple[int, ...], base_shape: tuple[int, ...], *, groups: int = 1) -> Weight:
+    """Create an uninitialised weight.
 
-    Nothing is divided where both shapes are the same, or where the base has none of it (a size of 0).
+    Args:
+        shape: shape in motivated mode, `[O, I, ...]`.
+        base_shape: shape in base mode, `[o, i, ...]`. A size of 0 marks a weight that the base does not have.
+        groups: number of equal groups into which the rows are divided; the base has the first rows of each.
+
+    Returns:
+        A `NestedParameter` if the base has a part of the weight; otherwise a plain parameter of `shape`.
     """
     if shape == base_shape or 0 in base_shape:
         return nn.Parameter(torch.empty(shape))
@@ -129,62 +197,37 @@ def weight(shape: tuple[int, ...], base_shape: tuple[int, ...], *, groups: int =
 
 
 @overload
-def in_mode(weight: Weight, mode: Mode) -> Tensor: ...
+def select_weight(weight: Weight, mode: Mode) -> Tensor: ...
 @overload
-def in_mode(weight: Weight | None, mode: Mode) -> Tensor | None: ...
-def in_mode(weight: Weight | None, mode: Mode) -> Tensor | None:
-    """The tensor that `mode` uses; `None` of an absent bias."""
-    return weight(mode) if isinstance(weight, NestedParameter) else weight
+def select_weight(weight: Weight | None, mode: Mode) -> Tensor | None: ...
+def select_weight(weight: Weight | None, mode: Mode) -> Tensor | None:
+    """Return the tensor of a weight that `mode` uses.
 
+    Args:
+        weight: weight of a layer, or `None` for an absent bias.
+        mode: mode of the forward pass.
 
-class NestedModule(nn.Module):
-    """A module whose state dict shows its nested parameters as whole tensors under their own names.
-
-    What is written to such a tensor, or to a view of it, reaches the blocks: see `nestnet.whole_tensor`.
+    Returns:
+        The tensor, or `None` if there is no weight.
     """
-
-    def nested_parameters(self) -> Iterator[tuple[str, NestedParameter]]:
-        """The nested parameters that this very module owns."""
-        return ((name, child) for name, child in self._modules.items() if isinstance(child, NestedParameter))
-
-    def placements(self) -> Iterator[tuple[str, Placement]]:
-        """Where each of this module's base tensors lies in its state dict: (base name, placement)."""
-        for name, nested in self.nested_parameters():
-            yield name, nested.placement.renamed(name)
-        yield from plain_placements(self)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, nested in self.nested_parameters():
-            destination[prefix + name] = nested(Mode.MOTIVATED) if keep_vars else WholeTensor.of(nested)
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        rest = dict(state_dict)
-        for name, nested in self.nested_parameters():
-            whole, expected = rest.pop(prefix + name, None), nested.placement.shape
-            if whole is None:
-                missing_keys.extend([prefix + name] if strict else [])
-            elif tuple(whole.shape) != expected:
-                error_msgs.append(
-                    f"size mismatch for {prefix}{name}: copying a param with shape {tuple(whole.shape)} from checkpoint, "
-                    f"the shape in current model is {expected}."
-                )
-            else:
-                nested.load(whole, assign=local_metadata.get("assign_to_params_buffers", False))
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+    if isinstance(weight, NestedParameter):
+        return weight(mode)
+    return weight
 
 
-def plain_placements(module: nn.Module) -> Iterator[tuple[str, Placement]]:
-    """The placements of a module's own parameters and saved buffers, which both modes use whole."""
-    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-        if tensor is not None and name not in module._non_persistent_buffers_set:
-            yield name, Placement(name, tuple(tensor.shape), tuple(tensor.shape))
+def state_dict_name(parameter_name: str) -> str:
+    """Return the state-dict name of a parameter, or of the weight of which it is a block.
+
+    Args:
+        parameter_name: name in `named_parameters`.
+
+    Returns:
+        The name of the whole weight.
+
+    >>> state_dict_name("head.weight.right")
+    'head.weight'
+    """
+    stem, _, last = parameter_name.rpartition(".")
+    if last in BLOCK_NAMES:
+        return stem
+    return parameter_name

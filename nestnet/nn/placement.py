@@ -11,16 +11,19 @@ Index = tuple[slice | Tensor, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one base tensor lies.
+    """The position of one base tensor in the state dict of a nested network.
+
+    In every dimension the base has the first entries. If the rows are divided into groups, it has the first
+    rows of each group.
 
     Attributes:
-        name: the tensor of the nested network's state dict that holds it.
-        shape: that tensor's shape.
-        base_shape: the base tensor's own shape.
-        groups: the rows fall into this many equal parts, and the base has the first rows of each (a packed qkv divided
-            by heads has 3). In every other dimension it has the first entries.
-        private: the tensor belongs to base mode alone and is no part of the motivated network (the running statistics
-            of a BatchNorm that keeps them apart).
+        name: name of the tensor that holds the base tensor.
+        shape: shape of that tensor, `[O, I, ...]`.
+        base_shape: shape of the base tensor, `[o, i, ...]`.
+        groups: number of equal groups into which the rows are divided, at least 1. A packed query, key and
+            value projection that is divided by heads has 3.
+        private: whether the tensor belongs to base mode alone and is not part of the motivated network, such as
+            the running statistics that a BatchNorm keeps for the base.
     """
 
     name: str
@@ -29,41 +32,62 @@ class Placement:
     groups: int = 1
     private: bool = False
 
-    def renamed(self, name: str) -> "Placement":
+    def with_name(self, name: str) -> "Placement":
+        """Return the same placement in a tensor of another name.
+
+        Args:
+            name: name of the tensor.
+
+        Returns:
+            The placement.
+        """
         return replace(self, name=name)
 
     @property
     def index(self) -> Index:
-        """`whole[index]` is the base tensor; `whole[index] = base` writes it."""
+        """The index of the base tensor: `whole[index]` reads it, and `whole[index] = base` writes it."""
         if self.groups == 1:
             return tuple(slice(size) for size in self.base_shape)
-        rows = torch.arange(self.shape[0]).unflatten(0, (self.groups, -1))
-        return (rows[:, : self.base_shape[0] // self.groups].flatten(), *(slice(size) for size in self.base_shape[1:]))
+        # The base's rows of different groups are not adjacent, so that no slice describes them.
+        base_rows_per_group = self.base_shape[0] // self.groups
+        rows = torch.arange(self.shape[0]).unflatten(0, (self.groups, -1))  # [g, O/g]
+        base_rows = rows[:, :base_rows_per_group].flatten()  # [o]
+        return (base_rows, *(slice(size) for size in self.base_shape[1:]))
 
     @property
     def is_whole(self) -> bool:
-        """Whether both networks have this tensor in the same size."""
+        """Whether both networks have the tensor in the same shape."""
         return self.shape == self.base_shape
 
     def __str__(self) -> str:
+        """Return the name and, if the base has a part of the tensor, the slice of each dimension."""
         if self.is_whole:
             return self.name
-        rows = f"{self.groups} x {self.base_shape[0] // self.groups}" if self.groups > 1 else f"{self.base_shape[0]}"
-        return f"{self.name}[{', '.join([f':{rows}', *(f':{size}' for size in self.base_shape[1:])])}]"
+        # Such as [:3 x 64, :192] for 64 rows of each of 3 groups.
+        slices = [f":{size}" for size in self.base_shape]
+        if self.groups > 1:
+            slices[0] = f":{self.groups} x {self.base_shape[0] // self.groups}"
+        return f"{self.name}[{', '.join(slices)}]"
 
 
 class WeightsMap(Mapping[str, Placement]):
-    """From the name of each base tensor, parameters and buffers alike, to its `Placement`.
+    """A mapping from the name of each base tensor, parameter or buffer, to its `Placement`.
 
-    >>> import nestnet
-    >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
-    >>> print(net.weights_map["layer1.2.conv1.weight"])
-    layer1.4.conv1.weight
-    >>> net = nestnet.create_model("vit_tiny_patch16_224", "vit_small_patch16_224")
-    >>> print(net.weights_map["blocks.0.mlp.fc1.weight"])
-    blocks.0.mlp.fc1.weight[:768, :192]
-    >>> net.weights_map["blocks.0.mlp.fc1.weight"].index
-    (slice(None, 768, None), slice(None, 192, None))
+    It is the weights map of arXiv 2602.21064, section 3.3. `NestedModel.weights_map` holds that of a network.
+
+    Args:
+        placements: placement of each base tensor, by timm's name of the tensor in the base network.
+
+    Example:
+        >>> import nestnet
+        >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+        >>> print(net.weights_map["layer1.2.conv1.weight"])
+        layer1.4.conv1.weight
+        >>> net = nestnet.create_model("vit_tiny_patch16_224", "vit_small_patch16_224")
+        >>> print(net.weights_map["blocks.0.mlp.fc1.weight"])
+        blocks.0.mlp.fc1.weight[:768, :192]
+        >>> net.weights_map["blocks.0.mlp.fc1.weight"].index
+        (slice(None, 768, None), slice(None, 192, None))
     """
 
     def __init__(self, placements: Mapping[str, Placement]) -> None:
@@ -79,16 +103,36 @@ class WeightsMap(Mapping[str, Placement]):
         return len(self._placements)
 
     def take(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The base network's state out of a nested network's, as views where that is possible."""
-        return {name: state[p.name] if p.is_whole else state[p.name][p.index] for name, p in self.items()}
+        """Return the base network's tensors from the state dict of a nested network.
+
+        Args:
+            state: state dict of the nested network.
+
+        Returns:
+            The tensors by their names in the base network, as views of `state` except where rows are divided
+            into groups.
+        """
+        base = {}
+        for name, placement in self.items():
+            # A tensor that both networks have whole is returned itself instead of a view.
+            whole = state[placement.name]
+            base[name] = whole if placement.is_whole else whole[placement.index]
+        return base
 
     @torch.no_grad()
     def put(self, base: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        """Write the base network's tensors into `state` in place, where `state` has them."""
-        for name, p in self.items():
-            if p.name in state:
-                state[p.name][p.index] = base[name]
+        """Write the base network's tensors into the state dict of a nested network, in place.
+
+        Args:
+            base: tensors by their names in the base network.
+            state: state dict that is written to. Tensors that it does not hold are skipped.
+        """
+        for name, placement in self.items():
+            if placement.name in state:
+                # An assignment to an index writes in place, also where the rows are not adjacent.
+                state[placement.name][placement.index] = base[name]
 
     def __str__(self) -> str:
+        """Return a line `base name -> placement` for each tensor."""
         width = max(map(len, self), default=0)
         return "\n".join(f"{name:<{width}} -> {placement}" for name, placement in self.items())

@@ -1,4 +1,4 @@
-"""BatchNorm statistics computed anew for one subnet, on training images."""
+"""BatchNorm statistics of one subnet, recomputed on training images."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -12,71 +12,112 @@ from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 
-LEFT_OVER = 0.01
-"""Share of a running statistic that may be its initial value still."""
+Batches = Iterable[Tensor] | Iterable[tuple[Tensor, Any]]
+
+TOLERATED_INITIAL_SHARE = 0.01
+"""Largest share of the initial value in a running statistic that still counts as reliable."""
 
 
-def recalibrate(
-    net: NestedModel, mode: Mode | str, batches: Iterable[Tensor] | Iterable[tuple[Tensor, Any]]
-) -> NestedModel:
-    """A copy of `net` whose subnet of `mode` has BatchNorm statistics of `batches`; nothing else changes.
+def recalibrate(net: NestedModel, mode: Mode | str, batches: Batches) -> NestedModel:
+    """Return a copy of a network whose subnet of `mode` has BatchNorm statistics of the given batches.
 
-    Shared running statistics are a mixture of both modes' activations, and running ones lag behind the weights. Here
-    mean and variance are averaged over the batches alone, with the weights as they are (torch's `update_bn`). With
-    shared statistics the copy is for this one mode: its other subnet reads the same numbers.
+    Shared running statistics mix the activations of both modes, and running statistics lag behind the weights.
+    Here mean and variance are averaged over the given batches alone, with the current weights (torch's
+    `update_bn`). Slimmable networks are evaluated in the same way (Yu and Huang 2019, arXiv 1903.05134). With
+    shared statistics the copy is for this one mode, because its other subnet uses the same numbers.
 
     Args:
+        net: network that is copied.
+        mode: subnet whose statistics are computed, `"base"` or `"motivated"`.
         batches: training images `[B, C, H, W]`, or tuples that start with them.
 
-    >>> import nestnet, torch
-    >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
-    >>> ready = nestnet.recalibrate(net, "base", [torch.randn(8, 3, 32, 32)])
-    >>> ready.subnet("base").state_dict()["bn1.num_batches_tracked"]
-    tensor(1)
+    Returns:
+        The copy. It differs from `net` in these statistics only.
+
+    Example:
+        >>> import nestnet, torch
+        >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+        >>> recalibrated = nestnet.recalibrate(net, "base", [torch.randn(8, 3, 32, 32)])
+        >>> recalibrated.subnet("base").state_dict()["bn1.num_batches_tracked"]
+        tensor(1)
     """
-    return with_statistics(net, mode, statistics_of(net, mode, batches))
+    return copy_with_statistics(net, mode, compute_statistics(net, mode, batches))
 
 
-def statistics_of(
-    net: NestedModel, mode: Mode | str, batches: Iterable[Tensor] | Iterable[tuple[Tensor, Any]]
-) -> dict[str, Tensor]:
-    """Return the BatchNorm statistics that `recalibrate` computes, under timm's names of the network of `mode`."""
+def compute_statistics(net: NestedModel, mode: Mode | str, batches: Batches) -> dict[str, Tensor]:
+    """Return the BatchNorm statistics that `recalibrate` computes.
+
+    Args:
+        net: network, which is not changed.
+        mode: subnet whose statistics are computed.
+        batches: training images `[B, C, H, W]`, or tuples that start with them.
+
+    Returns:
+        Buffers under timm's names in the network of `mode`.
+    """
+    # A copy, because `update_bn` resets the statistics of the model that it is given.
     model = net.standalone(mode)
-    # dropout draws random numbers: the training that goes on after this must not see that
-    with torch.random.fork_rng(devices=_devices(net)):
+    # Dropout draws random numbers, which must not change those of the training that continues after this.
+    with torch.random.fork_rng(devices=_cuda_devices(net)):
         update_bn(batches, model)
     return dict(model.named_buffers())
 
 
-def with_statistics(net: NestedModel, mode: Mode | str, statistics: Mapping[str, Tensor]) -> NestedModel:
-    """Return a copy of `net` whose subnet of `mode` has these BatchNorm statistics."""
+def copy_with_statistics(net: NestedModel, mode: Mode | str, statistics: Mapping[str, Tensor]) -> NestedModel:
+    """Return a copy of a network whose subnet of `mode` has the given BatchNorm statistics.
+
+    Args:
+        net: network that is copied.
+        mode: subnet that gets the statistics.
+        statistics: buffers, as `compute_statistics` returns them.
+
+    Returns:
+        The copy. It differs from `net` in these statistics only.
+    """
+    # Not strict: the statistics are a part of the subnet's state.
     recalibrated = copy.deepcopy(net)
     recalibrated.subnet(mode).load_state_dict(statistics, strict=False)
     return recalibrated
 
 
-def has_statistics(net: NestedModel) -> bool:
-    """Return whether a network has BatchNorm layers, whose statistics can be computed anew."""
+def has_running_statistics(net: NestedModel) -> bool:
+    """Return whether a network has BatchNorm layers, whose statistics can be recomputed.
+
+    Args:
+        net: network.
+
+    Returns:
+        Whether one of its buffers is a running mean.
+    """
     return any(name.endswith("running_mean") for name, _ in net.named_buffers())
 
 
-def too_few_updates(net: NestedModel, mode: Mode | str) -> int | None:
-    """Return how many batches the running statistics of `mode` are of, where they are too few to be relied on.
+def count_insufficient_updates(net: NestedModel, mode: Mode | str) -> int | None:
+    """Return the number of batches that updated the running statistics of a mode, if they are too few.
 
-    After n updates a share of (1 - momentum)^n of a running statistic is still its initial value; more than a hundredth is
-    too much. With the usual momentum of 0.1 that takes 44 batches. A subnet that is trained seldom also has statistics of
-    weights that have moved on since.
+    After n updates, a share of (1 - momentum)^n of a running statistic is still its initial value, and more
+    than a hundredth is too much. With the usual momentum of 0.1, 44 batches suffice. The statistics of a subnet
+    that is seldom trained also reflect earlier weights.
+
+    Args:
+        net: network.
+        mode: mode whose statistics are checked.
 
     Returns:
-        The number of batches; `None` where there are enough, or where the network has no such statistics.
+        The number of batches; `None` if they suffice or the network has no such statistics.
     """
+    mode = Mode(mode)
+    # All layers of a mode are updated by the same batches, so that checking the first layer suffices.
     for module in net.modules():
         if isinstance(module, BatchNorm2d):
-            updates = int(module.running(Mode(mode))[2])
-            return updates if (1 - module.momentum) ** updates > LEFT_OVER else None
+            _, _, num_batches = module.running_statistics(mode)
+            updates = int(num_batches)
+            initial_share = (1 - module.momentum) ** updates
+            return updates if initial_share > TOLERATED_INITIAL_SHARE else None
     return None
 
 
-def _devices(net: NestedModel) -> list[torch.device]:
+def _cuda_devices(net: NestedModel) -> list[torch.device]:
+    """Return the GPU that the network is on, if it is on one."""
     device = next(net.parameters()).device
     return [device] if device.type == "cuda" else []

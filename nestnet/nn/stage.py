@@ -1,4 +1,4 @@
-"""Stages of blocks, of which base mode runs some and skips the others."""
+"""Stages of blocks that are nested by depth, and the drop-path rates of their blocks."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,15 @@ from torch import Tensor, nn
 
 from nestnet.nn.mode import Mode, Rate, Width
 
+DEPTH_MAPS = ("last", "first")
+"""Kinds of depth map: see `depth_map`."""
+
 
 class Stage(nn.ModuleList):
-    """A sequence of blocks of which base mode runs some and skips the others.
+    """A sequence of blocks, of which base mode skips the differential ones.
 
     Args:
-        blocks: all blocks of the motivated stage.
+        blocks: all blocks of the motivated stage, each with `forward(x, mode)`.
         base_positions: for each block its position in the base's stage, or `None` for a differential block.
     """
 
@@ -26,46 +29,65 @@ class Stage(nn.ModuleList):
         return x
 
 
-DEPTH_MAPS = ("last", "first")
-
-
 def depth_map(depth: Width, kind: str) -> list[int | None]:
-    """For each of `depth.motivated` blocks its position among the base's `depth.base`, or `None`.
+    """Return the position in the base's stage of each block of a motivated stage.
 
-    `"first"` takes the first blocks. `"last"` (section 3.3.1 of the paper) takes the first ones too, but for the base's
-    last block, which is the motivated stage's last; a stage's first block changes the resolution, so a base stage of one
-    block takes the first in either case.
+    Args:
+        depth: number of blocks in each mode; the base's is at least 1 and at most the motivated network's.
+        kind: `"first"` or `"last"`. With `"first"` the base has the first blocks. With `"last"` (arXiv
+            2602.21064, section 3.3.1) it has the first blocks too, except that its last block is the last one
+            of the motivated stage. The first block of a stage changes the resolution, so that a base stage of
+            one block has the first one with either kind.
 
-    >>> depth_map(Width(3, 5), "last")
-    [0, 1, None, None, 2]
-    >>> depth_map(Width(3, 5), "first")
-    [0, 1, 2, None, None]
+    Returns:
+        `depth.motivated` entries: a position from 0 to `depth.base - 1`, or `None` for a differential block.
+
+    Example:
+        >>> depth_map(Width(3, 5), "last")
+        [0, 1, None, None, 2]
+        >>> depth_map(Width(3, 5), "first")
+        [0, 1, 2, None, None]
     """
+    # The first blocks are the base's, the remaining ones are differential.
     positions: list[int | None] = [*range(depth.base), *[None] * (depth.motivated - depth.base)]
     if kind == "last" and 1 < depth.base < depth.motivated:
-        positions[depth.base - 1], positions[-1] = None, depth.base - 1
+        # The base's last block changes places with the motivated stage's last one.
+        last_base_block = depth.base - 1
+        positions[last_base_block] = None
+        positions[-1] = last_base_block
     return positions
 
 
 def drop_path_rates(rate: Rate, positions: list[list[int | None]], *, last: bool) -> list[list[Rate]]:
-    """Each block's drop-path rate in each mode, growing linearly over the blocks of that mode's own network.
+    """Return the drop-path rate of each block, which grows linearly over the blocks of each mode's own network.
 
     Args:
-        rate: of the last block, or, unless `last`, of the one that would follow it (timm's EfficientNet).
-        positions: for each stage the blocks' positions in the base's stage, or `None`.
+        rate: final rate of each mode.
+        positions: depth map of each stage, as `depth_map` returns it.
+        last: whether the last block has the final rate. Otherwise the block that would follow it would have it,
+            as in timm's EfficientNet.
+
+    Returns:
+        For each stage the rates of its blocks. The base rate of a differential block is 0.
     """
-    depth = Width(sum(p is not None for stage in positions for p in stage), sum(map(len, positions)))
-    ends = Width(max(depth.base - last, 1), max(depth.motivated - last, 1))
-    rates, before = [], Width(0, 0)
-    for stage in positions:
-        rates.append(
-            [
-                Rate(
-                    0.0 if p is None else rate.base * (before.base + p) / ends.base,
-                    rate.motivated * (before.motivated + i) / ends.motivated,
-                )
-                for i, p in enumerate(stage)
-            ]
-        )
-        before = Width(before.base + sum(p is not None for p in stage), before.motivated + len(stage))
+    base_depths = [sum(position is not None for position in stage) for stage in positions]
+    depth = Width(sum(base_depths), sum(map(len, positions)))
+    # Index, among all blocks of the mode's network, at which the rate is the final one.
+    final_index = Width(max(depth.base - last, 1), max(depth.motivated - last, 1))
+
+    rates = []
+    base_start = 0
+    motivated_start = 0
+    for stage, base_depth in zip(positions, base_depths, strict=True):
+        stage_rates = []
+        for index, position in enumerate(stage):
+            motivated_rate = rate.motivated * (motivated_start + index) / final_index.motivated
+            # Each network counts its own blocks, so that its rates are those of timm's model.
+            base_rate = 0.0
+            if position is not None:
+                base_rate = rate.base * (base_start + position) / final_index.base
+            stage_rates.append(Rate(base_rate, motivated_rate))
+        rates.append(stage_rates)
+        base_start += base_depth
+        motivated_start += len(stage)
     return rates

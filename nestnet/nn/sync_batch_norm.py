@@ -1,6 +1,7 @@
 """BatchNorm over the images of several processes, on any device.
 
-`nn.SyncBatchNorm` is for GPUs alone. This is the same arithmetic: one collective each in the forward and the backward pass.
+`nn.SyncBatchNorm` supports GPUs only. This module has the same arithmetic, with one collective operation in the
+forward pass and one in the backward pass.
 """
 
 from typing import Any
@@ -9,56 +10,85 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-IMAGES = (0, 2, 3)
-"""The dimensions that a channel's statistics are over."""
+REDUCED_DIMS = (0, 2, 3)
+"""Dimensions of `[B, C, H, W]` over which the statistics of a channel are computed."""
 
 
 @torch.compiler.disable
-def batch_norm_of_all(
+def sync_batch_norm(
     x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float
 ) -> Tensor:
-    """`F.batch_norm` in training of `[B, C, H, W]`, with the mean and variance of all processes' images.
+    """Apply `F.batch_norm` in training, with the mean and the variance of the images of all processes.
 
-    Every process has a `B` of the same size, so that the mean of the means is that of all.
+    Args:
+        x: activations `[B, C, H, W]` of this process. `B` is the same in all processes, so that the mean of
+            their means is the mean of all images.
+        running_mean: running mean `[C]`, updated in place.
+        running_var: running variance `[C]`, updated in place.
+        weight: scale `[C]`.
+        bias: shift `[C]`.
+        momentum: weight of the new statistics in the running ones, from 0 to 1.
+        eps: number that is added to the variance.
+
+    Returns:
+        The normalised activations `[B, C, H, W]`.
     """
-    y, mean, variance = _Normalise.apply(x, weight, bias, eps)
+    y, mean, variance = _SyncNormalise.apply(x, weight, bias, eps)
+    # The running variance is the unbiased one, as in `F.batch_norm`.
     with torch.no_grad():
-        count = x.numel() // x.shape[1] * dist.get_world_size()
+        count = _values_per_channel(x)
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * (count / (count - 1)), momentum)
     return y
 
 
-class _Normalise(torch.autograd.Function):
-    """The normalised `[B, C, H, W]`, and the mean and variance `[C]` that it was normalised by."""
+class _SyncNormalise(torch.autograd.Function):
+    """Normalisation of `[B, C, H, W]`, which also returns the mean and the variance `[C]`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        own_variance, own_mean = torch.var_mean(x.float(), IMAGES, correction=0)
-        own = torch.stack([own_mean, own_variance])
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
-        means, variances = torch.stack(parts, dim=1)  # [P, C] of P processes
+        # Statistics are computed in float32 also under autocast, as cuDNN does.
+        local_variance, local_mean = torch.var_mean(x.float(), REDUCED_DIMS, correction=0)
+        local_statistics = torch.stack([local_mean, local_variance])  # [2, C]
+        gathered = [torch.empty_like(local_statistics) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, local_statistics)
+        means, variances = torch.stack(gathered, dim=1)  # [P, C] of P processes
+
+        # Variance within processes plus variance between them: unlike a mean of squares, it loses nothing by
+        # cancellation.
         mean = means.mean(0)
-        variance = (variances + (means - mean).square()).mean(0)  # within and between: nothing cancels
-        scale = (variance + eps).rsqrt()
-        ctx.save_for_backward(x, weight, mean, scale)
+        variance = (variances + (means - mean).square()).mean(0)
+        inverse_std = (variance + eps).rsqrt()
+
+        ctx.save_for_backward(x, weight, mean, inverse_std)
         ctx.mark_non_differentiable(mean, variance)
-        y = (x.float() - _channel(mean)) * _channel(scale * weight) + _channel(bias)
+        y = (x.float() - _per_channel(mean)) * _per_channel(inverse_std * weight) + _per_channel(bias)
         return y.to(x.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, mean, scale = ctx.saved_tensors
+        x, weight, mean, inverse_std = ctx.saved_tensors
         dy = gradients[0].float()
-        normalised = (x.float() - _channel(mean)) * _channel(scale)
-        own = torch.stack([dy.sum(IMAGES), (dy * normalised).sum(IMAGES)])  # those of bias and weight
-        everyone_s = own.clone()
-        dist.all_reduce(everyone_s)
-        d_mean, d_scale = everyone_s / (x.numel() // x.shape[1] * dist.get_world_size())
-        dx = (dy - _channel(d_mean) - normalised * _channel(d_scale)) * _channel(weight * scale)
-        return dx.to(x.dtype), own[1], own[0], None
+        normalised = (x.float() - _per_channel(mean)) * _per_channel(inverse_std)
+
+        # The gradients of bias and weight stay those of this process: DDP averages them with all others.
+        local_sums = torch.stack([dy.sum(REDUCED_DIMS), (dy * normalised).sum(REDUCED_DIMS)])  # [2, C]
+        d_bias, d_weight = local_sums
+        total_sums = local_sums.clone()
+        dist.all_reduce(total_sums)
+        mean_dy, mean_dy_normalised = total_sums / _values_per_channel(x)
+
+        # The gradient through mean and variance: Ioffe and Szegedy 2015, arXiv 1502.03167, section 3.
+        centred = dy - _per_channel(mean_dy) - normalised * _per_channel(mean_dy_normalised)
+        dx = centred * _per_channel(weight * inverse_std)
+        return dx.to(x.dtype), d_weight, d_bias, None
 
 
-def _channel(values: Tensor) -> Tensor:
+def _values_per_channel(x: Tensor) -> int:
+    """Return the number of values per channel of `[B, C, H, W]`, over all processes."""
+    return x.numel() // x.shape[1] * dist.get_world_size()
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    """View `[C]` as `[1, C, 1, 1]`."""
     return values.view(1, -1, 1, 1)

@@ -1,21 +1,23 @@
-"""A divided weight as `state_dict()` hands it out: one tensor of ordinary behaviour over blocks that share no memory.
+"""A divided weight as `state_dict()` returns it: one tensor that behaves as usual over blocks that share no memory.
 
-The state dict of an ordinary module holds the module's own memory, and code such as timm's `ModelEmaV3` or `torch.nn.init`
-changes models through it. The blocks of a divided weight have no memory in common, so `state_dict()` joins them in a copy. Here
-the copy stays connected to its blocks: it takes in what they have become before each use, and hands on what was written to it.
+The state dict of an ordinary module shares its memory with the module, and code such as timm's `ModelEmaV3`
+or `torch.nn.init` changes models through it. The blocks of a divided weight have no memory in common, so
+`state_dict()` joins them in a copy. This copy stays connected to its blocks: before each use it is refreshed
+from their current values, and after each write its values are written back to them.
 
-What is written arrives, however it is written: by methods, indices, `out=`, `torch._foreach_*`, optimizers and collectives,
-in any mode of autograd, and through any view, `detach()`, `data` or parameter that shares the copy's memory. That is so because
-PyTorch's dispatcher leads every operation on such a tensor through `__torch_dispatch__`, and the schema of an operation says
-what it writes to. Refused with a RuntimeError is what would give the memory away (`storage()`, DLPack,
-`__cuda_array_interface__`, sharing with other processes) or replace it (`set_`, `resize_`, assigning `data`, and other
-operations in place on shape and strides). NumPy arrays of it are read-only.
+Every kind of write reaches the blocks: by methods, indices, `out=`, `torch._foreach_*`, optimizers and
+collectives, in any mode of autograd, and through any view, `detach()`, `data` or parameter that shares the
+memory of the copy. The reason is that PyTorch's dispatcher passes every operation on such a tensor to
+`__torch_dispatch__`, and that the schema of an operation names the arguments to which it writes. Operations
+that would give the memory away (`storage()`, DLPack, `__cuda_array_interface__`, sharing with other
+processes) or replace it (`set_`, `resize_`, assigning `data`, and other in-place operations on shape and
+strides) are refused with a RuntimeError. Its NumPy arrays are read-only.
 
-Two things cannot be noticed: writing to the address that `data_ptr()` gives, and that the replay of a captured CUDA graph has
-trained the blocks; after replays, take a new state dict.
+Two writes cannot be noticed: one to the address that `data_ptr()` returns, and one to the blocks by the
+replay of a captured CUDA graph. Take a new state dict after replays.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from nestnet.nn.mode import Mode
+from nestnet.nn.joined_copy import JoinedCopy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,77 +33,41 @@ if TYPE_CHECKING:
     from nestnet.nn.parameter import NestedParameter
 
 
-class JoinedCopy:
-    """The joined values of a divided weight, which all tensors of one entry of a state dict share.
-
-    Args:
-        weight: divided weight.
-
-    Attributes:
-        values: the values `[O, I, ...]`, an ordinary tensor.
-    """
-
-    def __init__(self, weight: "NestedParameter") -> None:
-        self.weight = weight
-        # an inference tensor could not be written to outside of inference mode
-        with torch.inference_mode(False), torch.no_grad():
-            self.values = weight(Mode.MOTIVATED).detach()
-        self._remember()
-
-    def refresh(self) -> None:
-        """Take in the values that the blocks have now, if they have changed."""
-        blocks = self.weight.blocks()
-        if len(blocks) == len(self._blocks):
-            same = all(now is before for now, before in zip(blocks, self._blocks, strict=True))
-            if same and self._versions is not None and self._versions == _versions(blocks):
-                return
-        with torch.no_grad():
-            self.values.copy_(self.weight(Mode.MOTIVATED))
-        self._remember()
-
-    def write_back(self) -> None:
-        """Give the blocks the values that the copy has now."""
-        self.weight.load(self.values)
-        for block in self.weight.blocks():
-            # below autograd, where operations are intercepted, nothing counts what is written
-            if not block.is_inference():
-                torch.autograd.graph.increment_version(block)
-        self._remember()
-
-    def _remember(self) -> None:
-        self._blocks = self.weight.blocks()
-        self._versions = _versions(self._blocks)
-
-
-def _versions(blocks: Sequence[Tensor]) -> list[int] | None:
-    """How often each block was written to; `None` where one is an inference tensor, which does not count it."""
-    if any(block.is_inference() for block in blocks):
-        return None
-    return [block._version for block in blocks]
-
-
 class WholeTensor(Tensor):
-    """A divided weight of a state dict, or a view of one: see the module.
+    """A divided weight in a state dict, or a view of one; `join` creates it.
 
-    Results that share no memory with it, copies of it, pickles and files are plain tensors.
+    Results of operations that share no memory with it, its copies, pickles and files are plain tensors. The
+    docstring of the module describes how it is connected to the blocks of the weight.
     """
 
     # The results of operations are of this class only where `__torch_dispatch__` makes them so.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # torch says so
 
     _joined: JoinedCopy
+    """Copy to which the tensor belongs."""
     _plain: Tensor
-    """The same memory as an ordinary tensor."""
+    """Ordinary tensor over the same memory."""
 
     @classmethod
-    def of(cls, weight: "NestedParameter") -> Tensor:
-        """Join the blocks of a weight. Those that are no ordinary tensors, such as fake ones, are joined without connection."""
+    def join(cls, weight: "NestedParameter") -> Tensor:
+        """Return the joined blocks of a weight.
+
+        Args:
+            weight: divided weight.
+
+        Returns:
+            A `WholeTensor` `[O, I, ...]`. If the blocks are not ordinary tensors, such as fake tensors, the
+            result is joined from them without a connection to them.
+        """
         copy = JoinedCopy(weight)
-        return cls._sharing(copy, copy.values) if type(copy.values) is Tensor else copy.values
+        # Tracing with fake tensors needs the shape only.
+        if type(copy.values) is not Tensor:
+            return copy.values
+        return cls._sharing(copy, copy.values)
 
     @classmethod
     def _sharing(cls, copy: JoinedCopy, values: Tensor) -> "WholeTensor":
-        """A tensor over the memory of `values`, which is that of the copy or a part of it."""
+        """Return a tensor over the memory of `values`, which is that of the copy or a part of it."""
         whole = Tensor._make_subclass(cls, values)
         whole._joined = copy
         whole._plain = values
@@ -112,11 +78,14 @@ class WholeTensor(Tensor):
         cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # Operations in place on shape and strides, such as `t_`, would leave the copy with another layout.
         if torch.Tag.inplace_view in func.tags:
             _refuse(f"{func.overloadpacket}()")
-        used = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, cls)]
+        used = cls._instances_among(pytree.tree_leaves((args, kwargs)))
+        # Several tensors may belong to the same copy, which is refreshed and written back once.
         for copy in _copies(used):
             copy.refresh()
+        # The operation runs on ordinary tensors over the same memory.
         plain_args, plain_kwargs = pytree.tree_map_only(cls, lambda whole: whole._plain, (args, kwargs))
         result = func(*plain_args, **plain_kwargs)
         if func.namespace == "c10d":
@@ -124,14 +93,19 @@ class WholeTensor(Tensor):
             _wait(result)
             written = used
         else:
-            written = [leaf for leaf in _written(func, args, kwargs) if isinstance(leaf, cls)]
+            written = cls._instances_among(_written_arguments(func, args, kwargs))
         for copy in _copies(written):
             copy.write_back()
         return pytree.tree_map_only(Tensor, lambda tensor: cls._connected(tensor, used), result)
 
     @classmethod
+    def _instances_among(cls, values: Iterable[Any]) -> list["WholeTensor"]:
+        return [value for value in values if isinstance(value, cls)]
+
+    @classmethod
     def _connected(cls, result: Tensor, used: Sequence["WholeTensor"]) -> Tensor:
-        """Return the result of an operation, as a view of the copy if it shares memory with one that was used."""
+        """Return a result of an operation, as a `WholeTensor` if it shares the memory of one of the used tensors."""
+        # An operation in place returns its argument.
         for whole in used:
             if result is whole._plain:
                 return whole
@@ -141,14 +115,14 @@ class WholeTensor(Tensor):
         return result
 
     def _current(self) -> Tensor:
-        """The present values as an ordinary tensor, only to be read."""
+        """Return the current values as an ordinary tensor, which must only be read."""
         self._joined.refresh()
         return self._plain
 
-    # AsyncScalar without the dispatcher
+    # Methods that read without the dispatcher.
 
     def numpy(self, *, force: bool = False) -> "np.ndarray":
-        """The values as an array that cannot be written to."""
+        """Return the values as a read-only array."""
         array = self._current().numpy(force=force)
         array.flags.writeable = False
         return array
@@ -157,10 +131,10 @@ class WholeTensor(Tensor):
         return self._current().tolist()
 
     def untyped_storage(self) -> Any:
-        """Where the memory lies and how large it is, which is all that safetensors asks; the rest of a storage is refused."""
-        return Memory(self._current().untyped_storage())
+        """Return the address, the size and the device of the memory, which is all that safetensors reads."""
+        return StorageFacts(self._current().untyped_storage())
 
-    def __repr__(self, **options: Any) -> str:  # type: ignore[override]  # so is this
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]  # torch declares it without types
         return repr(self._current())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -174,7 +148,7 @@ class WholeTensor(Tensor):
     def __copy__(self) -> Tensor:
         return self.detach()
 
-    # Writing without the dispatcher
+    # Methods that would write without the dispatcher.
 
     @property
     def data(self) -> Tensor:
@@ -202,8 +176,8 @@ class WholeTensor(Tensor):
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The place of a copy in memory, in place of a storage that could be written to."""
+class StorageFacts:
+    """The address, the size and the device of a storage, without the access for writing that a storage gives."""
 
     _storage: torch.UntypedStorage
 
@@ -225,32 +199,34 @@ class Memory:
 
 
 def _copies(tensors: Sequence[WholeTensor]) -> list[JoinedCopy]:
-    """The copies that the tensors are of, each once."""
-    return list({id(tensor._joined): tensor._joined for tensor in tensors}.values())
+    """Return the copies to which the tensors belong, without duplicates."""
+    by_id = {id(tensor._joined): tensor._joined for tensor in tensors}
+    return list(by_id.values())
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
-    """The arguments that an operation writes to, lists of tensors taken apart."""
+def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the arguments to which an operation writes, and the elements of those that are lists."""
+    # Most operations write to no argument, which the schema tells at once.
     schema = func._schema
     if not schema.is_mutable:
         return
-    given = dict(kwargs)
+    values = dict(kwargs)
     for argument, value in zip(schema.arguments, args, strict=False):
-        given[argument.name] = value
+        values[argument.name] = value
     for argument in schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from pytree.tree_leaves(given.get(argument.name))
+            yield from pytree.tree_leaves(values.get(argument.name))
 
 
 def _wait(result: Any) -> None:
-    """Wait for the collective whose result this is."""
+    """Wait until the collective that returned `result` has finished."""
     for leaf in pytree.tree_leaves(result):
         if isinstance(leaf, torch.ScriptObject):
             torch.distributed.Work.unbox(leaf).wait()
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(operation: str) -> NoReturn:
     raise RuntimeError(
-        f"{what}: this tensor of a state dict is joined from the blocks of a nested weight, which would not get what is "
-        "written there; clone() it to have a tensor of your own, or write with copy_()"
+        f"{operation}: this tensor of a state dict is joined from the blocks of a nested weight, and the blocks would "
+        "not receive what is written there; clone() it to have a tensor of your own, or write with copy_()"
     )

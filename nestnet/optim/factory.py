@@ -1,54 +1,60 @@
-"""The optimizer and the learning rate schedule of a configuration, both made by timm."""
-
-from typing import Any
+"""The optimizer of a configuration, created by timm."""
 
 from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 
-from nestnet.config.schema import Config, ScheduleConfig
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import OptimizerConfig
 from nestnet.optim.trials import check_trainable
 
 
 def create_optimizer(module: nn.Module, config: Config) -> Optimizer:
-    """timm's optimizer of the configuration over a module's parameters, with timm's weight-decay groups.
+    """Create the optimizer of a configuration with timm.
+
+    Args:
+        module: module whose parameters are optimized. timm divides them into groups with and without weight
+            decay.
+        config: configuration of the run, of which `config.optimizer` is used.
+
+    Returns:
+        The optimizer.
 
     Raises:
-        ValueError: for an argument that the optimizer does not have, or a value that it refuses.
+        ValueError: If the optimizer does not have an option, or refuses a value.
     """
-    o = config.optimizer
+    settings = config.optimizer
+    # timm passes the options to the constructor of the optimizer, which refuses unknown ones with a
+    # TypeError.
     try:
         return create_optimizer_v2(
-            module, opt=o.name, lr=o.lr, weight_decay=o.weight_decay, momentum=o.momentum, **o.options
+            module,
+            opt=settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            **settings.options,
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer.name = {o.name!r} with options {o.options}: {error}") from error
+        raise _refusal(settings, error) from error
 
 
-def check_optimizer(optimizer: Optimizer, config: Config) -> None:
-    """Raises ValueError where a run with the optimizer of the configuration would go wrong, or could not be resumed."""
+def try_optimizer(optimizer: Optimizer, config: Config) -> None:
+    """Check that a run with the optimizer of a configuration trains as it should and can be resumed.
+
+    Args:
+        optimizer: optimizer that `create_optimizer` returned. It is tried on small tensors and is not
+            changed.
+        config: configuration of the run.
+
+    Raises:
+        ValueError: If the optimizer fails a trial of `nestnet.optim.trials.check_trainable`.
+    """
     try:
         check_trainable(optimizer)
     except ValueError as error:
-        o = config.optimizer
-        raise ValueError(f"optimizer.name = {o.name!r} with options {o.options}: {error}") from error
+        raise _refusal(config.optimizer, error) from error
 
 
-def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, epochs: int, steps_an_epoch: int) -> Any:
-    """timm's schedule of the configuration, or `None` for a constant learning rate. It sets the first learning rate."""
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched=config.name,
-        num_epochs=epochs - config.warmup_epochs * config.warmup_prefix,
-        warmup_epochs=config.warmup_epochs,
-        warmup_lr=config.warmup_lr,
-        warmup_prefix=config.warmup_prefix,
-        min_lr=config.min_lr,
-        decay_epochs=config.decay_epochs,
-        decay_milestones=config.decay_milestones,
-        decay_rate=config.decay_rate,
-        step_on_epochs=config.interval == "epoch",
-        updates_per_epoch=steps_an_epoch,
-    )
-    return schedule
+def _refusal(settings: OptimizerConfig, reason: Exception) -> ValueError:
+    return ValueError(f"optimizer.name = {settings.name!r} with options {settings.options}: {reason}")

@@ -1,4 +1,4 @@
-"""Operations on many tensors in a few kernels, as torch's optimizers take their steps."""
+"""Operations on many tensors in a few kernels, as in torch's foreach optimizers."""
 
 from collections.abc import Iterable
 
@@ -7,19 +7,18 @@ from torch import Tensor
 
 
 def copy_all(sources: Iterable[Tensor], destinations: Iterable[Tensor]) -> None:
-    """Copy each source into the destination at its place, in about one kernel for each type of tensor.
-
-    `torch._foreach_copy_` copies one by one where the tensors of a list differ in type, and BatchNorm has float statistics
-    and whole-number counters: on a GPU that would be hundreds of launches.
+    """Copy each source into the destination at the same position, with about one kernel per dtype.
 
     Args:
-        sources: tensors of any shapes and types.
-        destinations: as many tensors of the same shapes and types, on the same device.
+        sources: tensors of any shapes and dtypes.
+        destinations: tensors of the same shapes and dtypes, in the same order and on the same device.
     """
-    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    # `torch._foreach_copy_` copies one by one if the tensors of a list differ in dtype, and BatchNorm has
+    # floating-point statistics and integer counters: on a GPU that would be hundreds of launches.
+    lists_by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for source, destination in zip(sources, destinations, strict=True):
-        from_list, to_list = by_type.setdefault(source.dtype, ([], []))
-        from_list.append(source)
-        to_list.append(destination)
-    for from_list, to_list in by_type.values():
-        torch._foreach_copy_(to_list, from_list)
+        typed_sources, typed_destinations = lists_by_type.setdefault(source.dtype, ([], []))
+        typed_sources.append(source)
+        typed_destinations.append(destination)
+    for typed_sources, typed_destinations in lists_by_type.values():
+        torch._foreach_copy_(typed_destinations, typed_sources)

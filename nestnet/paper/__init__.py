@@ -1,1 +1,1 @@
-"""The figures that arXiv 2602.21064 publishes, and tables of runs beside them."""
+"""The published results of arXiv 2602.21064, and tables that compare runs with them."""

@@ -1,12 +1,13 @@
-"""Completes a command line by a recipe: for a folder of images, and for the exports that a run starts from."""
+"""The completion of a command line by a recipe, for a folder of images or for the exports that a run starts from."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from nestnet.config import parsing
 from nestnet.config.schema import Config
-from nestnet.recipes.folder import FolderSummary, inspect_folder
-from nestnet.weights.pretrained import fields_from_exports
+from nestnet.recipes.folder_recipe import choose_fields, describe_choice
+from nestnet.recipes.folder_summary import FolderSummary, summarise_folder
+from nestnet.weights.config_fields import read_config_fields
 
 
 def parse_with_recipe(
@@ -16,49 +17,62 @@ def parse_with_recipe(
     others: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
 ) -> Config:
-    """Parse a command line, and choose what it leaves open.
+    """Parse a command line, and choose values for the fields that it leaves open.
 
-    Without a configuration file, `data.root` alone is enough for a folder of images: all other fields are chosen by its images.
-    Where a run starts from exports and names no networks, the networks and the image size are those of the exports.
-    Fields that are given always take precedence.
+    Without a configuration file, `data.root` alone is enough for a folder of images: all other fields are
+    chosen to suit its images. Where a run starts from exports and names no networks, the networks and the image
+    size are those of the exports. Fields that are given always take precedence.
 
     Args:
         arguments: command line without the name of the command.
         prog: name of the command, for messages.
         others: names of options that the command has besides the fields of a configuration.
-        tell: function that is called with a summary of the folder and of what was chosen for it.
+        tell: function that is called with a description of the folder and of the chosen fields; `None` for no
+            description.
 
     Returns:
         The configuration, with every field validated.
 
     Raises:
-        ValueError: as `nestnet.config.parsing.parse`, and for a folder or an export that cannot be read.
+        ValueError: For the same reasons as `nestnet.config.parsing.parse`, and for a folder or an export that
+            cannot be read.
     """
     recipe = _Recipe()
     config = parsing.parse(arguments, prog=prog, others=others, choose=recipe.choose)
     if recipe.folder is not None and tell is not None:
-        tell(recipe.folder.told(config))
+        tell(describe_choice(recipe.folder, config))
     return config
 
 
 class _Recipe:
-    """Chooses fields, and remembers the folder of images that they were chosen for."""
+    """Choice of fields, with the folder of images that they were chosen for.
+
+    Attributes:
+        folder: summary of the folder; `None` if the fields were not chosen for a folder.
+    """
 
     def __init__(self) -> None:
         self.folder: FolderSummary | None = None
 
     def choose(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields to use where `given` has none, as nested dictionaries."""
+        """Return the fields to use where `given` has none, as nested dictionaries.
+
+        Args:
+            given: fields that are set by the user, as nested dictionaries; `config` if there is a
+                configuration file.
+        """
         model = given.get("model", {})
         data = given.get("data", {})
+        # Exports determine the networks and the size of the images.
         chosen: dict[str, Any] = {}
         if model.get("base_weights") or model.get("motivated_weights"):
-            chosen = fields_from_exports(model, data)
+            chosen = read_config_fields(model, data)
+        # A configuration file is complete, and other data sets have their own usual values.
         names_a_folder = data.get("root") is not None and data.get("name", "folder") == "folder"
         if "config" in given or not names_a_folder:
             return chosen
-        self.folder = inspect_folder(data["root"])
-        return self.folder.recipe(_merge(chosen, given))
+        self.folder = summarise_folder(data["root"])
+        return choose_fields(self.folder, _merge(chosen, given))
 
 
 def _merge(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Run directories: what a run writes, and how it is read again."""
+"""Run directories: the files that a run writes, and reading them again."""

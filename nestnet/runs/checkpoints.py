@@ -1,35 +1,39 @@
-"""The checkpoints of a run: one sealed file each, of which there is always a whole one.
+"""The folder of a run's checkpoints, which always holds a complete one."""
 
-A checkpoint is a nest of dictionaries and lists, with tensors and plain values in it. The tensors lie in a safetensors file
-under their path, such as `net.conv1.weight`; the rest is JSON in its metadata. Nothing in such a file can be executed.
-"""
-
-import json
-import re
 import stat
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from nestnet.nn.mode import Mode
-from nestnet.runtime.notices import log_notice
-from nestnet.storage.files import kind_of_file, make_folder, remove, remove_unfinished, write_atomically
-from nestnet.storage.hashed import read_hashed, serialize_hashed
-from nestnet.storage.read_back import Rule, check_present, of_type, whole
-from nestnet.storage.state_codec import State, decode, encode
+from nestnet.runs.checkpoint_file import (
+    CHECKPOINT_NAME,
+    checkpoint_name,
+    parse_checkpoint_name,
+    read_checkpoint,
+    write_checkpoint,
+)
+from nestnet.runtime.log import log_notice
+from nestnet.storage.folders import make_folder, remove_file
+from nestnet.storage.opening import describe_file_type
+from nestnet.storage.read_back import check_present
+from nestnet.storage.rules import Rule, of_type, whole
+from nestnet.storage.state_codec import State
+from nestnet.storage.unfinished import remove_unfinished
 
-FORMAT = "nestnet checkpoint 2"
-NAME = re.compile(r"step-(\d{8,})(?:-epoch-(\d{4,}))?\.safetensors", re.ASCII)
-"""What `file_name` gives."""
-REMEDY = "another version of nestnet may have written it"
+CHECKPOINT_REMEDY = "another version of nestnet may have written it"
 
 
 class Checkpoints:
     """The folder of a run's checkpoints: the last two, and those after which each subnet was best.
 
+    Args:
+        folder: path of the folder, which need not exist.
+
     Attributes:
-        last: the file that was read or written last.
+        folder: path of the folder.
+        last: file that was read or written last; `None` before the first one.
+        needed: names of the files that the last checkpoint needs: its own, and those of the best checkpoints.
+        lost: names of needed files whose loss was reported.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,167 +43,145 @@ class Checkpoints:
         self.lost: set[str] = set()
 
     def save(self, state: State) -> Path:
-        """Write a checkpoint, and then remove those that are not kept any more.
+        """Write a checkpoint, and then remove those that are no longer kept.
 
-        Only files are removed whose names are of checkpoints: whatever else lies in the folder is somebody's own.
+        Only files with the names of checkpoints are removed: whatever else is in the folder belongs to the user.
 
         Args:
-            state: has `steps_done`, `epochs_done`, whether this is the `end_of_epoch`, and `best`, per mode the `file` of its
-                best checkpoint, or `None`.
+            state: state of the run. Its fields include `steps_done`, `epochs_done`, `end_of_epoch` (whether an
+                epoch has just ended) and `best` (for each mode the `file` of its best checkpoint, or `None`).
+
+        Returns:
+            The path of the checkpoint.
 
         Raises:
-            OSError: with one line, if it cannot be written; the others are as they were then.
+            OSError: If it cannot be written. The other checkpoints are unchanged then.
         """
-        path = self.folder / file_name(state["steps_done"], state["epochs_done"] if state["end_of_epoch"] else None)
+        epochs = None
+        if state["end_of_epoch"]:
+            epochs = state["epochs_done"]
+        path = self.folder / checkpoint_name(state["steps_done"], epochs)
         make_folder(self.folder)
         self._notice_lost()
-        write(path, state)
+        write_checkpoint(path, state)
+        # The previous checkpoint is kept too, in case this one is damaged before it is read. So are the best
+        # checkpoints that the previous one names.
         needed_before = self.needed
-        self._is_last(path, state)
+        self._remember(path, state)
         for other in self.paths():
             if other.name not in self.needed | needed_before:
-                remove(other)
+                remove_file(other)
         remove_unfinished(self.folder)
         return path
 
     def paths(self) -> list[Path]:
-        """The files of all checkpoints, the newest first. Copies under other names, folders and links are none."""
-        return [path for path in self._named() if stat.S_ISREG(path.lstat().st_mode)]
+        """Return the files of all checkpoints, the newest first, without folders, links and copies under other names.
 
-    def _named(self) -> list[Path]:
-        """Whatever has the name of a checkpoint, the newest first."""
-        if not self.folder.is_dir():
-            return []
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
-        return sorted(found, key=position, reverse=True)
+        Returns:
+            The paths; empty if the folder is absent.
+        """
+        return [path for path in self._named_paths() if stat.S_ISREG(path.lstat().st_mode)]
 
     def newest(self) -> State | None:
-        """The last whole checkpoint; `None` if there has been none yet.
+        """Read the newest complete checkpoint.
 
-        A damaged one is passed over with a notice, as is what has the name of one and is no file.
+        Damaged checkpoints, and anything else with the name of a checkpoint, are skipped with a notice.
+
+        Returns:
+            The state; `None` if there is no checkpoint yet.
 
         Raises:
-            ValueError: if there are some, and all of them are damaged, or something else has the name of one.
+            ValueError: If there are checkpoints, and all of them are damaged, or something else has the name of one.
         """
-        paths = self._named()
-        damaged: list[str] = []
+        # The reasons are logged only once a complete checkpoint is found. Otherwise they are part of the error.
+        paths = self._named_paths()
+        reasons: list[str] = []
         for path in paths:
             mode = path.lstat().st_mode
             if not stat.S_ISREG(mode):
-                damaged.append(f"{path} is {kind_of_file(mode)}, not a file")
+                reasons.append(f"{path} is {describe_file_type(mode)}, not a file")
                 continue
             try:
                 state = self._read(path)
             except ValueError as error:
-                damaged.append(str(error))
+                reasons.append(str(error))
                 continue
-            for reason in damaged:
-                log_notice(f"{reason}; the checkpoint before it is taken")
-            self._is_last(path, state)
+            for reason in reasons:
+                log_notice(f"{reason}; the checkpoint before it is used")
+            self._remember(path, state)
             return state
         if paths:
-            raise ValueError(f"{self.folder} has no whole checkpoint ({'; '.join(damaged)}); start the run anew")
-        self._check_names()
+            raise ValueError(f"{self.folder} has no complete checkpoint ({'; '.join(reasons)}); start the run again")
         return None
 
-    def _check_names(self) -> None:
-        """See that nothing has the name that a checkpoint will have, before anything is trained for it.
-
-        Raises:
-            ValueError: naming what is no file.
-        """
-        found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for path in found:
-            if NAME.fullmatch(path.name):
-                raise ValueError(f"{path} is {kind_of_file(path.lstat().st_mode)}, and no checkpoint; move it")
-
     def best(self, mode: Mode) -> State:
-        """The checkpoint after which the subnet of `mode` had its highest top-1.
+        """Read the checkpoint after which the subnet of a mode had its highest top-1.
+
+        Args:
+            mode: mode of the subnet.
+
+        Returns:
+            The state.
 
         Raises:
-            ValueError: if no epoch is finished yet, or it is damaged.
+            ValueError: If no epoch is finished yet, or the checkpoint is absent or damaged.
         """
-        last = self.newest()
-        if last is None or last["best"][mode] is None:
+        # Only the newest checkpoint knows which one is the best so far.
+        newest = self.newest()
+        if newest is None or newest["best"][mode] is None:
             raise ValueError(f"{self.folder.parent} has no best checkpoint yet: its first epoch was not finished")
-        best = self.folder / last["best"][mode]["file"]
+        best = self.folder / newest["best"][mode]["file"]
         if self.last == best:
-            return last
+            return newest
+        # Callers name the file `last` in their errors.
         self.last = best
         return self._read(best)
 
+    def _named_paths(self) -> list[Path]:
+        """Return all paths with the name of a checkpoint, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        paths = [path for path in self.folder.iterdir() if CHECKPOINT_NAME.fullmatch(path.name)]
+        return sorted(paths, key=parse_checkpoint_name, reverse=True)
+
     def _notice_lost(self) -> None:
-        """Say once which checkpoints that were to be kept are not there any more."""
+        """Log a notice, once for each file, about kept checkpoints that are missing."""
+        # The user may have removed them to save space, so the run does not end.
         lost = [name for name in sorted(self.needed - self.lost) if not (self.folder / name).exists()]
         if lost:
-            log_notice(f"{self.folder} has lost {', '.join(lost)} while the run trained; it goes on without")
+            log_notice(f"{self.folder} has lost {', '.join(lost)} while the run trained; it continues without them")
             self.lost.update(lost)
 
     def _read(self, path: Path) -> State:
-        state = read(path)
-        check_present(path, state, FIELDS, REMEDY)
+        state = read_checkpoint(path)
+        check_present(path, state, POSITION_FIELDS, CHECKPOINT_REMEDY)
         return state
 
-    def _is_last(self, path: Path, state: State) -> None:
-        self.last, self.needed = path, {path.name, *(best["file"] for best in state["best"].values() if best)}
+    def _remember(self, path: Path, state: State) -> None:
+        """Record a checkpoint as the last one, and the files that it needs."""
+        self.last = path
+        self.needed = {path.name}
+        for best in state["best"].values():
+            if best:
+                self.needed.add(best["file"])
 
 
-def file_name(steps: int, epochs: int | None = None) -> str:
-    """Of a checkpoint after so many batches, and so many whole epochs where one has just ended. The names sort by age."""
-    return f"step-{steps:08}{'' if epochs is None else f'-epoch-{epochs:04}'}.safetensors"
-
-
-def position(path: Path) -> tuple[int, int]:
-    """How many batches, and how many whole epochs, were trained at a checkpoint; -1 epochs where none had just ended."""
-    found = NAME.fullmatch(path.name)
-    assert found is not None
-    return int(found[1]), -1 if found[2] is None else int(found[2])
-
-
-def _is_best(value: Any) -> bool:
-    """Whether this names a checkpoint per mode, or none yet."""
+def _names_best(value: Any) -> bool:
+    """Return whether a value has for each mode the file of a checkpoint, or `None`."""
     if not isinstance(value, dict) or set(value) != {str(mode) for mode in Mode}:
         return False
-    named = [best for best in value.values() if best is not None]
-    return all(isinstance(best, dict) and NAME.fullmatch(str(best.get("file"))) for best in named)
+    for best in value.values():
+        if best is None:
+            continue
+        if not isinstance(best, dict) or not CHECKPOINT_NAME.fullmatch(str(best.get("file"))):
+            return False
+    return True
 
 
-FIELDS = {
+POSITION_FIELDS = {
     "steps_done": whole(),
     "epochs_done": whole(),
     "end_of_epoch": of_type(bool, "true or false"),
-    "best": Rule("the file of each mode's best checkpoint, or null", _is_best),
+    "best": Rule("the file of each mode's best checkpoint, or null", _names_best),
 }
-"""What a checkpoint tells of its place among the others."""
-
-
-def write(path: Path, state: State) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        ValueError: naming the place of what is neither a tensor nor a plain value.
-        OSError: with one line, if it cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain = json.dumps(encode(state, "", tensors))
-    write_atomically(path, serialize_hashed(tensors, {"format": FORMAT, "state": plain}))
-
-
-def read(path: Path) -> State:
-    """A checkpoint, if it is whole.
-
-    Raises:
-        ValueError: with one line, if it is not.
-    """
-    metadata, tensors = read_hashed(path)
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is no checkpoint of this version of nestnet: its format is {metadata.get('format')!r}"
-        )
-    try:
-        state = decode(json.loads(metadata["state"]), tensors)
-        if not isinstance(state, dict):
-            raise TypeError("it holds no fields")
-        return state
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no checkpoint of nestnet's: {error!r}") from error
+"""Rules for the fields of a checkpoint that give its position in the run."""

@@ -1,12 +1,13 @@
-"""The names of the files in a run directory, and the columns and fields in them."""
+"""The names of the files in a run directory, and the rules for their columns and fields."""
 
 import re
 from typing import Any
 
 from nestnet.conditions.base import JOINT, WATCHED
 from nestnet.nn.mode import Mode
-from nestnet.storage.read_back import Rule, any_number, number, of_type, optional, or_null, whole, word
+from nestnet.storage.rules import Rule, any_number, number, of_type, optional, or_null, whole, word
 
+# The first column of a table counts its rows: `nestnet.storage.table_rows` relies on it.
 STEP_COLUMNS = {
     "step": whole(1),
     "epoch": whole(1),
@@ -14,7 +15,7 @@ STEP_COLUMNS = {
     "loss": any_number(),
     "lr": optional(number(0)),
 }
-
+"""Columns of `steps.csv`. Here and in `metrics.csv`, a column is optional if not every reader needs it."""
 
 METRIC_COLUMNS = {
     "epoch": whole(1),
@@ -28,15 +29,14 @@ METRIC_COLUMNS = {
     "data_wait": optional(number(0)),
     "seconds": optional(number(0)),
 }
-"""What each value in the tables must be. Columns that a run need not have are those that not every reader needs."""
+"""Columns of `metrics.csv`."""
 
-
+# These are separate, because runs without validation images do not have them.
 VAL_COLUMNS = {f"{mode}_val_top1": optional(number(0, 100)) for mode in Mode}
-"""Of `metrics.csv` besides, where the data has images on which the best epoch is chosen."""
-
+"""Further columns of `metrics.csv` if the data has validation images, on which the best epoch is chosen."""
 
 COLUMNS = {"steps.csv": STEP_COLUMNS, "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS}
-
+"""Columns of each table, by the name of its file."""
 
 COST_FIELDS = {
     "convention": word("macs"),
@@ -45,10 +45,14 @@ COST_FIELDS = {
     "expected": or_null(number(0)),
     "actual": or_null(number(0)),
 }
+"""Fields of `cost.json`: the convention of counting, and numbers of operations in it."""
 
 
-def _has_batches(value: Any) -> bool:
-    batches = value.get("batches") if isinstance(value, dict) else None
+def _counts_batches(value: Any) -> bool:
+    """Return whether a value has the number of batches that trained each mode."""
+    batches = None
+    if isinstance(value, dict):
+        batches = value.get("batches")
     return isinstance(batches, dict) and all(whole().fits(batches.get(str(mode))) for mode in Mode)
 
 
@@ -59,24 +63,26 @@ CHECKPOINT_FIELDS = {
     "input_size": of_type(list, "a list of sizes"),
     "recalibrated": of_type(dict, "statistics by mode"),
     "watches": word(*WATCHED),
-    "cost": Rule("the number of batches that trained each mode", _has_batches),
+    "cost": Rule("the number of batches that trained each mode", _counts_batches),
 }
-"""What is read of a checkpoint besides what a run goes on from."""
+"""Fields of a checkpoint that are read without resuming its run."""
 
-
-TABLE_REMEDY = "put back a copy of it, or train the run anew"
-
+# Only a copy helps, because measured values cannot be computed again without training.
+TABLE_REMEDY = "put back a copy of it, or train the run again"
+"""Remedy for a damaged table, `config.yaml` or `cost.json`."""
 
 RECORD = "images.json"
-
+"""Name of the record of the images."""
 
 FILES = ("config.yaml", RECORD, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
-
+"""Names of the files of a run."""
 
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
+"""Names of the folders of a run."""
 
-
+# Patterns are as strict as the names that nestnet writes: a run that starts again deletes what they match.
 SNAPSHOT = re.compile(r"step-(\d{6,})\.safetensors", re.ASCII)
-
+"""Names in `snapshots`."""
 
 EVENTS = re.compile(r"events\.out\.tfevents\..+")
+"""Names in `tensorboard`."""

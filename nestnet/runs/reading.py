@@ -1,6 +1,7 @@
 """Reading a run directory: its configuration, its network, its images and its tables."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,26 +10,34 @@ from typing import Any
 from nestnet.config import parsing
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData, load_data
-from nestnet.data.image_record import LARGEST_RECORD, RECORD_FIELDS, ImageRecord
+from nestnet.data.image_record import MAX_RECORD_BYTES, RECORD_FIELDS, ImageRecord
 from nestnet.models.build import build_model
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.runs.checkpoints import REMEDY, Checkpoints
+from nestnet.runs.checkpoints import CHECKPOINT_REMEDY, Checkpoints
 from nestnet.runs.contents import CHECKPOINT_FIELDS, COLUMNS, COST_FIELDS, RECORD, TABLE_REMEDY
-from nestnet.storage.read_back import (
-    check_present,
-    damaged,
-    read_json,
-    read_rows,
-    read_text,
-)
+from nestnet.storage.paths import real_path
+from nestnet.storage.read_back import check_present, damaged, read_json, read_text
 from nestnet.storage.state_codec import State, check_tensors
+from nestnet.storage.table_rows import read_rows
 from nestnet.text.escape import for_shell
+
+# Without the record, the images in the folder could differ from those on which the network was trained.
+RECORD_REMEDY = "put back a copy of it, or train again: without it, the images of the run are not known"
 
 
 @dataclass
 class Run:
-    """A trained run, read from its folder."""
+    """A trained run, read from its folder.
+
+    Attributes:
+        path: run directory.
+        config: configuration, as the run resolved it.
+        net: nested network with the weights of the checkpoint.
+        checkpoint: state that the checkpoint holds.
+        record: images of the run.
+        best: whether the checkpoint is that of a subnet's best epoch instead of the last one.
+    """
 
     path: Path
     config: Config
@@ -36,7 +45,6 @@ class Run:
     checkpoint: State
     record: ImageRecord
     best: bool = False
-    """Whether the checkpoint is that of a subnet's best epoch, as it was asked for, instead of the last one."""
 
     @property
     def trained(self) -> dict[str, int]:
@@ -44,107 +52,162 @@ class Run:
         return self.checkpoint["cost"]["batches"]
 
     def images(self, *, download: bool = True) -> ImageData:
-        """The images of the run, as its record names them.
+        """Load the images of the run, as its record names them.
 
         Args:
-            download: whether what is not there may be fetched, if the configuration says so too.
+            download: whether images that are absent may be downloaded, if the configuration allows it too.
+
+        Returns:
+            The images.
 
         Raises:
-            ValueError: if they are not there, or not those of the run.
+            ValueError: If the images are absent, or are not those of the run.
         """
         data = replace(self.config.data, download=download and self.config.data.download)
         command = f"nestnet resume {for_shell(self.path)}"
         try:
             return load_data(data, self.config.model, self.record, command=command)
         except ValueError as error:
-            # the verbs that read a run's images do not take its options
-            raise ValueError(f"{error} (`{command} --data.root FOLDER` names another folder)") from error
+            # Commands that read the images of a run do not take fields, so only `nestnet resume` can change the folder.
+            raise ValueError(f"{error} (run `{command}` with data.root set to another folder)") from error
 
 
 def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
-    """The network of a run as its last checkpoint has it, and all that was stored with it.
+    """Read a run with the network of its last checkpoint.
 
     Args:
-        best: take the checkpoint after which the subnet of this mode had its highest top-1.
+        path: run directory.
+        best: mode of the subnet whose best checkpoint is read, after which it had its highest top-1; `None` for
+            the last checkpoint.
+
+    Returns:
+        The run.
 
     Raises:
-        ValueError: if the folder is no run, or its checkpoint is absent, damaged or of other networks.
+        ValueError: If the folder is not a run directory, or its checkpoint is absent, damaged or of other
+            networks.
     """
     path = Path(path)
-    config, checkpoints = read_config(path), Checkpoints(path / "checkpoints")
+    config = read_config(path)
+    checkpoints = Checkpoints(path / "checkpoints")
     checkpoint = checkpoints.newest() if best is None else checkpoints.best(best)
     if checkpoint is None:
-        raise ValueError(
-            f"{path} has no checkpoint: it was stopped before its first batch; `nestnet resume {for_shell(path)}` goes on"
-        )
+        command = f"nestnet resume {for_shell(path)}"
+        raise ValueError(f"{path} has no checkpoint: it was stopped before its first batch; `{command}` continues it")
     assert checkpoints.last is not None
-    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, REMEDY)
-    net, tensors = build_model(config), checkpoint["average"] or checkpoint["net"]
+    check_present(checkpoints.last, checkpoint, CHECKPOINT_FIELDS, CHECKPOINT_REMEDY)
+    net = build_model(config)
+    # A run with a moving average of the weights evaluates and exports the average.
+    weights = checkpoint["average"] or checkpoint["net"]
     try:
-        check_tensors("net", tensors, net.state_dict())
+        check_tensors("net", weights, net.state_dict())
     except ValueError as error:
         raise ValueError(f"{checkpoints.last}: {error}") from error
-    net.load_state_dict(tensors)
+    net.load_state_dict(weights)
     return Run(path, config, net, checkpoint, read_record(path), best=best is not None)
 
 
-def read_config(run_dir: Path) -> Config:
-    """The configuration of a run, as its folder has it.
+def name_runs(run_dirs: Sequence[Path]) -> list[str]:
+    """Return the name of each run where several are shown: that of its folder, or its path where folders share a name.
+
+    Args:
+        run_dirs: run directories, at least one.
 
     Raises:
-        ValueError: if the folder is no run, or the file cannot be read.
+        ValueError: If there is none.
+    """
+    if not run_dirs:
+        raise ValueError("run_dirs is empty: name the folder of at least one run")
+    folder_names = [real_path(path).name for path in run_dirs]
+    occurrences = Counter(folder_names)
+    names = []
+    for path, folder_name in zip(run_dirs, folder_names, strict=True):
+        is_unique = occurrences[folder_name] == 1
+        names.append(folder_name if is_unique else str(path))
+    return names
+
+
+def read_config(run_dir: Path) -> Config:
+    """Read the configuration of a run.
+
+    Args:
+        run_dir: run directory.
+
+    Returns:
+        The configuration, as the run resolved it.
+
+    Raises:
+        ValueError: If the folder is not a run directory, or the file cannot be read.
     """
     path = run_dir / "config.yaml"
     if not path.exists():
-        raise ValueError(f"{run_dir} is no run directory: it has no config.yaml")
-    read_text(path, TABLE_REMEDY)  # what is damaged is named as in all files of a run, before it is parsed
+        raise ValueError(f"{run_dir} is not a run directory: it has no config.yaml")
+    # A damaged file is reported like the other files of a run, before it is parsed.
+    read_text(path, TABLE_REMEDY)
     try:
-        return parsing.load(path)
+        return parsing.load(path, run_dirs=[run_dir])
     except ValueError as error:
+        # Most messages name the file themselves.
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
 
 
 def read_record(run_dir: Path) -> ImageRecord:
-    """Which images a run trains and is tested on.
+    """Read the record of the images on which a run is trained and tested.
+
+    Args:
+        run_dir: run directory.
+
+    Returns:
+        The record of the images.
 
     Raises:
-        ValueError: if its record is absent or damaged.
+        ValueError: If the record is absent or damaged.
     """
     path = run_dir / RECORD
-    remedy = "put back a copy of it, or train anew: without it nobody knows which images were trained on"
-    fields = read_json(path, RECORD_FIELDS, remedy, largest=LARGEST_RECORD)
+    fields = read_json(path, RECORD_FIELDS, RECORD_REMEDY, largest=MAX_RECORD_BYTES)
     try:
         return ImageRecord.from_json(fields)
     except ValueError as error:
-        raise damaged(path, str(error), remedy) from error
+        raise damaged(path, str(error), RECORD_REMEDY) from error
 
 
 def read_cost(run_dir: Path) -> dict[str, Any]:
-    """What `RunDirectory.save_cost` wrote.
+    """Read the `cost.json` of a run.
+
+    Args:
+        run_dir: run directory.
+
+    Returns:
+        The fields of `nestnet.runs.contents.COST_FIELDS`.
 
     Raises:
-        ValueError: if it is absent or damaged.
+        ValueError: If the file is absent or damaged.
     """
     return read_json(run_dir / "cost.json", COST_FIELDS, TABLE_REMEDY)
 
 
-def read_table(path: Path, needed: Sequence[str] = (), *, at_least: int = 0) -> list[dict[str, str]]:
-    """The rows of `steps.csv` or `metrics.csv` as they are written, each of which was checked.
+def read_table(path: Path, required: Sequence[str] = (), *, at_least: int = 0) -> list[dict[str, str]]:
+    """Read the rows of `steps.csv` or `metrics.csv`. The run may be training at the same time.
 
     Args:
-        path: of the table of a run, which may be training.
-        needed: columns that must be there besides those that every reader needs.
-        at_least: number of rows that must be there, because a checkpoint was written after them.
+        path: path of the table.
+        required: columns that must be present, in addition to those that every reader needs.
+        at_least: number of rows that must be present, because a checkpoint was written after them.
+
+    Returns:
+        The texts of each row by column, which keep to the rules of their columns.
 
     Raises:
-        ValueError: if it is absent or damaged.
+        ValueError: If the table is absent or damaged.
     """
     if not os.path.lexists(path):
-        raise ValueError(f"{path.parent} is no run directory: it has no {path.name}")
+        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}")
+    # An optional column that this reader needs is required here.
     columns = dict(COLUMNS[path.name])
-    for name in needed:
-        columns[name] = replace(columns[name], needed=True)
+    for name in required:
+        columns[name] = replace(columns[name], required=True)
     rows = [row for row, _ in read_rows(path, columns, TABLE_REMEDY, at_least=at_least)]
-    return rows[1:]  # without the names of the columns
+    # The first row holds the names of the columns.
+    return rows[1:]

@@ -1,6 +1,6 @@
-"""What `torchrun` tells each of the processes that it starts, in their environment.
+"""The environment variables that `torchrun` sets for each of the processes that it starts.
 
-The only file that reads these variables. It needs no torch, so that a mistake is found before torch is imported.
+No other file reads these variables. This module does not import torch, so that errors are found at once.
 """
 
 import os
@@ -13,13 +13,14 @@ REMEDY = "start the processes with torchrun, which sets all of them, or unset it
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of this process among those that were started with it.
+    """The rank of this process, and the number of processes that were started with it.
 
     Attributes:
-        rank: number of this process among all, from 0.
+        rank: rank of this process among all, from 0.
         size: number of all processes.
-        local_rank: number of this process among those of its machine, from 0.
-        local_size: number of processes of its machine, as far as the environment tells it.
+        local_rank: rank of this process among those on its machine, from 0.
+        local_size: number of processes on its machine, or the smallest one that `local_rank` allows if the
+            environment does not tell it.
     """
 
     rank: int = 0
@@ -28,16 +29,20 @@ class Launch:
     local_size: int = 1
 
 
-def launch() -> Launch:
-    """Return the place of this process, alone where the environment says nothing of others.
+def read_launch() -> Launch:
+    """Read the ranks and numbers of processes from the environment.
+
+    Returns:
+        The ranks and numbers, which are consistent; those of a single process if the environment sets none.
 
     Raises:
-        ValueError: if a variable is malformed, contradicts another, or lacks one that belongs to it.
+        ValueError: If a variable is malformed, contradicts another, or lacks one that belongs to it.
     """
-    rank = _number("RANK", at_least=0)
-    size = _number("WORLD_SIZE", at_least=1)
-    local_rank, local_size = local_launch()
-    if rank is None and (size or 1) > 1:
+    rank = _read_number("RANK", at_least=0)
+    size = _read_number("WORLD_SIZE", at_least=1)
+    local_rank, local_size = read_local_launch()
+    # One without the other would let several processes train the same run, each taking itself for the only one.
+    if rank is None and size is not None and size > 1:
         raise ValueError(f"WORLD_SIZE = {size} without RANK: {REMEDY}")
     if rank is not None and size is None:
         raise ValueError(f"RANK = {rank} without WORLD_SIZE: {REMEDY}")
@@ -48,50 +53,62 @@ def launch() -> Launch:
         return Launch()
     _check_below("RANK", rank, "WORLD_SIZE", size)
     if local_size > size:
+        # Where the number of processes of the machine is not set, it was taken from the rank.
         name = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in os.environ else "LOCAL_RANK"
         raise ValueError(f"{name} = {os.environ[name]}: these are more processes than WORLD_SIZE = {size}; {REMEDY}")
+    # A single process joins no others, so that it needs no address.
     if size > 1:
-        meeting_place()
+        read_master_address()
     return Launch(rank, size, local_rank, local_size)
 
 
-def local_launch() -> tuple[int, int]:
-    """Return which of the processes on this machine this one is, and how many they are.
+def read_local_launch() -> tuple[int, int]:
+    """Read the rank of this process on its machine, and the number of processes there.
 
-    Launchers other than torchrun may leave out the latter; then there are as many as this one's number tells of.
+    Launchers other than torchrun may leave out the number. It is then the smallest one that the rank allows.
+
+    Returns:
+        The rank on this machine, from 0, and the number of processes.
 
     Raises:
-        ValueError: if a variable is malformed, or they contradict each other.
+        ValueError: If a variable is malformed, or the two contradict each other.
     """
-    rank = _number("LOCAL_RANK", at_least=0) or 0
-    size = _number("LOCAL_WORLD_SIZE", at_least=1)
+    rank = _read_number("LOCAL_RANK", at_least=0) or 0
+    size = _read_number("LOCAL_WORLD_SIZE", at_least=1)
     if size is None:
         return rank, rank + 1
     _check_below("LOCAL_RANK", rank, "LOCAL_WORLD_SIZE", size)
     return rank, size
 
 
-def meeting_place() -> tuple[str, int]:
-    """Return the address and port at which the processes meet.
+def read_master_address() -> tuple[str, int]:
+    """Read the address at which the processes find each other.
+
+    Returns:
+        The host and the port.
 
     Raises:
-        ValueError: if one of them is not set, or the port is none.
+        ValueError: If one of them is not set, or the port is not a port number.
     """
     address = os.environ.get("MASTER_ADDR", "")
-    port = _number("MASTER_PORT", at_least=1)
+    port = _read_number("MASTER_PORT", at_least=1)
     size = os.environ.get("WORLD_SIZE", "1")
     if not address:
         raise ValueError(f"MASTER_ADDR is not set, and WORLD_SIZE = {size}: {REMEDY}")
     if port is None:
         raise ValueError(f"MASTER_PORT is not set, and WORLD_SIZE = {size}: {REMEDY}")
+    # Ports have 16 bits.
     if port > 65535:
         raise ValueError(f"MASTER_PORT = {port}: it must be at most 65535")
     return address, port
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes. It never raises: a message may depend on it."""
-    # without torch in memory there is no process group, and importing it takes seconds
+    """Return whether this process is the one that logs and writes.
+
+    It never raises an error, because messages about errors depend on it.
+    """
+    # Unless torch is imported already, there is no process group, and importing it takes seconds.
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
@@ -99,27 +116,30 @@ def is_first_process() -> bool:
 
 
 def is_first_of_machine() -> bool:
-    """Whether this process speaks for those that were started with it on this machine. It never raises."""
+    """Return whether this process reports errors for all processes on this machine. It never raises an error."""
     local_rank = os.environ.get("LOCAL_RANK", "0")
+    # Each process must report a malformed rank itself.
     return local_rank == "0" or not local_rank.isdecimal()
 
 
 def process_prefix() -> str:
-    """What a line on standard error begins with, where it is not the first process that writes it."""
+    """Return the start of a line on standard error: empty in the first process, the rank in any other."""
     rank = os.environ.get("RANK", "0")
-    is_another = re.fullmatch("[0-9]+", rank) is not None and int(rank) > 0
-    return f"process {rank}: " if is_another else ""
+    if re.fullmatch("[0-9]+", rank) is None or int(rank) == 0:
+        return ""
+    return f"process {rank}: "
 
 
 def agent_serves_store() -> bool:
-    """Whether torchrun itself, rather than the first process, serves the store at which the processes meet."""
+    """Return whether torchrun itself, and not the first process, serves the store through which processes join."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _number(name: str, *, at_least: int) -> int | None:
+def _read_number(name: str, *, at_least: int) -> int | None:
     text = os.environ.get(name)
     if text is None:
         return None
+    # `int` would also take signs, spaces, underscores and digits of other scripts.
     if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < at_least:
         raise ValueError(f"{name} = {text!r}: it must be a whole number of at least {at_least}; {REMEDY}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The CSV files of a run, which gain a row at a time."""
+"""CSV files to which rows are appended one at a time, such as the tables of a run."""
 
 import csv
 import io
@@ -7,17 +7,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nestnet.runtime.notices import log_notice
-from nestnet.storage.files import write_all, write_atomically
+from nestnet.runtime.log import log_notice
+from nestnet.storage.atomic import write_all, write_atomically
 
 
 class GrowingTable:
-    """A CSV file that gains a row at a time; a row is on its way to the disk when `add` returns.
+    """A CSV file to which rows are appended one at a time. A row is handed to the system when `add` returns.
 
     Args:
-        path: of the file.
-        columns: their names.
-        end: bytes of it that are kept; 0 for a new one.
+        path: path of the file.
+        columns: names of the columns, in order.
+        end: number of bytes of the file to keep; 0 to start a new file, whose first row has the names of the
+            columns.
+
+    Attributes:
+        path: path of the file.
+        columns: names of the columns.
+        size: number of bytes in the table.
+        descriptor: descriptor of the open file.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], end: int = 0) -> None:
@@ -25,16 +32,22 @@ class GrowingTable:
         self.columns = tuple(columns)
         self.size = end
         self.descriptor = self._open()
+        # Rows after `end` were written after the checkpoint from which the run is resumed, and will be written again.
         os.ftruncate(self.descriptor, end)
         if end == 0:
-            self.add({name: name for name in self.columns})
+            self.add(dict(zip(self.columns, self.columns, strict=True)))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a row.
 
+        Args:
+            row: values of the columns, by name.
+
         Raises:
-            OSError: with one line, such as on a full disk.
+            OSError: If it cannot be written, such as on a full disk.
         """
+        # The row is formatted in memory, so that one system call writes it with its line break. A process that is
+        # killed leaves at most one incomplete row, which readers recognise by its missing line break.
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
         line = text.getvalue().encode()
@@ -45,41 +58,46 @@ class GrowingTable:
         self.size += len(line)
 
     def sync(self) -> None:
-        """See that all rows are on the disk, under the file's name.
+        """Make sure that all rows are on the disk, under the name of the file.
 
-        A file that was removed or replaced since it was opened is written again: it is still there for this process.
+        A file that was removed or replaced since it was opened is written again: this process still has it open.
 
         Raises:
-            OSError: with one line, if it cannot be, or rows are gone because another program wrote to it.
+            OSError: If it cannot be written, or if another program wrote to it.
         """
         try:
-            os.fsync(self.descriptor)  # a file system over a network may tell of a full disk only here
+            os.fsync(self.descriptor)  # a network file system may report a full disk only here
         except OSError as error:
             raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
-        held = os.fstat(self.descriptor)
-        if held.st_size != self.size:
+        # Only this process writes to the table, so that another size means that rows were lost or added.
+        status = os.fstat(self.descriptor)
+        if status.st_size != self.size:
             raise OSError(
-                f"{self.path} was changed by another program: it has {held.st_size:,} bytes, and the run wrote {self.size:,}; "
-                "put back what the run wrote"
+                f"{self.path} was changed by another program: it has {status.st_size:,} bytes, and the run wrote "
+                f"{self.size:,}; put back what the run wrote"
             )
         try:
-            in_place = os.path.samestat(held, os.stat(self.path))
+            is_in_place = os.path.samestat(status, os.stat(self.path))
         except OSError:
-            in_place = False
-        if not in_place:
+            is_in_place = False
+        if not is_in_place:
             self._write_again()
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self.descriptor)
 
     def _open(self) -> int:
+        # With O_APPEND each row goes to the end of the file, also after it was cut.
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
 
     def _write_again(self) -> None:
+        """Write the open file's content under its name, and continue in the new file."""
         with open(self.descriptor, "rb", closefd=False) as file:
             file.seek(0)
             content = file.read()
         write_atomically(self.path, content)
+        # The old descriptor is closed last, so that there is always an open file that has all rows.
         replaced = self.descriptor
         self.descriptor = self._open()
         os.close(replaced)

@@ -1,7 +1,7 @@
-"""safetensors files that carry their own SHA-256, so that no damage to them goes unnoticed.
+"""safetensors files that carry their own SHA-256, so that damage to them is noticed.
 
-The hash is the entry `sha256` of the metadata. It is taken over the header without that entry and all bytes after the header.
-The header is canonical (entries sorted, no spaces), so that equal contents give equal files.
+The hash is the entry `sha256` of the metadata. It covers the header without that entry, and all bytes after
+the header. The header is canonical (entries sorted, no spaces), so that equal contents give equal files.
 """
 
 import hashlib
@@ -9,104 +9,150 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nestnet.storage.files import SHORTAGES, open_regular, utf8_name
+from nestnet.storage.opening import SHORTAGES, open_regular, utf8_name
 from nestnet.text.messages import first_line
 
+# The format's own limit for the bytes of a header (`MAX_HEADER_SIZE` in safetensors' source).
 LARGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+# A file begins with the length of its header in this many bytes, little-endian.
+LENGTH_BYTES = 8
+# Bytes that are read and hashed at a time.
+CHUNK = 1 << 20
 
 
 def serialize_hashed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
-    """The file with these tensors and this metadata, and its hash, in parts that follow one another."""
-    file = save(_apart(tensors), dict(metadata))
-    length = int.from_bytes(file[:8], "little")
-    header, body = json.loads(file[8 : 8 + length]), memoryview(file)[8 + length :]
+    """Return the content of a safetensors file that carries its hash.
+
+    Args:
+        tensors: tensors by name, on any device; they may share memory.
+        metadata: texts by name, without `sha256`.
+
+    Returns:
+        The bytes of the file in consecutive parts, so that the tensors are not copied once more.
+    """
+    # safetensors lays out the file. Its header is then replaced by a canonical one with the hash.
+    file = save(_separate(tensors), dict(metadata))
+    body_start = LENGTH_BYTES + int.from_bytes(file[:LENGTH_BYTES], "little")
+    header = json.loads(file[LENGTH_BYTES:body_start])
+    body = memoryview(file)[body_start:]
     digest = hashlib.sha256(_canonical(header))
     digest.update(body)
     header["__metadata__"]["sha256"] = digest.hexdigest()
-    written = _canonical(header)
-    return [len(written).to_bytes(8, "little"), written, body]
+    header_with_hash = _canonical(header)
+    return [len(header_with_hash).to_bytes(LENGTH_BYTES, "little"), header_with_hash, body]
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the host, contiguous, and none in the memory of another or in part of some: safetensors refuses those."""
-    apart, seen = {}, set()
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the host, contiguous, and without shared memory, as safetensors requires."""
+    separate = {}
+    used_addresses = set()
     for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        if own.data_ptr() in seen or own.untyped_storage().nbytes() != own.nbytes:
-            own = own.clone()
-        seen.add(own.data_ptr())
-        apart[name] = own
-    return apart
+        host = tensor.detach().cpu().contiguous()
+        # Memory that several names share, or that is larger than the tensor, is copied.
+        is_shared = host.data_ptr() in used_addresses
+        is_part = host.untyped_storage().nbytes() != host.nbytes
+        if is_shared or is_part:
+            host = host.clone()
+        used_addresses.add(host.data_ptr())
+        separate[name] = host
+    return separate
 
 
 def read_hashed(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a whole file; nothing in it is executed, and no more memory is taken than it has bytes.
+    """Read a file that must carry its hash.
+
+    Nothing in the file is executed, and reading it takes no more memory than its size.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        Its metadata, and its tensors by name, on the CPU.
 
     Raises:
-        ValueError: if it is absent, damaged, or has no hash.
+        ValueError: If it is absent or damaged, or has no hash.
+        OSError: If the system is short of file handles or memory.
     """
-    metadata = verified(path)
+    metadata = read_verified_metadata(path)
     if "sha256" not in metadata:
         raise ValueError(f"{path} is damaged, or was not written by nestnet: it has no sha256")
     with utf8_name(path) as name:
         return metadata, load_file(name)
 
 
-def verified(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, whose hash is right if it has one.
+def read_verified_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, after checking its hash if it has one.
+
+    Args:
+        path: path of the file, which another program may have written.
+
+    Returns:
+        The metadata, including the hash; empty if the file has none.
 
     Raises:
-        ValueError: if it is absent or damaged.
-        OSError: if the system is short of file handles or memory.
+        ValueError: If the file is absent or damaged.
+        OSError: If the system is short of file handles or memory.
     """
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, LARGEST_HEADER):
-                raise ValueError(
-                    f"{path} is damaged: its header is to have {length:,} bytes, and the file has {size:,}"
-                )
-            written = file.read(length)
-            header = json.loads(written)
-            metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
-            if not isinstance(metadata, dict):
-                raise ValueError(f"{path} is damaged: its header is none of a safetensors file")
-            end = 8 + length + max(map(_end, header.values()), default=0)
-            if size != end:
-                raise ValueError(f"{path} is damaged: it is to have {end:,} bytes, and has {size:,}")
-            if (expected := metadata.get("sha256")) is not None:
-                if _canonical(header) != written:
-                    raise ValueError(f"{path} is damaged: its header is not as it was written")
-                del metadata["sha256"]
-                digest = hashlib.sha256(_canonical(header))
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-                if digest.hexdigest() != expected:
-                    raise ValueError(f"{path} is damaged: its SHA-256 is not the one it had when it was written")
-                metadata["sha256"] = expected
-        with utf8_name(path) as name, safe_open(name, framework="pt") as tensors:  # the format's own checks
+            _check_hash(path, file)
+        # safetensors makes the format's own checks when it opens the file.
+        with utf8_name(path) as name, safe_open(name, framework="pt") as tensors:
             return dict(tensors.metadata() or {})
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error
     except OSError as error:
+        # A shortage says nothing about the file. As a ValueError it would make a run take an older checkpoint
+        # in its place.
         if error.errno in SHORTAGES:
-            raise  # it says nothing about the file: an older checkpoint would be taken in its place
+            raise
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         reason = first_line(error)
-        raise ValueError(f"{path} is damaged: it is no safetensors file, or not a whole one ({reason})") from error
+        raise ValueError(f"{path} is damaged: it is not a complete safetensors file ({reason})") from error
 
 
-def _end(entry: Any) -> int:
-    """Where the bytes of a tensor end, by its entry in the header; 0 for any other entry."""
+def _check_hash(path: Path, file: BinaryIO) -> None:
+    """Check that an open file is complete, and that its hash is right if it has one."""
+    # The length comes from the file and may be wrong. It is checked before that many bytes are read.
+    size = os.fstat(file.fileno()).st_size
+    header_length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if size < LENGTH_BYTES or header_length > min(size - LENGTH_BYTES, LARGEST_HEADER):
+        raise ValueError(
+            f"{path} is damaged: its header should have {header_length:,} bytes, and the file has {size:,}"
+        )
+    header_bytes = file.read(header_length)
+    header = json.loads(header_bytes)
+    metadata = None
+    if isinstance(header, dict):
+        metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is damaged: its header is not that of a safetensors file")
+    # This finds a file that was cut, or to which something was appended, even without a hash.
+    end = LENGTH_BYTES + header_length + max(map(_end_of_tensor, header.values()), default=0)
+    if size != end:
+        raise ValueError(f"{path} is damaged: it should have {end:,} bytes, and has {size:,}")
+    # Files of other programs, such as timm's, have no hash.
+    if metadata.get("sha256") is None:
+        return
+    if _canonical(header) != header_bytes:
+        raise ValueError(f"{path} is damaged: its header is not as it was written")
+    expected = metadata.pop("sha256")
+    digest = hashlib.sha256(_canonical(header))
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one it had when it was written")
+
+
+def _end_of_tensor(entry: Any) -> int:
+    """Return where the bytes of a tensor end, by its entry in the header; 0 for any other entry."""
     match entry:
         case {"data_offsets": [int(), int(end)]}:
             return end
@@ -114,6 +160,6 @@ def _end(entry: Any) -> int:
 
 
 def _canonical(header: dict[str, Any]) -> bytes:
-    """As JSON, padded with spaces to a multiple of 8 bytes, where the tensors begin."""
+    """Return a header as JSON, padded with spaces to a multiple of 8 bytes, where the tensors begin."""
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)

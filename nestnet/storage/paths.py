@@ -1,4 +1,4 @@
-"""Paths as a person writes them."""
+"""Paths as users write them."""
 
 import os
 from pathlib import Path
@@ -7,21 +7,26 @@ from nestnet.text.escape import quoted
 
 
 def expand_home(path: str, name: str) -> str:
-    """Return a path with the home directory in place of a `~` or `~user` at its beginning.
+    """Return a path with the home directory in place of a leading `~` or `~user`.
 
-    A shell does it for an argument of its own, but not in `--data.root=~/images`, and not in a file.
+    A shell expands these at the start of an argument, but neither after the `=` of an option nor in a file.
 
     Args:
-        name: of the field or option, for the message.
+        path: path as the user wrote it.
+        name: name of the field or option, for the message.
+
+    Returns:
+        The expanded path.
 
     Raises:
-        ValueError: if there is no such user, or the text cannot be a path.
+        ValueError: If there is no such user, or the text cannot be a path.
     """
     if "\0" in path:
-        raise ValueError(f"{name} = {path!r}: no path can hold a NUL; write its name as the folder shows it")
+        raise ValueError(f"{name} = {path!r}: a path cannot contain a NUL; write the name as the folder shows it")
     expanded = os.path.expanduser(path)
+    # Python does not expand the name of an unknown user. A folder with such a name may exist.
     if expanded.startswith("~") and not os.path.lexists(path):
-        user = expanded.partition("/")[0]
+        user, _, _ = path.partition("/")
         raise ValueError(
             f"{name} = {quoted(path)}: there is no user {quoted(user[1:])} whose home directory it could be; for a "
             f"folder of that name write ./{path}"
@@ -30,8 +35,12 @@ def expand_home(path: str, name: str) -> str:
 
 
 def real_path(path: Path) -> Path:
-    """Return the absolute path without symbolic links, as far as they lead anywhere.
+    """Return the absolute path without symbolic links, as far as they can be followed.
 
-    `Path.resolve` ends with an error that is no OSError where links go round in a circle.
+    Args:
+        path: path, which need not exist.
+
+    Returns:
+        The absolute path. Unlike `Path.resolve`, this raises no RuntimeError if links form a circle.
     """
     return Path(os.path.realpath(path))

@@ -1,4 +1,8 @@
-"""Nests of dictionaries, lists, tensors and plain values as JSON and named tensors. Nothing in such a file can be executed."""
+"""Nested states as JSON and named tensors.
+
+A state, such as that of an optimizer, consists of nested dictionaries, lists and tuples that hold tensors,
+dtypes and plain values. Nothing in the encoded form can be executed.
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,22 +12,25 @@ import torch
 from torch import Tensor
 
 State = dict[str, Any]
-
-
-def round_trip(state: State) -> State:
-    """A state as it would come back from a checkpoint, without a file; its tensors are the same ones.
-
-    Raises:
-        ValueError: naming the place of what is neither a tensor nor a plain value.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain = json.dumps(encode(state, "", tensors))
-    kept: State = decode(json.loads(plain), tensors)
-    return kept
+"""State of a run or of a part of it, by name."""
 
 
 def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """A value for JSON, its tensors put aside. Dictionaries become lists of pairs: their keys may be numbers."""
+    """Convert a value for JSON, with its tensors collected separately.
+
+    Args:
+        value: tensor, dtype, plain value (text, number, truth value or `None`), or nested dictionaries, lists
+            and tuples of them.
+        path: path of the value in the whole state, such as `optimizer.state.0`; empty for the whole state.
+        tensors: dictionary to which the tensors are added, by their paths.
+
+    Returns:
+        The value, with a reference in place of each tensor. Dictionaries become lists of pairs, because their
+        keys may be numbers, which JSON would turn into texts.
+
+    Raises:
+        ValueError: If the value holds anything else. The message names the path.
+    """
     match value:
         case Tensor():
             tensors[path] = value
@@ -31,32 +38,37 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         case torch.dtype():
             return {"dtype": str(value).removeprefix("torch.")}
         case Mapping():
-            return {
-                "dict": [[_plain(key, path), encode(item, _below(path, key), tensors)] for key, item in value.items()]
-            }
+            pairs = []
+            for key, item in value.items():
+                pairs.append([_encode_plain(key, path), encode(item, _join(path, key), tensors)])
+            return {"dict": pairs}
         case tuple() | list():
-            items = [encode(item, _below(path, index), tensors) for index, item in enumerate(value)]
-            return {"tuple": items} if isinstance(value, tuple) else items
-    return _plain(value, path)
+            # Optimizers keep tuples, such as Adam's betas, which JSON would turn into lists.
+            items = [encode(item, _join(path, index), tensors) for index, item in enumerate(value)]
+            if isinstance(value, tuple):
+                return {"tuple": items}
+            return items
+    return _encode_plain(value, path)
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `encode` made JSON of.
+    """Convert a value back that `encode` has converted for JSON.
 
     Args:
-        value: what JSON holds.
-        tensors: the tensors that `encode` put aside, by path.
+        value: value that was read from JSON.
+        tensors: tensors that `encode` collected, by their paths.
 
     Returns:
-        The nest of dictionaries, lists, tensors and plain values.
+        The original value.
 
     Raises:
-        KeyError: if a tensor is absent.
-        TypeError: for JSON that `encode` does not make.
+        KeyError: If a tensor is absent.
+        TypeError: If `encode` does not return such a value.
     """
     match value:
         case {"tensor": str(path)}:
             return tensors[path]
+        # Only the name of a dtype is looked up in torch, whatever else the file may name.
         case {"dtype": str(name)} if isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         case {"dict": pairs}:
@@ -70,30 +82,70 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
-def _plain(value: Any, path: str) -> Any:
+def round_trip(state: State) -> State:
+    """Return a state as it would be read from a checkpoint, without writing a file.
+
+    Args:
+        state: state to encode and decode.
+
+    Returns:
+        The state, with the very same tensors.
+
+    Raises:
+        ValueError: If it holds something that a checkpoint cannot hold. The message names its path.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(encode(state, "", tensors))
+    decoded: State = decode(json.loads(text), tensors)
+    return decoded
+
+
+def check_tensors(name: str, tensors: Any, expected: Mapping[str, Tensor]) -> None:
+    """Check that the tensors of a checkpoint have the names, shapes and dtypes of those that they replace.
+
+    Args:
+        name: name of the tensors' field in the checkpoint, for the message.
+        tensors: tensors of the checkpoint by name.
+        expected: tensors that they replace, by name.
+
+    Raises:
+        ValueError: If `tensors` is not a mapping, or a tensor differs. The message names the first one.
+    """
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"the checkpoint has no {name}")
+    # The names of the network come first, in its order, and then the names that it does not have.
+    for key in dict.fromkeys((*expected, *tensors)):
+        actual = describe_tensor(tensors.get(key))
+        wanted = describe_tensor(expected.get(key))
+        if actual != wanted:
+            raise ValueError(f"the checkpoint is of another network: {name}.{key} is {actual}, and must be {wanted}")
+
+
+def describe_tensor(tensor: Any) -> str:
+    """Return the shape and the dtype of a tensor in words.
+
+    Args:
+        tensor: tensor, `None` for one that is absent, or anything else.
+
+    Returns:
+        A text such as `(64, 3) of float32`; `absent` for `None`, and the name of the type for anything else.
+    """
+    if tensor is None:
+        return "absent"
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _encode_plain(value: Any, path: str) -> Any:
     if isinstance(value, str):
-        return str(value)  # of a Mode too
+        return str(value)  # a `Mode` becomes a plain text
     if value is None or isinstance(value, (bool, int, float)):
         return value
     raise ValueError(f"{path}: {type(value).__name__} cannot be kept in a checkpoint; tensors and plain values can")
 
 
-def _below(path: str, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
-def check_tensors(what: str, there: Any, wanted: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless `there` has just the names, shapes and types of `wanted`."""
-    if not isinstance(there, Mapping):
-        raise ValueError(f"the checkpoint has no {what}")
-    for name in dict.fromkeys((*wanted, *there)):
-        found, right = (kind(tensors.get(name)) for tensors in (there, wanted))
-        if found != right:
-            raise ValueError(f"the checkpoint is of another network: {what}.{name} is {found}, and must be {right}")
-
-
-def kind(tensor: Any) -> str:
-    """Shape and type of a tensor, in words."""
-    if not isinstance(tensor, Tensor):
-        return "absent" if tensor is None else type(tensor).__name__
-    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+def _join(path: str, key: Any) -> str:
+    if not path:
+        return str(key)
+    return f"{path}.{key}"

@@ -1,39 +1,61 @@
-"""Checks of arguments that users give, with one-line messages."""
+"""Checks of arguments given by users, with messages of one line."""
 
 from typing import Any
 
 
-def is_whole(value: Any, least: int) -> bool:
-    """Whether this is a whole number of at least `least`; `True` is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def is_whole(value: Any, minimum: int) -> bool:
+    """Return whether a value is a whole number of at least `minimum`.
+
+    Args:
+        value: value of any type. `True` and `False` do not count as numbers, although they are integers in
+            Python.
+        minimum: smallest number that is allowed.
+
+    Returns:
+        Whether it is such a number.
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
-def check_whole_number(name: str, value: Any, least: int, meaning: str) -> int:
-    """Return a whole number, if it is one.
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number of Python's, which may be infinite or NaN; `True` and `False` are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_whole_number(name: str, value: Any, minimum: int, meaning: str) -> int:
+    """Return a value if it is a whole number of at least `minimum`.
 
     Args:
         name: name of the argument.
         value: value of the argument.
-        least: smallest value that is allowed.
-        meaning: what the number is, for the message.
+        minimum: smallest number that is allowed.
+        meaning: meaning of the number, for the message.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: if the value is no whole number of at least `least`.
+        ValueError: If the value is not a whole number of at least `minimum`.
     """
-    if not is_whole(value, least):
-        raise ValueError(f"{name} = {value!r}: it must be a whole number of at least {least}, {meaning}")
+    if not is_whole(value, minimum):
+        raise ValueError(f"{name} = {value!r}: it must be a whole number of at least {minimum}, {meaning}")
     return value
 
 
-def choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
-    """`value`, if it is one of `choices`.
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return a value if it is one of several words.
+
+    Args:
+        name: name of the argument.
+        value: value of the argument.
+        choices: values that are allowed.
+
+    Returns:
+        The value.
 
     Raises:
-        ValueError: if not.
+        ValueError: If the value is not one of `choices`.
     """
     if value not in choices:
-        raise ValueError(f"{field} = {value!r}: it must be one of {', '.join(choices)}")
+        raise ValueError(f"{name} = {value!r}: it must be one of {', '.join(choices)}")
     return value

@@ -1,1 +1,1 @@
-"""Training a run: the loop, and what builds, saves and ends it."""
+"""Training a run: the loop, its set-up, its state, and its end."""

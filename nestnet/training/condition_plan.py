@@ -1,150 +1,141 @@
 """The motivation condition of a run: built from the configuration, and checked against the length of an epoch."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from nestnet.conditions.base import JOINT, Condition, can_motivate, watched_quantity
 from nestnet.conditions.by_position import Always
 from nestnet.conditions.registry import create_condition
 from nestnet.config.schema import Config
-from nestnet.runs.history import motivated_counts
-from nestnet.runs.reading import read_table
+from nestnet.training.earlier_runs import resolve_counts
 
 
-def condition_from_config(config: Config, batches: int) -> Condition:
-    """The condition of a configuration, for epochs of so many batches; in joint training it has no effect.
+def build_condition(config: Config, batches: int) -> Condition:
+    """Build the condition that a configuration names.
+
+    Args:
+        config: configuration of a run.
+        batches: number of batches per epoch, at least 1.
+
+    Returns:
+        The condition. In joint training it decides nothing.
 
     Raises:
-        ValueError: for a setting that the condition does not have, and for earlier runs that cannot be read or are shorter.
+        ValueError: For a setting that the condition does not have, or if earlier runs cannot be read or are
+            shorter.
     """
-    m = config.motivation
-    settings: dict[str, Any] = {**m.options}
-    for name in ("decay", "min_drop", "period", "distillation"):
-        if getattr(m, name) is not None:
-            settings[name] = getattr(m, name)
-    if m.name == "random_like":
-        settings["counts"] = counts_of_earlier_runs(config)
-    else:
-        for name in ("runs", "counts"):
-            if getattr(m, name) is not None:
-                settings[name] = getattr(m, name)
-    if m.name == JOINT:
+    motivation = config.motivation
+    settings = _condition_settings(config)
+    if motivation.name == JOINT:
+        # The objective uses this setting, not the condition.
         settings.pop("distillation", None)
-        if settings:
-            name, value = next(iter(settings.items()))
+        for name, value in settings.items():
             raise ValueError(f"motivation.{name} = {value!r}: joint has no such setting; it has distillation")
         return Always()
-    return create_condition(m.name, settings, k=m.k, batches=batches, seed=config.seed, period=math.factorial(m.k + 1))
-
-
-def counts_of_earlier_runs(config: Config) -> list[int]:
-    """How many motivated batches each epoch of a `random_like` run is to have: as it records them, or those of earlier runs.
-
-    Raises:
-        ValueError: as `mean_motivated_counts`.
-    """
-    if config.motivation.counts is not None:
-        return config.motivation.counts
-    return mean_motivated_counts(config.motivation.runs or [], config.epochs)
+    # k falling losses in a row are expected about once in (k+1)! batches, if losses are independent.
+    period = math.factorial(motivation.k + 1)
+    return create_condition(motivation.name, settings, k=motivation.k, batches=batches, seed=config.seed, period=period)
 
 
 def plan_condition(config: Config, images: int, given: Condition | None = None) -> tuple[Condition, int]:
-    """Return the condition of a run on so many training images, and the number of batches of its epochs.
+    """Build the condition of a run, and determine the number of batches per epoch.
 
     Args:
-        given: condition in place of the one that the configuration names.
+        config: configuration of the run.
+        images: number of training images.
+        given: condition to use in place of the one that the configuration names.
+
+    Returns:
+        The condition, and the number of batches that are trained per epoch.
 
     Raises:
-        ValueError: as `motivation`, and if no batch of an epoch can be motivated although the condition is to motivate some.
+        ValueError: See `build_condition`; also if no batch of an epoch can be motivated although the
+            condition is to motivate some.
     """
-    condition, batches = _plan(config, images, given)
-    # fewer images than a batch takes are refused where the batches are made
-    if batches and not can_motivate(condition, batches):
-        name = f"motivation.name = {config.motivation.name!r}" if given is None else "condition"
-        remedies = _ways_to_motivate(config, images, given)
-        raise ValueError(
-            f"{name}: {condition!r} can motivate none of the {batches} batches of an epoch, with which it starts anew; "
-            + (" or ".join(remedies) or "take more training images, or train with --motivation.name joint")
-        )
-    return condition, batches
+    condition, batches = _build_for_images(config, images, given)
+    # Fewer images than one batch are refused when the loader is created.
+    if batches == 0 or can_motivate(condition, batches):
+        return condition, batches
+    source = f"motivation.name = {config.motivation.name!r}" if given is None else "condition"
+    remedies = list(_remedies(config, images, given))
+    if not remedies:
+        remedies.append("take more training images, or set motivation.name to joint")
+    raise ValueError(
+        f"{source}: {condition!r} can motivate none of the {batches} batches of an epoch, and every epoch resets it; "
+        + " or ".join(remedies)
+    )
 
 
-def _plan(config: Config, images: int, given: Condition | None) -> tuple[Condition, int]:
-    """As `plan_condition`, whether or not any batch can be motivated."""
-    size = config.data.batch_size
-    batches = images // size
-    condition = given or condition_from_config(config, max(batches, 1))
+def _condition_settings(config: Config) -> dict[str, Any]:
+    """Return the settings of the condition that the configuration sets, by name."""
+    motivation = config.motivation
+    settings: dict[str, Any] = dict(motivation.options)
+    names = ["decay", "min_drop", "period", "distillation"]
+    if motivation.name != "random_like":
+        names += ["runs", "counts"]  # so that they are refused
+    for name in names:
+        value = getattr(motivation, name)
+        if value is not None:
+            settings[name] = value
+    if motivation.name == "random_like":
+        settings["counts"] = resolve_counts(config)
+    return settings
+
+
+def _build_for_images(config: Config, images: int, given: Condition | None) -> tuple[Condition, int]:
+    """Build the condition as `plan_condition` does, without checking that a batch can be motivated."""
+    batch_size = config.data.batch_size
+    batches = images // batch_size
+    # The condition must exist before it is known whether it needs a held-out batch.
+    condition = given or build_condition(config, max(batches, 1))
     if watched_quantity(condition) == "held_out_loss":
-        # the batch that is held out is not trained, and a condition may go by the number of those that are
-        batches = max(images - size, 0) // size
-        condition = given or condition_from_config(config, max(batches, 1))
+        # One batch is held out of training. Build the condition again, because it may depend on the number of
+        # batches that remain.
+        batches = max(images - batch_size, 0) // batch_size
+        condition = given or build_condition(config, max(batches, 1))
     return condition, batches
 
 
-def _ways_to_motivate(config: Config, images: int, given: Condition | None) -> list[str]:
-    """Return changes of one field each, with any of which a batch can be motivated."""
-    data, motivation = config.data, config.motivation
-    # each part of a batch has at least two images, and mixing takes pairs
-    unit = config.accumulate * (2 if data.mixup or data.cutmix else 1)
-    least = max(2 * config.accumulate, data.repeats)
-    ways: list[str] = []
-    for size in range(data.batch_size - 1, least - 1, -1):
-        changed = replace(config, data=replace(data, batch_size=size))
-        if size % unit == 0 and _motivates(changed, images, given):
-            ways.append(f"lower data.batch_size = {data.batch_size} to {size}")
-            break
+def _remedies(config: Config, images: int, given: Condition | None) -> Iterator[str]:
+    """Yield changes of one field, each of which would allow a batch to be motivated."""
+    motivation = config.motivation
+    batch_size = _largest_batch_size(config, images, given)
+    if batch_size is not None:
+        yield f"lower data.batch_size = {config.data.batch_size} to {batch_size}"
     if given is not None:
-        return ways
+        return
+    # Find the largest value of either field, below the present one, that works.
     for k in range(motivation.k - 1, 0, -1):
-        if _motivates(replace(config, motivation=replace(motivation, k=k)), images, given):
-            ways.append(f"lower motivation.k = {motivation.k} to {k}")
+        if _can_motivate(replace(config, motivation=replace(motivation, k=k)), images, given):
+            yield f"lower motivation.k = {motivation.k} to {k}"
             break
     for period in range((motivation.period or 1) - 1, 0, -1):
-        if _motivates(replace(config, motivation=replace(motivation, period=period)), images, given):
-            ways.append(f"lower motivation.period = {motivation.period} to {period}")
+        if _can_motivate(replace(config, motivation=replace(motivation, period=period)), images, given):
+            yield f"lower motivation.period = {motivation.period} to {period}"
             break
-    return ways
 
 
-def _motivates(config: Config, images: int, given: Condition | None) -> bool:
-    """Return whether a batch can be motivated by a configuration."""
+def _largest_batch_size(config: Config, images: int, given: Condition | None) -> int | None:
+    """Return the largest batch size, below the present one, with which a batch can be motivated."""
+    data = config.data
+    # BatchNorm needs at least two images in each part of a batch, and Mixup and CutMix need pairs.
+    multiple = config.accumulate
+    if data.mixup or data.cutmix:
+        multiple *= 2
+    smallest = max(2 * config.accumulate, data.repeats)
+    for size in range(data.batch_size - 1, smallest - 1, -1):
+        changed = replace(config, data=replace(data, batch_size=size))
+        if size % multiple == 0 and _can_motivate(changed, images, given):
+            return size
+    return None
+
+
+def _can_motivate(config: Config, images: int, given: Condition | None) -> bool:
+    """Return whether any batch can be motivated with a configuration."""
     try:
-        condition, batches = _plan(config, images, given)
+        condition, batches = _build_for_images(config, images, given)
     except ValueError:
         return False
     return batches > 0 and can_motivate(condition, batches)
-
-
-def mean_motivated_counts(runs: list[str], epochs: int) -> list[int]:
-    """How many motivated batches earlier runs had in each of the first `epochs` epochs, on average.
-
-    Raises:
-        ValueError: if a folder is no run directory or its tables are damaged, or if the run was joint or did not finish so
-            many epochs.
-    """
-    counts = [_motivated_counts(run, epochs) for run in runs]
-    return [round(sum(epoch) / len(epoch)) for epoch in zip(*counts, strict=True)]
-
-
-def _motivated_counts(run: str, epochs: int) -> list[int]:
-    """The motivated batches of each of the first `epochs` epochs of a run."""
-    batches = [(int(row["epoch"]), row["mode"]) for row in read_table(Path(run) / "steps.csv")]
-    finished = len(read_table(Path(run) / "metrics.csv"))
-    if any(mode == JOINT for _, mode in batches):
-        raise ValueError(
-            f"motivation.runs: {run} trained both networks at every batch (joint), so that none was motivated; name runs of "
-            "another condition"
-        )
-    if finished < epochs:
-        raise ValueError(
-            f"motivation.runs: {run} has finished {finished} epochs, and this run is to have {epochs}; name a run of as many, "
-            "or give fewer --epochs"
-        )
-    numbers = [epoch for epoch, _ in batches]
-    if numbers != sorted(numbers) or numbers[-1] < finished:
-        raise ValueError(
-            f"motivation.runs: {run} is damaged: its steps.csv does not have the batches of epochs 1 to {finished} in order"
-        )
-    return motivated_counts(batches)[:epochs]

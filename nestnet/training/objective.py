@@ -1,24 +1,27 @@
-"""What a batch is trained towards: mixed images and targets, and the loss."""
+"""The objective of training: mixed images and targets, and the loss."""
 
 import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor
 
-from nestnet.config.schema import DataConfig, LossConfig
-from nestnet.data.seeding import seeded
+from nestnet.config.schema_sections import DataConfig, LossConfig
+from nestnet.data.seeding import seeded_rng
 
 
 class Objective:
-    """The configuration's loss, and Mixup and CutMix where it has them.
+    """Loss function of a configuration, with Mixup and CutMix if it has them.
 
     Args:
-        num_classes: of the labels.
-        distillation: the share of a teacher's output in the targets of a loss that gets one, from 0 to 1.
+        data: section `data` of the configuration, for Mixup and CutMix.
+        loss: section `loss` of the configuration.
+        num_classes: number of classes `K`.
+        distillation: share of the teacher's probabilities in the targets of a loss with a teacher, from 0 to 1.
     """
 
     def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int, *, distillation: float = 0.0) -> None:
         self.distillation = distillation
+        self.smoothing = loss.label_smoothing
         self.mixup: Mixup | None = None
         if data.mixup or data.cutmix:
             self.mixup = Mixup(
@@ -28,35 +31,57 @@ class Objective:
                 label_smoothing=loss.label_smoothing,
                 num_classes=num_classes,
             )
-        self.smoothing = loss.label_smoothing
+        # Binary cross-entropy per class, as in the recipes of Wightman et al. 2021 (arXiv 2110.00476).
         self.bce: BinaryCrossEntropy | None = None
         if loss.name == "bce":
             self.bce = BinaryCrossEntropy(smoothing=self.smoothing, target_threshold=loss.target_threshold)
 
     def mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Images `[B, C, H, W]` and labels `[B]` as they are, or mixed with targets `[B, K]`, by random numbers from `seed`."""
+        """Mix pairs of images of a batch by Mixup or CutMix.
+
+        Args:
+            images: images `[B, C, H, W]`.
+            labels: labels `[B]`.
+            seed: seed of the random numbers for this batch.
+
+        Returns:
+            Mixed images `[B, C, H, W]` and soft targets `[B, K]`, or the arguments themselves if the
+            configuration does not mix images.
+        """
         if self.mixup is None:
             return images, labels
-        with seeded(seed):
+        with seeded_rng(seed):
             return self.mixup(images, labels)
 
     def __call__(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """The mean loss of logits `[B, K]` against labels `[B]` or targets `[B, K]`.
+        """Return the mean loss of a batch.
 
         Args:
-            teacher: logits `[B, K]`, whose probabilities are targets as well, to the share `distillation`.
+            logits: logits `[B, K]`.
+            targets: labels `[B]` or soft targets `[B, K]`.
+            teacher: logits `[B, K]` of a teacher, whose probabilities are mixed into the targets with the
+                share `distillation`.
+
+        Returns:
+            The loss `[]` in float32.
         """
+        # Autocast leaves logits in bfloat16, whose softmax is too coarse for a loss.
         logits = logits.float()
         if teacher is None:
-            return self._loss(logits, targets)
-        soft = F.cross_entropy(logits, teacher.float().softmax(dim=1))
+            return self._target_loss(logits, targets)
+        teacher_loss = F.cross_entropy(logits, teacher.float().softmax(dim=1))
+        # With a share of 1, the labels do not matter.
         if self.distillation == 1:
-            return soft
-        return (1 - self.distillation) * self._loss(logits, targets) + self.distillation * soft
+            return teacher_loss
+        return (1 - self.distillation) * self._target_loss(logits, targets) + self.distillation * teacher_loss
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss against the targets, without a teacher."""
         if self.bce is not None:
             return self.bce(logits, targets)
-        # Mixup's targets are smooth already; timm's binary cross entropy knows that by itself
-        smoothing = self.smoothing if targets.ndim == 1 else 0.0
+        # Mixup has already smoothed soft targets. timm's binary cross-entropy makes the same distinction
+        # internally.
+        smoothing = self.smoothing
+        if targets.ndim > 1:
+            smoothing = 0.0
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)

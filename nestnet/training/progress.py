@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
+"""The progress display of a run: a live view on a terminal, and plain lines elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +19,14 @@ from nestnet.text.escape import for_terminal
 STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", JOINT: "green"}
 
 
-class Best(NamedTuple):
-    """A subnet's best epoch: the accuracy by which it was chosen, its top-1 on the test images, and its number."""
+class BestEpoch(NamedTuple):
+    """Best epoch of a subnet.
+
+    Attributes:
+        chosen_by: accuracy by which it was chosen, in percent: on the validation images if there are any.
+        top1: accuracy on the test images in percent.
+        epoch: number of the epoch, from 1.
+    """
 
     chosen_by: float
     top1: float
@@ -28,26 +34,33 @@ class Best(NamedTuple):
 
 
 class Progress:
-    """Shows the present batch and epoch while they change, and leaves a line for each epoch that is done.
+    """Display of the current batch and epoch, which leaves a line for each finished epoch.
 
     Args:
-        epochs: of the run.
-        steps: batches an epoch.
-        expected_fraction: of motivated batches, by forecast; `None` where there is none.
-        quiet: for a process that does not print.
+        epochs: number of epochs of the run.
+        batches: number of batches per epoch.
+        console: console to write to; `None` for one on standard output.
+        expected_fraction: forecast of the share of motivated batches, from 0 to 1; `None` if there is no
+            forecast.
+        quiet: whether to show nothing, for a process that does not print.
     """
 
     def __init__(
         self,
         epochs: int,
-        steps: int,
+        batches: int,
         console: Console | None = None,
         *,
         expected_fraction: float | None = None,
         quiet: bool = False,
     ) -> None:
-        self.epochs, self.steps, self.expected_fraction = epochs, steps, expected_fraction
+        self.epochs = epochs
+        self.batches = batches
         self.console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
+        self.forecast = ""
+        if expected_fraction is not None:
+            self.forecast = f" (forecast {expected_fraction:.1%})"
+        # rich's progress bar is embedded in a live view that also shows facts below it.
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             progress.BarColumn(bar_width=None),
@@ -57,12 +70,13 @@ class Progress:
             console=self.console,
             expand=True,
         )
-        self.task = self.bar.add_task("", total=epochs * steps, epoch=1, epochs=epochs, batch=0, batches=steps)
+        self.task = self.bar.add_task("", total=epochs * batches, epoch=1, epochs=epochs, batch=0, batches=batches)
         self.facts: dict[str, Text] = {}
-        self.best: dict[Mode, Best] = {}
-        self.live = Live(get_renderable=self._view, console=self.console, refresh_per_second=4, transient=True)
+        self.best: dict[Mode, BestEpoch] = {}
+        self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
+        """Start the live view if the console is a terminal."""
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -70,90 +84,120 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """End the live view."""
         self.live.stop()
 
     def started(self, net: NestedModel, path: Path, epochs_done: int = 0, batches_done: int = 0) -> None:
-        """Training begins, or goes on after so many epochs and so many batches of the next."""
+        """Show that training starts or resumes.
+
+        Args:
+            net: nested network that is trained.
+            path: run directory.
+            epochs_done: number of finished epochs.
+            batches_done: number of batches of the next epoch that have been trained.
+        """
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
         self._say(f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}")
         if epochs_done == self.epochs:
-            self._say("it was finished; its exports are written once more")
+            self._say("the run was finished; its exports are written once more")
         elif epochs_done or batches_done:
-            self._say(f"goes on after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
-        done = epochs_done * self.steps + batches_done
-        self.bar.reset(self.task, total=self.epochs * self.steps - done)
-        self._place(epochs_done + 1, batches_done)
+            self._say(f"resumes after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
+        # The remaining time is estimated from the batches that are trained in this process only.
+        done = epochs_done * self.batches + batches_done
+        self.bar.reset(self.task, total=self.epochs * self.batches - done)
+        self._set_position(epochs_done + 1, batches_done)
 
     def step_done(self, loss: float, mode: str, metrics: dict[str, float]) -> None:
-        """A batch is trained; `metrics` are those of its epoch up to now."""
-        if not self.live.is_started:  # a small network on a GPU takes a step in less time than the bar takes to move
+        """Show that a batch has been trained.
+
+        Args:
+            loss: loss of the batch.
+            mode: mode of the batch: `base`, `motivated` or `joint`.
+            metrics: metrics of the epoch so far.
+        """
+        # On a GPU, the step of a small network takes less time than redrawing the bar.
+        if not self.live.is_started:
             return
         self.bar.advance(self.task)
         fields = self.bar.tasks[0].fields
-        self._place(fields["epoch"], fields["batch"] + 1)
+        self._set_position(fields["epoch"], fields["batch"] + 1)
         self.facts |= {
             "loss": Text(f"{loss:.4f}, epoch {metrics['train_loss']:.4f}"),
             "mode": Text(mode, style=STYLES[mode]),
-            "motivated": Text(f"{metrics['motivated_fraction']:.1%}{self._forecast}"),
+            "motivated": Text(f"{metrics['motivated_fraction']:.1%}{self.forecast}"),
             "images/s": Text(f"{metrics['images_per_second']:.0f}"),
             "data wait": Text(f"{metrics['data_wait']:.1%}"),
         }
-        if metrics["skipped_steps"]:
-            self.facts["skipped"] = Text(
-                f"{metrics['skipped_steps']} batches (NaN or infinite loss)", style="bold yellow"
-            )
+        skipped = metrics["skipped_steps"]
+        if skipped:
+            self.facts["skipped"] = Text(f"{skipped} batches (NaN or infinite loss)", style="bold yellow")
 
     def evaluating(self) -> None:
-        """All batches of an epoch are trained; its images are tested."""
+        """Show that an epoch has been trained and both subnets are being evaluated."""
         self.facts["mode"] = Text("testing both subnets")
 
     def epoch_done(self, metrics: dict[str, float]) -> None:
+        """Show that an epoch has been trained and evaluated.
+
+        Args:
+            metrics: row of the epoch in `metrics.csv`.
+        """
         epoch = int(metrics["epoch"])
-        skipped = f"  {metrics['skipped_steps']} batches skipped" if metrics["skipped_steps"] else ""
-        self._say(
+        line = (
             f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
             f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
-            f"data wait {metrics['data_wait']:.1%}{skipped}"
+            f"data wait {metrics['data_wait']:.1%}"
         )
+        if metrics["skipped_steps"]:
+            line += f"  {metrics['skipped_steps']} batches skipped"
+        self._say(line)
         for mode in Mode:
-            top1 = metrics[f"{mode}_top1"]
-            chosen_by = metrics.get(f"{mode}_val_top1", top1)
-            if mode not in self.best or chosen_by > self.best[mode].chosen_by:
-                self.best[mode] = Best(chosen_by, top1, epoch)
-            best = self.best[mode]
-            self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best.top1:.2f} % (epoch {best.epoch})")
+            self._show_accuracy(mode, metrics)
         if epoch < self.epochs:
-            self._place(epoch + 1, 0)
+            self._set_position(epoch + 1, 0)
 
     def finished(self, trained: Mapping[str, int], steps: int) -> None:
-        """The run has ended.
+        """Show that the run is finished.
 
         Args:
             trained: number of batches that trained each mode's subnet.
-            steps: number of batches that trained either.
+            steps: number of batches that trained either subnet.
         """
         motivated = trained[Mode.MOTIVATED]
-        share = f", {motivated / steps:.1%}{self._forecast}" if steps else ""
-        both = ", each of which trained the base as well" if sum(trained.values()) > steps else ""
-        self._say(f"motivated batches in all: {motivated:,} of {steps:,}{share}{both}")
+        line = f"motivated batches in all: {motivated:,} of {steps:,}"
+        if steps:
+            line += f", {motivated / steps:.1%}{self.forecast}"
+        # In joint training a batch trains both subnets.
+        if sum(trained.values()) > steps:
+            line += ", each of which trained the base as well"
+        self._say(line)
 
-    @property
-    def _forecast(self) -> str:
-        return "" if self.expected_fraction is None else f" (forecast {self.expected_fraction:.1%})"
+    def _show_accuracy(self, mode: Mode, metrics: dict[str, float]) -> None:
+        """Show a subnet's accuracy after an epoch, and its best one so far."""
+        top1 = metrics[f"{mode}_top1"]
+        # The best epoch is chosen as in the run itself.
+        chosen_by = metrics.get(f"{mode}_val_top1", top1)
+        if mode not in self.best or chosen_by > self.best[mode].chosen_by:
+            self.best[mode] = BestEpoch(chosen_by, top1, int(metrics["epoch"]))
+        best = self.best[mode]
+        self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best.top1:.2f} % (epoch {best.epoch})")
 
     def _say(self, line: str) -> None:
-        # as a text of its own, because rich would take brackets in a string for its markup
+        # A Text, because rich would interpret brackets in a string as markup.
         self.console.print(Text(for_terminal(line)))
 
-    def _place(self, epoch: int, batch: int) -> None:
+    def _set_position(self, epoch: int, batch: int) -> None:
         self.bar.update(self.task, epoch=epoch, batch=batch)
 
-    def _view(self) -> RenderableType:
-        """The bar, and below it the facts in two columns."""
+    def _render(self) -> RenderableType:
+        """Return the bar with the facts in two columns below it, accuracies last."""
+        # The sort is stable: the other facts keep the order in which they were added.
+        facts = sorted(self.facts.items(), key=lambda item: item[0].endswith("top-1"))
+        if len(facts) % 2:
+            facts.append(("", Text()))
         table = Table.grid(padding=(0, 2))
-        items = sorted(self.facts.items(), key=lambda item: item[0].endswith("top-1"))
-        for row in zip(items[::2], [*items[1::2], ("", Text())], strict=False):
-            table.add_row(*(cell for name, fact in row for cell in (Text(name, style="dim"), fact)))
+        for (left_name, left), (right_name, right) in zip(facts[::2], facts[1::2], strict=True):
+            table.add_row(Text(left_name, style="dim"), left, Text(right_name, style="dim"), right)
         return Group(self.bar.get_renderable(), table)

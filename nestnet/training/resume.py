@@ -1,4 +1,4 @@
-"""Going on with a run that was killed, interrupted, or stopped by a fault."""
+"""The resumption of a run that was killed, interrupted, or stopped by a failure."""
 
 import os
 from collections.abc import Sequence
@@ -9,13 +9,15 @@ import torch
 
 from nestnet.conditions.base import Condition
 from nestnet.config import parsing
+from nestnet.config.names import names_of_options
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
 from nestnet.runs.checkpoints import Checkpoints
-from nestnet.runs.directory import NullRunDirectory, RunDirectory
+from nestnet.runs.directory import RunDirectory
+from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runs.reading import read_config, read_record
-from nestnet.runs.resumable import check_config
-from nestnet.runtime.notices import log_notice
+from nestnet.runs.resumable import check_same_config
+from nestnet.runtime.log import log_notice
 from nestnet.runtime.torchrun import is_first_process
 from nestnet.storage.state_codec import State
 from nestnet.text.escape import quoted
@@ -29,72 +31,91 @@ def resume(
     images: ImageData | None = None,
     condition: Condition | None = None,
 ) -> Path:
-    """Go on with a run in its folder, from its last whole checkpoint; returns the folder.
+    """Resume a run in its folder, from its last complete checkpoint.
 
-    On a CPU the run ends with the very bits that it would have had without the interruption: the same weights, exports and
-    tables, but for the seconds in them. A finished run only gets its exports written once more.
+    On a CPU the run ends with the same bits as without the interruption: the same weights, exports and tables,
+    except for the times in them. For a finished run, only the exports are written again.
 
     Args:
-        changes: options as on the command line, such as `["--data.root", "elsewhere"]`, of fields that do not change what is
-            trained.
-        images: as the run's `Trainer` had them, where they were not those of the configuration.
-        condition: likewise.
+        run_dir: folder of the run.
+        changes: command-line arguments for fields that do not change what is trained.
+        images: images in place of those that the configuration names, if the run's `Trainer` was given them.
+        condition: condition in place of the one that the configuration names, if the run's `Trainer` was given it.
+
+    Returns:
+        The folder of the run.
 
     Raises:
-        ValueError: if the folder is no run, another process trains in it, or its checkpoints are damaged or of another run;
-            nothing has changed then.
-        FloatingPointError, Stopped, Interrupted: as `Trainer.fit`.
+        ValueError: If the folder is not a run directory, another process trains in it, or its checkpoints are damaged or
+            of another run. In these cases nothing is changed.
+        FloatingPointError: See `Trainer.fit`.
+        RunStopped: See `Trainer.fit`.
+        Interrupted: See `Trainer.fit`.
     """
     path = Path(run_dir)
-    config = _changed(path, changes)
+    config = _change_config(path, changes)
+    # Only the first process reads and writes; it sends the checkpoint to the others.
     with RunDirectory(path) if is_first_process() else NullRunDirectory() as run:
-        state = run.checkpoints.newest() if isinstance(run, RunDirectory) else None
-        begun = bool(Checkpoints(path / "checkpoints").paths())
-        record = read_record(path) if begun else None
-        trainer = Trainer(config, images=images, record=record, condition=condition, initial_weights=not begun)
+        state: State | None = None
+        if isinstance(run, RunDirectory):
+            state = run.checkpoints.newest()
+        has_checkpoints = bool(Checkpoints(path / "checkpoints").paths())
+        record = None
+        if has_checkpoints:
+            record = read_record(path)
+        trainer = Trainer(
+            config, images=images, record=record, condition=condition, initial_weights=not has_checkpoints
+        )
         state = trainer.process_group.broadcast_object(state)
         if state is not None:
-            try:
-                trainer.load_state(state)
-            except ValueError as error:
-                where = run.checkpoints.last if isinstance(run, RunDirectory) else path
-                raise ValueError(f"{where}: {error}") from error
+            _load_state(trainer, state, run, path)
             _notice_other_bits(state, trainer)
         elif (path / "steps.csv").exists():
             log_notice(f"{path} has no checkpoint: it is trained from its first batch again")
         return trainer.fit(run)
 
 
+def _load_state(trainer: Trainer, state: State, run: RunDirectory | NullRunDirectory, path: Path) -> None:
+    """Restore a trainer from a checkpoint, and name the file in the error if it is of another run."""
+    try:
+        trainer.load_state(state)
+    except ValueError as error:
+        source: Path | None = path
+        if isinstance(run, RunDirectory):
+            source = run.checkpoints.last
+        raise ValueError(f"{source}: {error}") from error
+
+
 def _notice_other_bits(state: State, trainer: Trainer) -> None:
-    """Say so where the run will not end with the bits that it would have had without the interruption."""
+    """Log a notice if the run will not end with the same bits as without the interruption."""
     before = len(state["processes"])
     now = trainer.process_group.size
     if before != now:
         log_notice(f"{before} processes trained this run before, and {now} do now: it will not end with the same bits")
         return
-    # the order in which a CPU's sums are taken depends on the number of threads
+    # On a CPU the order of summation depends on the number of threads.
     threads = state["processes"][trainer.process_group.rank]["threads"]
     if trainer.device.type == "cpu" and threads != torch.get_num_threads():
         log_notice(
-            f"{threads} threads trained this run before, and {torch.get_num_threads()} do now: it will not end with the same "
-            f"bits; with OMP_NUM_THREADS={threads} it does"
+            f"{threads} threads trained this run before, and {torch.get_num_threads()} do now: it will not end with the "
+            f"same bits; with OMP_NUM_THREADS={threads} it will"
         )
 
 
-def _changed(path: Path, changes: Sequence[str]) -> Config:
-    """The run's configuration with the changes, all of which must be free.
+def _change_config(path: Path, changes: Sequence[str]) -> Config:
+    """Return the configuration of the run with the changes.
 
     Raises:
-        ValueError: if one is not, or the folder is no run.
+        ValueError: If a change would alter what is trained, or the folder is not a run directory.
     """
     stored = read_config(path)
     arguments = [parsing.option_of(path / "config.yaml"), *changes]
-    changed = parsing.parse(arguments, prog="nestnet resume", literal=parsing.paths_of(stored))
-    named = any(change.partition("=")[0] == "--run_dir" for change in changes)
-    if named or changed.run_dir != stored.run_dir:
+    changed = parsing.parse(arguments, prog="nestnet resume", literal=parsing.paths_of(stored), run_dirs=[path])
+    # Refuse it even if it names the folder of the run, because the folder may have been moved.
+    if "run_dir" in names_of_options(changes) or changed.run_dir != stored.run_dir:
         raise ValueError(
             f"run_dir = {quoted(changed.run_dir)}: a run is resumed where it lies, in {path}; leave it out, or move the "
             "folder and resume it there"
         )
-    check_config(asdict(stored), asdict(changed), f"the run in {path}")
+    check_same_config(asdict(stored), asdict(changed), f"the run in {path}")
     return replace(changed, run_dir=str(path))

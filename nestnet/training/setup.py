@@ -1,50 +1,257 @@
-"""From a configuration to what it names: condition, optimizer, schedule, initial weights, device."""
+"""The set-up of a trainer from a configuration."""
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nestnet.conditions.base import JOINT, Condition, expected_fraction, watched_quantity
 from nestnet.config.schema import Config
-from nestnet.data.image_data import ImageData
+from nestnet.cost.run import RunCost
+from nestnet.data.held_out_batch import split_off_held_out_batch
+from nestnet.data.image_data import ImageData, check_train_images_exist, load_data
+from nestnet.data.image_record import ImageRecord
+from nestnet.data.loaders import TrainLoader, create_eval_loader, create_train_loader
+from nestnet.data.seeding import mix_seed
+from nestnet.device import DeviceContext, check_compiler, choose_device, choose_memory_format, configure_algorithms
+from nestnet.distributed.gradients import synchronise_batch_norm
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.models.registry import ARCHITECTURES, takes_img_size
-from nestnet.training.condition_plan import counts_of_earlier_runs
+from nestnet.distributed.rendezvous import init_process_group
+from nestnet.models.build import build_model
+from nestnet.nn.model import NestedModel
+from nestnet.nn.recalibration import has_running_statistics
+from nestnet.optim.factory import create_optimizer, try_optimizer
+from nestnet.optim.momentum import fill_momentum
+from nestnet.optim.schedule import create_scheduler
+from nestnet.optim.step_counts import share_step_counts
+from nestnet.runs.tensorboard import check_tensorboard_installed
+from nestnet.step.random_state import seed_all
+from nestnet.step.train_step import TrainStep
+from nestnet.training.condition_plan import plan_condition
+from nestnet.training.objective import Objective
+from nestnet.training.resolve import check_batch_divides, resolve_config
+from nestnet.training.watched_quantity import WatchedQuantity
+from nestnet.weights.initial import load_initial_weights
+
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def resolve_config(config: Config, images: ImageData) -> Config:
-    """The configuration with what the data decides filled in.
+@dataclass(frozen=True)
+class RunBatches:
+    """Batches of a run, on the device.
 
-    Raises:
-        ValueError: if `model.num_classes` is not what the data has, or a network made for one size is to be tested at another.
+    Attributes:
+        train: training batches of each epoch.
+        test: batches of all test images.
+        val: batches of all validation images; `None` if the data has none.
     """
-    classes = len(images.class_names)
-    if config.model.num_classes not in (None, classes):
-        raise ValueError(
-            f"model.num_classes = {config.model.num_classes}: the data has {classes} classes; leave it out"
-        )
-    name = config.model.motivated
-    if takes_img_size(name) and images.eval_size != images.input_size[1:]:
-        raise ValueError(
-            f"data.eval_img_size = {config.data.eval_img_size}: a {ARCHITECTURES[name].family} is made for one size; leave it "
-            "out, or give data.img_size"
-        )
-    model = replace(config.model, num_classes=classes, in_chans=images.input_size[0])
-    data = replace(config.data, img_size=images.input_size[1], mean=images.mean, std=images.std, augment=images.augment)
-    motivation = config.motivation
-    if motivation.name == "random_like":
-        motivation = replace(motivation, counts=counts_of_earlier_runs(config))
-    return replace(config, model=model, data=data, motivation=motivation)
+
+    train: TrainLoader
+    test: Batches
+    val: Batches | None
 
 
-def check_batch_divides(config: Config, process_group: ProcessGroup) -> None:
-    """Raises ValueError where a batch cannot be shared equally, in as many parts as it is to be trained in."""
-    batch, parts = config.data.batch_size, process_group.size * config.accumulate
-    if batch % parts:
-        divided = f"{process_group.size} processes" + (
-            f" with accumulate = {config.accumulate}" if config.accumulate > 1 else ""
-        )
-        raise ValueError(f"data.batch_size = {batch}: it must be a multiple of {parts}, for equal parts in {divided}")
-    if (config.data.mixup or config.data.cutmix) and batch // process_group.size % 2:
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that a trainer needs.
+
+    Attributes:
+        config: resolved configuration.
+        images: images of the run, without the batch that is held out for the condition.
+        record: names and hashes of the run's images.
+        joint: whether both modes are trained on every batch.
+        condition: motivation condition.
+        watched_quantity: function that returns the number passed to the condition after each batch.
+        expected_fraction: forecast of the share of motivated batches; `None` without a forecast or in joint
+            training.
+        cost: forward cost of both networks, and of the run so far.
+        device_context: device, memory format and process group.
+        batches: batches for training, testing and validation.
+        net: nested network, on the device.
+        optimizer: optimizer over its parameters.
+        schedule: scheduler of the learning rate, from timm; `None` for a constant rate.
+        objective: loss function, with Mixup and CutMix.
+        step: training step.
+    """
+
+    config: Config
+    images: ImageData
+    record: ImageRecord
+    joint: bool
+    condition: Condition
+    watched_quantity: WatchedQuantity
+    expected_fraction: float | None
+    cost: RunCost
+    device_context: DeviceContext
+    batches: RunBatches
+    net: NestedModel
+    optimizer: Optimizer
+    schedule: Any
+    objective: Objective
+    step: TrainStep
+
+
+def build_training(
+    config: Config,
+    *,
+    images: ImageData | None = None,
+    record: ImageRecord | None = None,
+    condition: Condition | None = None,
+    initial_weights: bool = True,
+) -> TrainingSetup:
+    """Build everything that a trainer needs.
+
+    Nothing is written. Arguments and errors are those of `Trainer`.
+
+    Returns:
+        The parts of the trainer.
+    """
+    # Choose the device, and load the images, which determine some settings.
+    device = choose_device(config.device)
+    if config.tensorboard:
+        check_tensorboard_installed()
+    images, record = _load_images(config, images, record)
+    config = resolve_config(config, images)
+
+    # Build the condition before joining the process group: a mistake is reported before this process waits for
+    # others.
+    joint = config.motivation.name == JOINT and condition is None
+    condition, batches_per_epoch = plan_condition(config, len(images.train), condition)
+    watches = watched_quantity(condition)
+    images, held_out = _hold_out_batch(config, images, watches)
+    # Join the other processes, and create the loaders.
+    context = _build_device_context(config, device)
+    batches = _build_batches(config, images, context)
+    if held_out is not None:
+        held_out = context.to_device(*held_out)
+    # Build the network, its optimizer and its schedule.
+    net = _build_network(config, images, context, initial_weights=initial_weights)
+    optimizer = _build_optimizer(config, net)
+    schedule = create_scheduler(optimizer, config.schedule, config.epochs, len(batches.train))
+    objective = _build_objective(config, net)
+    step = _build_step(config, net, optimizer, objective, watches, context.process_group)
+
+    # Joint training trains both modes on every batch, so there is nothing to forecast.
+    fraction = None if joint else expected_fraction(condition, batches_per_epoch)
+    return TrainingSetup(
+        config=config,
+        images=images,
+        record=record,
+        joint=joint,
+        condition=condition,
+        watched_quantity=WatchedQuantity(watches, net, objective, held_out, config.precision, context.process_group),
+        expected_fraction=fraction,
+        cost=RunCost(net, images.input_size, fraction, joint=joint),
+        device_context=context,
+        batches=batches,
+        net=net,
+        optimizer=optimizer,
+        schedule=schedule,
+        objective=objective,
+        step=step,
+    )
+
+
+def _hold_out_batch(config: Config, images: ImageData, watches: str) -> tuple[ImageData, tuple[Tensor, Tensor] | None]:
+    """Return the images to train on, and the batch of the held-out loss if the condition watches it."""
+    if watches != "held_out_loss":
+        return images, None
+    return split_off_held_out_batch(images, config)
+
+
+def _load_images(config: Config, images: ImageData | None, record: ImageRecord | None) -> tuple[ImageData, ImageRecord]:
+    """Return the images of a run and their record."""
+    loaded = images or load_data(config.data, config.model, record)
+    new_record = record
+    # A resumed run keeps its record even if files have been repaired or removed.
+    if record is None or images is not None:
+        new_record = loaded.record()
+    if record is not None:
+        check_train_images_exist(loaded, config.data)
+    assert new_record is not None
+    return loaded, new_record
+
+
+def _build_device_context(config: Config, device: torch.device) -> DeviceContext:
+    """Join the other processes, and check the settings that depend on them and on the device."""
+    configure_algorithms(device, deterministic=config.deterministic)
+    process_group = init_process_group(device)
+    check_batch_divides(config, process_group)
+    check_compiler(config, device)
+    return DeviceContext(device, choose_memory_format(config), process_group)
+
+
+def _build_batches(config: Config, images: ImageData, context: DeviceContext) -> RunBatches:
+    train = create_train_loader(images, config.data, config.seed, context)
+    test = create_eval_loader(images, config.data, context)
+    val: Batches | None = None
+    if images.val is not None:
+        val = create_eval_loader(images, config.data, context, dataset=images.val)
+    return RunBatches(train, test, val)
+
+
+def _build_network(config: Config, images: ImageData, context: DeviceContext, *, initial_weights: bool) -> NestedModel:
+    """Return the nested network with its initial weights, on the device."""
+    process_group = context.process_group
+    # Initial weights, dropout and users' own conditions draw from the generators that are seeded here.
+    seed_all(config.seed)
+    net = build_model(config)
+    if config.recalibration_batches and not has_running_statistics(net):
         raise ValueError(
-            f"data.batch_size = {batch}: each of {process_group.size} processes must have an even part, to mix pairs"
+            f"recalibration_batches = {config.recalibration_batches}: {config.model.motivated} has no BatchNorm "
+            "statistics; leave it out"
         )
-    if batch == parts:
-        raise ValueError(f"data.batch_size = {batch}: BatchNorm needs more than one image in each of {parts} parts")
+    # A resumed run takes its weights from the checkpoint.
+    if initial_weights:
+        net = load_initial_weights(net, config, images.class_names)
+    net = net.to(context.device).to(memory_format=context.memory_format)
+    if not process_group.is_first:
+        # All processes draw the same initial weights, but each draws its own dropout.
+        seed_all(mix_seed(config.seed, process_group.rank))
+    if config.sync_batch_norm and process_group.size > 1:
+        synchronise_batch_norm(net)
+    return net
+
+
+def _build_optimizer(config: Config, net: NestedModel) -> Optimizer:
+    """Return the optimizer, prepared for parameters that only some batches train."""
+    optimizer = create_optimizer(net, config)
+    try_optimizer(optimizer, config)
+    # This reproduces the copying in the paper, where the motivated network takes over the base's step counts.
+    if config.optimizer.step_count == "literal":
+        share_step_counts(optimizer, net)
+    fill_momentum(optimizer)
+    return optimizer
+
+
+def _build_objective(config: Config, net: NestedModel) -> Objective:
+    distillation = config.motivation.distillation or 0.0
+    return Objective(config.data, config.loss, net.num_classes, distillation=distillation)
+
+
+def _build_step(
+    config: Config,
+    net: NestedModel,
+    optimizer: Optimizer,
+    objective: Objective,
+    watches: str,
+    process_group: ProcessGroup,
+) -> TrainStep:
+    return TrainStep(
+        net,
+        optimizer,
+        objective,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        clip_grad=config.optimizer.clip_grad,
+        gradient_norm=watches == "gradient_norm",
+        distil=objective.distillation > 0,
+        ema_decay=config.ema_decay,
+        compile="inductor" if config.compile else None,
+        cuda_graphs=config.cuda_graphs,
+        skip_non_finite=True,
+        process_group=process_group,
+    )

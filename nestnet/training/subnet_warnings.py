@@ -1,15 +1,16 @@
-"""What a user of a trained subnet must be told: that it was never trained, or that its statistics are not to be relied on."""
+"""Warnings about trained subnets: that one was never trained, or that its statistics are unreliable."""
 
 import os
 from collections.abc import Mapping
 
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.nn.recalibration import too_few_updates
-from nestnet.text.escape import for_shell
+from nestnet.nn.recalibration import count_insufficient_updates
+from nestnet.text.commands import format_command
+from nestnet.text.units import format_count
 
-ENOUGH = 50
-"""Training batches that a recalibration is advised on."""
+RECALIBRATION_BATCHES = 50
+"""Number of training batches that is recommended for a recalibration."""
 
 
 def subnet_warnings(
@@ -22,46 +23,57 @@ def subnet_warnings(
     output: str | os.PathLike[str],
     best: bool = False,
 ) -> list[str]:
-    """Return what is wrong with the subnet of `mode` as a run leaves it, each as a sentence without a full stop.
+    """Return warnings about a subnet of a run.
 
     Args:
-        net: network as it is evaluated and exported.
+        net: network, prepared for evaluation and export.
+        mode: mode of the subnet.
         trained: number of batches that trained each mode's subnet.
-        recalibrated: training batches that its BatchNorm statistics were computed anew on; 0: they are the running ones.
-        run_dir: folder of the run, for the command that helps.
+        recalibrated: number of training batches on which its BatchNorm statistics were recomputed; 0 for the
+            running statistics.
+        run_dir: folder of the run, for the recommended command.
         output: file that this command writes.
-        best: whether it takes the best epoch instead of the last.
+        best: whether the subnet is from the best epoch instead of the last.
+
+    Returns:
+        Sentences without a full stop; an empty list if nothing is wrong.
     """
-    if never := untrained(mode, trained):
-        return [never]
-    updates = None if recalibrated else too_few_updates(net, mode)
+    never_trained = describe_untrained(mode, trained)
+    if never_trained is not None:
+        return [never_trained]
+    # The number of batches of a recalibration was chosen by the user.
+    if recalibrated:
+        return []
+    updates = count_insufficient_updates(net, mode)
     if updates is None:
         return []
-    number = f"{updates} batch{'' if updates == 1 else 'es'}"
-    command = f"nestnet export {for_shell(run_dir)} --mode {mode} --output {for_shell(output)}"
-    if best:
-        command += " --best"
+    batches = format_count(updates, "batch", "batches")
+    command = format_command("export", run_dir, mode=mode, output=output, best=best, recalibrate=RECALIBRATION_BATCHES)
     return [
-        f"the running BatchNorm statistics of the {mode} network are of {number} only, and its accuracy may be far below "
-        f"what its weights allow; `{command} --recalibrate {ENOUGH}` computes them anew"
+        f"the running BatchNorm statistics of the {mode} network are of {batches} only, and its accuracy may be far below "
+        f"what its weights allow; `{command}` recomputes them"
     ]
 
 
-def untrained(mode: Mode, trained: Mapping[str, int]) -> str | None:
-    """Return that no batch trained the subnet of `mode`, as a sentence without a full stop; `None` if some did.
+def describe_untrained(mode: Mode, trained: Mapping[str, int]) -> str | None:
+    """Return a warning if a subnet was not trained.
 
     Args:
+        mode: mode of the subnet.
         trained: number of batches that trained each mode's subnet.
+
+    Returns:
+        A sentence without a full stop, or `None` if at least one batch trained it.
     """
     if trained[mode]:
         return None
-    others = sum(trained.values())
+    total = sum(trained.values())
     if mode is Mode.MOTIVATED:
         return (
-            f"the motivated network was not trained: none of the run's {others:,} batches was motivated, and the weights "
+            f"the motivated network was not trained: none of the run's {total:,} batches was motivated, and the weights "
             "that it does not share with the base still have their initial values"
         )
     return (
-        f"the base was not trained by itself: all of the run's {others:,} batches were motivated, and it is only the "
+        f"the base was not trained by itself: all of the run's {total:,} batches were motivated, and it is only the "
         "part of the motivated network that both share"
     )

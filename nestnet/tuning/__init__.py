@@ -1,1 +1,1 @@
-"""Choosing k by cross-validation."""
+"""The choice of k by cross-validation."""

@@ -1,1 +1,1 @@
-"""The copy-based reference of the paper, and the check that a nested network trains like it."""
+"""The paper's copy-based reference, and the check that a nested network trains like it."""

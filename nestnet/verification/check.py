@@ -1,8 +1,8 @@
-"""`nestnet check`: a configuration's nested network against the copy-based reference."""
+"""The check of a configuration: a comparison of its nested network with the copy-based reference, on its own data."""
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,53 +11,75 @@ from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
 from nestnet.nn.parameter import NestedParameter
 from nestnet.optim.factory import create_optimizer
-from nestnet.optim.trials import difference_of_blocks, updates_whole_tensors, whole_tensor_reason
+from nestnet.optim.whole_tensor_updates import (
+    describe_whole_tensor_update,
+    measure_block_difference,
+    updates_whole_tensors,
+)
 from nestnet.training.trainer import Trainer
-from nestnet.verification.reference import Comparison, check_against_reference
+from nestnet.verification.comparison import Comparison, NextMode, check_against_reference
 
 
-def check_config(config: Config, *, steps: int, sequence: str = "condition") -> str:
-    """Train both for `steps` batches of the configuration's data, and tell the largest differences.
+def check_nested_training(config: Config, *, steps: int, sequence: str = "condition") -> str:
+    """Train a configuration's nested network and the reference, and describe the largest differences.
 
-    Both train in float32, at the optimizer's learning rate, without the schedule and without clipping: a norm is summed up
-    in another order over blocks than over whole tensors.
+    Both train in float32 at the optimizer's learning rate, without the schedule and without gradient
+    clipping: over blocks, a norm is summed in another order than over whole tensors.
 
     Args:
-        sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"` draws each batch's
-            mode, with the configuration's seed, for many switches.
+        config: configuration of a run, which names networks, data, optimizer and condition.
+        steps: number of batches to train.
+        sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"`
+            draws the mode of each batch with the configuration's seed, for many switches.
+
+    Returns:
+        Lines of text: what was trained, the largest differences, and what they mean.
 
     Raises:
-        ValueError: for joint training, which does not switch; by a condition that watches something else than the loss; for an
-            optimizer that updates a tensor as a whole, where weights are divided into blocks.
+        ValueError: For joint training, which does not switch; for a condition that watches something other
+            than the loss; and for an optimizer that updates a tensor as a whole, where weights are divided
+            into blocks.
     """
     trainer = Trainer(config)
-    if trainer.joint:
-        raise ValueError("motivation.name = 'joint': it does not switch, and so has nothing to check; name a condition")
-    if sequence == "condition" and trainer.watches != "loss":
-        raise ValueError(
-            f"motivation.name = {config.motivation.name!r}: the check knows losses alone; take --sequence random"
-        )
-    divided = any(isinstance(module, NestedParameter) for module in trainer.net.modules())
-    if divided and updates_whole_tensors(trainer.optimizer):
-        raise ValueError(
-            f"optimizer.name = {config.optimizer.name!r}: it computes {whole_tensor_reason(trainer.optimizer)}, and the "
-            "blocks of a divided weight are tensors of their own: it trains, but not as copying does; check the rest with "
-            "another one, such as --optimizer.name momentum"
-        )
-    length = len(trainer.train_batches)
+    _check_comparable(trainer, sequence)
+    next_mode = _modes_by_condition(trainer) if sequence == "condition" else _random_modes(config.seed)
+    epoch_length = len(trainer.train_batches)
     comparison = check_against_reference(
         trainer.net.train(),
         lambda module: create_optimizer(module, config),
-        itertools.islice(_batches(trainer), steps),
-        _by_condition(trainer) if sequence == "condition" else _random_modes(config.seed),
+        itertools.islice(_training_batches(trainer), steps),
+        next_mode,
         loss_function=trainer.objective,
         step_count=config.optimizer.step_count,
-        epoch_ends=range(length, steps + 1, length),
+        epoch_ends=range(epoch_length, steps + 1, epoch_length),
     )
-    return _report(trainer, comparison)
+    return _describe(trainer, comparison)
 
 
-def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def _check_comparable(trainer: Trainer, sequence: str) -> None:
+    """Raise ValueError for settings that the reference does not support or treats differently."""
+    # Joint training updates both subnets with each batch, but the paper's Algorithm 1 updates only one.
+    if trainer.joint:
+        raise ValueError(
+            "motivation.name = 'joint': it does not switch modes, so there is nothing to check; name a condition"
+        )
+    # Held-out losses and gradient norms are computed by the trainer, which does not run these steps.
+    name = trainer.config.motivation.name
+    if sequence == "condition" and trainer.watches != "loss":
+        raise ValueError(f"motivation.name = {name!r}: the check only provides losses; set sequence to random")
+    # A norm of a whole tensor is not the norm of its blocks.
+    is_divided = any(isinstance(module, NestedParameter) for module in trainer.net.modules())
+    if is_divided and updates_whole_tensors(trainer.optimizer):
+        reason = describe_whole_tensor_update(trainer.optimizer)
+        raise ValueError(
+            f"optimizer.name = {trainer.config.optimizer.name!r}: it computes {reason}, and "
+            "each block of a divided weight is a separate tensor: it trains, but not as copying does; "
+            "check the other settings with another optimizer, such as momentum"
+        )
+
+
+def _training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches as in training, epoch after epoch."""
     while True:
         for images, labels in trainer.epoch_batches():
             yield trainer.mix_batch(images, labels)
@@ -65,7 +87,9 @@ def _batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
         trainer.epochs_done += 1
 
 
-def _by_condition(trainer: Trainer) -> Callable[[float | None], Mode]:
+def _modes_by_condition(trainer: Trainer) -> NextMode:
+    """Return the configured condition as a function of the last loss."""
+
     def next_mode(loss: float | None) -> Mode:
         if loss is None:
             trainer.condition.reset()
@@ -76,28 +100,31 @@ def _by_condition(trainer: Trainer) -> Callable[[float | None], Mode]:
     return next_mode
 
 
-def _random_modes(seed: int) -> Callable[[float | None], Mode]:
-    """An epoch starts in base mode; every other batch's mode is drawn."""
-    draw = random.Random(seed)
-    return lambda loss: Mode.BASE if loss is None else draw.choice(list(Mode))
+def _random_modes(seed: int) -> NextMode:
+    """Return a function that draws the mode of each batch; the first batch of an epoch is in base mode."""
+    generator = random.Random(seed)
+    return lambda loss: Mode.BASE if loss is None else generator.choice(list(Mode))
 
 
-def _report(trainer: Trainer, comparison: Comparison) -> str:
-    names, o = trainer.net.architectures, trainer.config.optimizer
-    exact = trainer.device.type == "cpu"
+def _describe(trainer: Trainer, comparison: Comparison) -> str:
+    names = trainer.net.architectures
+    optimizer = trainer.config.optimizer
+    # Say what was trained, and where.
     lines = [
-        f"{names.base} in {names.motivated}, {o.name} at lr {o.lr:g} (step count: {o.step_count}), float32, "
-        f"{trainer.device}, torch {torch.__version__}",
-        f"{comparison.steps} batches, {comparison.motivated} of them motivated, {comparison.switches} switches",
-        *(f"largest difference in {kind + ':':<16} {value:g}" for kind, value in comparison.differences.items()),
+        f"{names.base} in {names.motivated}, {optimizer.name} at lr {optimizer.lr:g} "
+        f"(step count: {optimizer.step_count}), float32, {trainer.device}, torch {torch.__version__}",
+        f"{comparison.steps} batches, {comparison.motivated_steps} of them motivated, {comparison.switches} switches",
     ]
+    for kind, difference in comparison.differences.items():
+        lines.append(f"largest difference in {kind + ':':<16} {difference:g}")
+    # Say what the differences mean.
     if comparison.identical:
         lines.append("identical to the copy-based reference, bit for bit")
-    elif difference_of_blocks(trainer.optimizer) > 0:
-        reason = whole_tensor_reason(trainer.optimizer)
+    elif measure_block_difference(trainer.optimizer) > 0:
+        reason = describe_whole_tensor_update(trainer.optimizer)
         lines.append(
-            f"{o.name} computes {reason}, with other last bits or other random numbers here: hence the differences"
+            f"{optimizer.name} computes {reason}, with different rounding or random numbers here: hence the differences"
         )
-    elif not exact:
-        lines.append("differences on this device come from its order of summation; a CPU gives the same bits")
+    elif trainer.device.type != "cpu":
+        lines.append("the differences come from the order of summation on this device; on a CPU there are none")
     return "\n".join(lines)

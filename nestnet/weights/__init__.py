@@ -1,1 +1,1 @@
-"""Weights of subnets as files: exporting them, and starting from trained ones."""
+"""Weights in files: exporting a subnet, reading exports and checkpoints, and starting a network from them."""

@@ -1,33 +1,39 @@
-"""The trained weights that a run starts from."""
+"""The trained weights from which a run starts."""
 
 from collections.abc import Sequence
 
+from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
-from nestnet.data.sources import KNOWN
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.runtime.notices import log_notice
+from nestnet.runtime.log import log_notice
 from nestnet.weights.pretrained import load_subnet
 
 
 def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence[str]) -> NestedModel:
-    """The network with the trained weights that the configuration names: the motivated's first, the base's over them.
+    """Load the trained weights that a configuration names, first the motivated network's and then the base's over them.
 
-    Where a head is left out, or taken without knowing its classes, a notice says so.
+    A notice says if a head is left out, or is used although its classes are not known.
 
     Args:
+        net: nested network that gets the weights.
+        config: configuration of the run; `model.motivated_weights` and `model.base_weights` are used.
         class_names: names of the classes of the data, in order.
 
+    Returns:
+        The same network.
+
     Raises:
-        ValueError: if a file cannot be read or is of another network.
+        ValueError: If a file cannot be read or is of another network.
     """
-    known = KNOWN.get(config.data.name)
-    usual_classes = config.data.name == "digits" or (known is not None and known[0] == len(class_names))
+    # Public data sets have the same classes everywhere, unless the user has only some of them.
+    has_usual_classes = DATA_SETS[config.data.name].num_classes == len(class_names)
+    # The base's weights come last, because motivated weights also fill the base's part.
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
         if source is None:
             continue
         try:
-            remark = load_subnet(net, mode, source, class_names=class_names, usual_classes=usual_classes)
+            remark = load_subnet(net, mode, source, class_names=class_names, has_usual_classes=has_usual_classes)
         except ValueError as error:
             raise ValueError(f"model.{mode}_weights: {error}") from error
         if remark is not None:

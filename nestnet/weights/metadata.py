@@ -1,9 +1,8 @@
-"""What an exported file says of itself: all that `nestnet predict`, and a reader, must know to use it."""
+"""The metadata of an exported file: everything that its users and `nestnet predict` need to know."""
 
-import json
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,32 @@ import torch
 from timm.layers import to_2tuple
 from torch import nn
 
-from nestnet.data.class_names import checked_class_names
-from nestnet.data.image_files import READ_AS
-from nestnet.data.preprocessing import eval_crop
-from nestnet.models.registry import ARCHITECTURES, takes_img_size
+from nestnet.data.class_names import validate_class_names
+from nestnet.data.image_decoding import DECODING_RULE
+from nestnet.data.preprocessing import choose_crop_pct
+from nestnet.models.registry import ARCHITECTURES
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.text.arguments import is_whole
 from nestnet.version import __version__
-
-MOST = 1_000_000
-"""Classes, and pixels a side, that a file may claim."""
-
-LARGEST = 3e38
-"""Number of a float32."""
+from nestnet.weights.metadata_rules import decode_entry, encode_entry, find_broken_rule
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Of an exported network.
+    """The metadata of an exported network.
 
     Attributes:
-        architecture: timm's name.
-        mode: which subnet of the nested network it was.
-        num_classes: outputs.
-        class_names: of the outputs, in order; empty where they have no names.
-        input_size: channels, height and width of the images.
-        mean: by which each channel of an image with values from 0 to 1 is normalised.
-        std: likewise.
-        crop_pct: the part of an image's shorter side that is kept; `None` where images are used whole.
-        image_reading: how `nestnet predict` and a run's own evaluation make an image of a file, in words.
-        nestnet_version: that wrote the file.
+        architecture: timm's name of the network.
+        mode: mode of the subnet that was exported.
+        num_classes: number of outputs, at least 1.
+        class_names: names of the outputs, in order; empty if they have no names.
+        input_size: channels, height and width of the images, in pixels.
+        mean: number for each channel that is subtracted from images with values from 0 to 1.
+        std: number above 0 for each channel by which the difference is divided.
+        crop_pct: part of an image's shorter side that is kept, above 0 and at most 1; `None` if images are
+            used whole.
+        image_reading: how `nestnet predict` and a run's own evaluation read image files, in words.
+        nestnet_version: version that wrote the file.
     """
 
     architecture: str
@@ -53,55 +47,70 @@ class Metadata:
     mean: list[float]
     std: list[float]
     crop_pct: float | None
-    image_reading: str = READ_AS
+    image_reading: str = DECODING_RULE
     nestnet_version: str = __version__
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
+        """Height and width of the images, in pixels."""
         return self.input_size[1:]
 
     @property
     def timm_arguments(self) -> dict[str, Any]:
-        """What `timm.create_model` takes besides the name."""
+        """Keyword arguments, besides the name, with which `timm.create_model` builds the network."""
+        # Options that have timm's default values are left out: not every model of timm takes them.
         channels, height, width = self.input_size
         arguments: dict[str, Any] = {"num_classes": self.num_classes}
         if channels != 3:
             arguments["in_chans"] = channels
-        if takes_img_size(self.architecture):
+        if ARCHITECTURES[self.architecture].takes_img_size:
+            # Square images are given as one number, which every family with this option accepts.
             arguments["img_size"] = height if height == width else (height, width)
         return arguments
 
-    def model(self, **more: Any) -> nn.Module:
-        """timm's network of this architecture, ready to evaluate."""
-        return timm.create_model(self.architecture, **self.timm_arguments, **more).eval()
+    def create_model(self, **options: Any) -> nn.Module:
+        """Return timm's network of this architecture in evaluation mode.
+
+        Args:
+            options: further keyword arguments of `timm.create_model`.
+
+        Returns:
+            The network, with initial weights unless `options` name a checkpoint.
+        """
+        return timm.create_model(self.architecture, **self.timm_arguments, **options).eval()
 
     def skeleton(self) -> nn.Module:
-        """The same without memory: its names and shapes."""
+        """Return the network on the meta device: names and shapes without memory.
+
+        Returns:
+            The network, without values.
+        """
         with torch.device("meta"):
-            return self.model()
+            return self.create_model()
 
-    def name_of(self, index: int) -> str:
-        """Of a class; its number where the classes have no names."""
-        return self.class_names[index] if self.class_names else str(index)
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its number if the classes have no names.
 
-    def entries(self) -> dict[str, str]:
-        """As they are stored: all strings, what is no text as JSON, and "" for a `crop_pct` of `None`."""
-        return {
-            "architecture": self.architecture,
-            "mode": str(self.mode),
-            "num_classes": str(self.num_classes),
-            "class_names": json.dumps(self.class_names),
-            "input_size": json.dumps(self.input_size),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
-            "crop_pct": "" if self.crop_pct is None else json.dumps(self.crop_pct),
-            "image_reading": self.image_reading,
-            "nestnet_version": self.nestnet_version,
-        }
+        Args:
+            index: index of the class, from 0.
+
+        Returns:
+            The name.
+        """
+        if not self.class_names:
+            return str(index)
+        return self.class_names[index]
+
+    def to_entries(self) -> dict[str, str]:
+        """Return the metadata as a file stores it: strings as they are, and other values as JSON.
+
+        Returns:
+            The string of each entry by name.
+        """
+        return {field.name: encode_entry(field.name, getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def of(
+    def from_network(
         cls,
         net: NestedModel,
         mode: Mode,
@@ -112,88 +121,106 @@ class Metadata:
         std: Sequence[float] | None = None,
         crop_pct: float | None = None,
     ) -> "Metadata":
-        """Of the subnet of `mode`; arguments and errors as `nestnet.export`."""
-        names = checked_class_names(class_names, net.num_classes)
-        architecture = net.architectures.of(mode)
-        defaults = net.skeleton(mode).pretrained_cfg
-        own = net.timm_options.of(mode).get("img_size")
-        sides = defaults["input_size"][1:] if own is None else to_2tuple(own)
-        size = tuple(input_size or (net.in_chans, *sides))
-        if size[0] != net.in_chans or (own is not None and size[1:] != tuple(sides)):
-            wanted = f"({net.in_chans}, {', '.join(map(str, ('height', 'width') if own is None else sides))})"
-            raise ValueError(f"input_size = {size}: {architecture} was made for {wanted}")
+        """Return the metadata of a subnet. Arguments, defaults and errors are those of `nestnet.export`.
+
+        Args:
+            net: nested network.
+            mode: mode of the subnet.
+            class_names: names of the outputs, in order.
+            input_size: channels, height and width of the images.
+            mean: mean of each channel.
+            std: standard deviation of each channel.
+            crop_pct: part of an image's shorter side that is kept.
+
+        Returns:
+            The metadata.
+
+        Raises:
+            ValueError: If a value breaks its rule.
+        """
+        names = validate_class_names(class_names, net.num_classes)
+        size = _checked_input_size(net, mode, input_size)
         for name, values in {"mean": mean, "std": std}.items():
             if values is not None and len(values) != net.in_chans:
                 raise ValueError(f"{name} = {list(values)}: it must have a number for each of {net.in_chans} channels")
-        if net.in_chans == 3:
-            usual_mean, usual_std = defaults["mean"], defaults["std"]
-        else:
-            usual_mean = usual_std = [0.5] * net.in_chans
+        default_mean, default_std = _default_normalisation(net, mode)
         metadata = cls(
-            architecture=architecture,
+            architecture=net.architectures.of(mode),
             mode=mode,
             num_classes=net.num_classes,
             class_names=names,
-            input_size=(size[0], size[1], size[2]),
-            mean=[float(value) for value in (usual_mean if mean is None else mean)],
-            std=[float(value) for value in (usual_std if std is None else std)],
-            crop_pct=eval_crop(net.architectures.motivated, (size[1], size[2]), crop_pct),
+            input_size=size,
+            mean=_floats(default_mean if mean is None else mean),
+            std=_floats(default_std if std is None else std),
+            crop_pct=choose_crop_pct(net.architectures.motivated, size[1:], crop_pct),
         )
-        # what is written must be what a reader accepts
-        for name, value, rule in _broken_rules(vars(metadata) | {"input_size": list(size)}):
-            raise ValueError(f"{name} = {reprlib.repr(value)}: it must be {rule}")
+        # Write only what `from_entries` accepts.
+        values_by_name = vars(metadata) | {"input_size": list(size)}
+        broken_rule = find_broken_rule(values_by_name)
+        if broken_rule is not None:
+            name, rule = broken_rule
+            raise ValueError(f"{name} = {reprlib.repr(values_by_name[name])}: it must be {rule}")
         return metadata
 
     @classmethod
-    def read(cls, entries: Mapping[str, str], path: Path) -> "Metadata":
-        """From a file's entries; none of them is believed before it is checked.
+    def from_entries(cls, entries: Mapping[str, str], path: Path) -> "Metadata":
+        """Parse the metadata that a file stores. Each entry is checked before it is used.
+
+        Args:
+            entries: entries of the file's metadata.
+            path: file, for error messages.
+
+        Returns:
+            The metadata.
 
         Raises:
-            ValueError: naming the file, the entry, and what it must be.
+            ValueError: Naming the file, the entry, and what it must be.
         """
-        texts = ("architecture", "mode", "image_reading", "nestnet_version")
-        found = {name: _value(entries, name, path, text=name in texts) for name in cls.__dataclass_fields__}
-        for name, value, rule in _broken_rules(found):
-            raise ValueError(f"{path}: {name} = {reprlib.repr(value)} in its metadata: it must be {rule}")
-        return cls(**found | {"mode": Mode(found["mode"]), "input_size": tuple(found["input_size"])})
+        # Do not trust the file: its entries may be absent, malformed, or of any type and size.
+        values = {}
+        for field in fields(cls):
+            if field.name not in entries:
+                raise ValueError(f"{path} is not an export of nestnet: its metadata has no {field.name}")
+            try:
+                values[field.name] = decode_entry(field.name, entries[field.name])
+            except (ValueError, RecursionError) as error:
+                text = reprlib.repr(entries[field.name])
+                raise ValueError(f"{path}: {field.name} = {text} in its metadata is not JSON") from error
+        broken_rule = find_broken_rule(values)
+        if broken_rule is not None:
+            name, rule = broken_rule
+            raise ValueError(f"{path}: {name} = {reprlib.repr(values[name])} in its metadata: it must be {rule}")
+        values["mode"] = Mode(values["mode"])
+        values["input_size"] = tuple(values["input_size"])
+        return cls(**values)
 
 
-def _broken_rules(found: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """The fields, as JSON has them, that are not what they must be: name, value, and what it must be."""
-    classes, names, size, crop = (found[name] for name in ("num_classes", "class_names", "input_size", "crop_pct"))
-    sizes = isinstance(size, list) and len(size) == 3 and all(is_whole(side, 1) and side <= MOST for side in size)
-    channels = size[0] if sizes else 0
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    mean, std = (_numbers(found[name], channels) for name in ("mean", "std"))
-    rules = {
-        "architecture": (found["architecture"] in ARCHITECTURES, "one of nestnet.list_models()"),
-        "mode": (found["mode"] in list(Mode), "base or motivated"),
-        "num_classes": (is_whole(classes, 1) and classes <= MOST, f"a whole number from 1 to {MOST:,}"),
-        "class_names": (named and len(names) in (0, classes), f"a list of {reprlib.repr(classes)} texts, or empty"),
-        "input_size": (sizes, f"three whole numbers from 1 to {MOST:,}: channels, height and width"),
-        "mean": (mean, f"a list of {channels} numbers, one a channel"),
-        "std": (std and all(value > 0 for value in found["std"]), f"a list of {channels} numbers above 0"),
-        "image_reading": (found["image_reading"] is not None, "how image files are read, in words"),
-        "nestnet_version": (found["nestnet_version"] is not None, "a version"),
-        "crop_pct": (crop is None or (_numbers([crop], 1) and 0 < crop <= 1), "empty, or above 0 and at most 1"),
-    }
-    for name, (fine, rule) in rules.items():
-        if not fine:
-            yield name, found[name], rule
+def _default_normalisation(net: NestedModel, mode: Mode) -> tuple[Sequence[float], Sequence[float]]:
+    """Return timm's mean and standard deviation for a subnet, or 0.5 for images that do not have timm's 3 channels."""
+    if net.in_chans != 3:
+        return [0.5] * net.in_chans, [0.5] * net.in_chans
+    config = net.skeleton(mode).pretrained_cfg
+    return config["mean"], config["std"]
 
 
-def _value(entries: Mapping[str, str], name: str, path: Path, *, text: bool) -> Any:
-    if name not in entries:
-        raise ValueError(f"{path} is no export of nestnet: its metadata has no {name}")
-    if text or (name == "crop_pct" and not entries[name]):
-        return entries[name] or None
-    try:
-        return json.loads(entries[name])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {name} = {reprlib.repr(entries[name])} in its metadata is no JSON") from error
+def _floats(values: Sequence[float]) -> list[float]:
+    """Return the values, also those of an array, as plain floats for JSON."""
+    return [float(value) for value in values]
 
 
-def _numbers(values: Any, count: int) -> bool:
-    """Whether this is a list of so many finite numbers."""
-    kinds = isinstance(values, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    return kinds and len(values) == count and all(abs(value) < LARGEST for value in values)  # NaN is not
+def _checked_input_size(net: NestedModel, mode: Mode, input_size: Sequence[int] | None) -> tuple[int, int, int]:
+    """Return channels, height and width of a subnet's images, after checking that the network accepts them."""
+    # By default the size for which the network was built, or that of timm's weights.
+    architecture = net.architectures.of(mode)
+    img_size = net.timm_options.of(mode).get("img_size")
+    sides = net.skeleton(mode).pretrained_cfg["input_size"][1:]
+    expected_sides = "height, width"
+    # A network with this option is built for one size of images and takes no other.
+    if img_size is not None:
+        sides = to_2tuple(img_size)
+        expected_sides = f"{sides[0]}, {sides[1]}"
+    size = tuple(input_size or (net.in_chans, *sides))
+    has_other_sides = img_size is not None and size[1:] != tuple(sides)
+    if size[0] != net.in_chans or has_other_sides:
+        raise ValueError(f"input_size = {size}: {architecture} was made for ({net.in_chans}, {expected_sides})")
+    return (size[0], size[1], size[2])

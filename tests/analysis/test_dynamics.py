@@ -1,6 +1,5 @@
 """Runs made up with known losses and weights, their numbers, and the figures of them."""
 
-import csv
 import re
 import statistics
 import xml.etree.ElementTree as ElementTree
@@ -12,59 +11,25 @@ import torch
 from hostile import HOSTILE
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from made_up_runs import MIXED, Epochs, write_run, write_snapshots
 from PIL import Image
 from safetensors.torch import save_file
 
-from nestnet.analysis.dynamics import (
-    chosen_epochs,
-    draw_dynamics,
-    fraction_figure,
-    losses_figure,
-    read_trajectories,
-    trajectory_figure,
-    variance_figure,
-)
-from nestnet.analysis.figures import COLOURS, draw_run
+from nestnet.analysis.dynamics import choose_epochs, draw_dynamics, read_trajectories
+from nestnet.analysis.dynamics_figures import plot_epoch_losses, plot_loss_variances, plot_motivated_fractions
+from nestnet.analysis.plotting import MODE_COLOURS
+from nestnet.analysis.run_figure import draw_run
 from nestnet.analysis.trajectory import (
-    AVERAGED,
+    AVERAGED_BATCHES,
     Trajectory,
     gram_matrix,
     moving_average,
     principal_plane,
     read_parameters,
 )
-from nestnet.config import parsing, schema
+from nestnet.analysis.trajectory_figure import plot_trajectories
 from nestnet.runs.history import History, loss_variance, motivated_fraction, read_histories, read_history
 from nestnet.text.escape import for_figure
-
-Epochs = list[list[tuple[str, float]]]
-MIXED: Epochs = [
-    [("base", 2.0), ("base", 1.5), ("base", 1.0), ("motivated", 0.5)],
-    [("base", 0.8), ("base", 0.4), ("base", 0.9), ("base", 0.7)],
-    [("base", 0.6), ("base", 0.3), ("motivated", 0.2), ("motivated", 0.1)],
-]
-
-
-def write_run(path: Path, epochs: Epochs, *, name="loss_decrease", k=2, finished=None) -> Path:
-    """A run directory as training leaves it, with the (mode, loss) of every batch of every epoch."""
-    path.mkdir(parents=True)
-    parsing.dump(schema.Config(motivation=schema.MotivationConfig(name=name, k=k)), path / "config.yaml")
-    rows = [(number, *batch, 0.1) for number, batches in enumerate(epochs, start=1) for batch in batches]
-    with (path / "steps.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("step", "epoch", "mode", "loss", "lr"), *([s, *r] for s, r in enumerate(rows, 1))])
-    metrics = [(number, 50.0, 60.0) for number in range(1, (len(epochs) if finished is None else finished) + 1)]
-    with (path / "metrics.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("epoch", "base_top1", "motivated_top1"), *metrics])
-    return path
-
-
-def write_snapshots(path: Path, steps: list[int]) -> dict[int, dict[str, torch.Tensor]]:
-    """Weights at random after some steps of a run."""
-    (path / "snapshots").mkdir()
-    snapshots = {step: {"conv.weight": torch.randn(4, 3, 2), "fc.bias": torch.randn(5)} for step in steps}
-    for step, weights in snapshots.items():
-        save_file(weights, path / "snapshots" / f"step-{step:06d}.safetensors")
-    return snapshots
 
 
 def history(epochs: Epochs, *, name="run", k=None) -> History:
@@ -104,8 +69,8 @@ def test_runs_are_named_after_their_folders_or_else_their_paths(tmp_path, monkey
 )
 def test_the_middle_and_the_last_common_epoch_are_shown(lengths, expected):
     runs = [history(MIXED[:1] * length) for length in lengths]
-    assert chosen_epochs(runs) == expected
-    assert chosen_epochs(runs, [1]) == [1]
+    assert choose_epochs(runs) == expected
+    assert choose_epochs(runs, [1]) == [1]
 
 
 @given(st.integers(3, 12), st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
@@ -148,16 +113,16 @@ def test_parameters_are_read_as_they_were_written(tmp_path):
         assert torch.equal(values, torch.stack([weights[name].flatten() for weights in snapshots.values()]))
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=3 * AVERAGED), st.data())
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=3 * AVERAGED_BATCHES), st.data())
 def test_the_moving_average_is_its_definition(losses, data):
     step = data.draw(st.integers(0, len(losses)))
-    last = losses[:step][-AVERAGED:] or losses[:1]
+    last = losses[:step][-AVERAGED_BATCHES:] or losses[:1]
     assert moving_average(np.array(losses), [step]) == pytest.approx([statistics.fmean(last)])
 
 
 def test_all_loss_panels_have_the_same_axes_and_mark_what_was_trained():
     runs = [history(MIXED), history([[("base", 5.0)] * 3] * 3), history([[("joint", 0.01)] * 4] * 3)]
-    figure = losses_figure(runs, [1, 3])
+    figure = plot_epoch_losses(runs, [1, 3])
     assert len(figure.axes) == 6
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_yscale()) for axes in figure.axes}) == 1
     low, high = figure.axes[0].get_ylim()
@@ -166,7 +131,7 @@ def test_all_loss_panels_have_the_same_axes_and_mark_what_was_trained():
     assert base.get_offsets().tolist() == [[1, 0.6], [2, 0.3]]
     assert motivated.get_offsets().tolist() == [[3, 0.2], [4, 0.1]]
     (joint,) = figure.axes[5].collections
-    colours = [COLOURS["base"], COLOURS["motivated"], COLOURS["joint"]]
+    colours = [MODE_COLOURS["base"], MODE_COLOURS["motivated"], MODE_COLOURS["joint"]]
     assert [dots.get_facecolor()[0].tolist() for dots in (base, motivated, joint)] == [list(rgba(c)) for c in colours]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["base batches", "motivated batches", "joint batches"]
@@ -178,7 +143,7 @@ def rgba(colour: str) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("losses", [(2.1, 2.3), (0.19, 0.55), (0.001, 3.0)])
 def test_losses_of_any_range_have_labelled_ticks(losses):
-    (axes,) = losses_figure([history([[("base", loss) for loss in losses]])], [1]).axes
+    (axes,) = plot_epoch_losses([history([[("base", loss) for loss in losses]])], [1]).axes
     low, high = axes.get_ylim()
     ticks = [float(label.get_text()) for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
     assert 2 <= len(ticks) <= 15
@@ -186,7 +151,7 @@ def test_losses_of_any_range_have_labelled_ticks(losses):
 
 def test_each_run_has_its_line_of_variances():
     runs = [history(MIXED, name="a"), history(MIXED[:2], name="b")]
-    (axes,) = variance_figure(runs).axes
+    (axes,) = plot_loss_variances(runs).axes
     assert axes.get_yscale() == "log"
     assert [line.get_label() for line in axes.lines] == ["a", "b"]
     for line, run in zip(axes.lines, runs, strict=True):
@@ -196,7 +161,7 @@ def test_each_run_has_its_line_of_variances():
 
 def test_fractions_stand_beside_the_forecast_of_each_k():
     runs = [history(MIXED, name="a", k=2), history(MIXED, name="b", k=2), history(MIXED, name="c"), history(MIXED, k=3)]
-    (axes,) = fraction_figure(runs).axes
+    (axes,) = plot_motivated_fractions(runs).axes
     assert [line.get_label() for line in axes.lines] == [
         "a: 25 %", "b: 25 %", "c: 25 %", "run: 25 %", "forecast, k = 2: 4.17 %", "forecast, k = 3: 0 %",
     ]  # fmt: skip
@@ -211,7 +176,7 @@ def test_trajectories_have_the_same_scale_and_the_same_colours():
     paths = [np.array([[-3.0, -1.0], [0.0, 2.0], [3.0, -1.0]]), np.array([[-1.0, -9.0], [0.0, 4.0], [1.0, 5.0]])]
     losses = [np.array([2.0, 1.0, 0.5]), np.array([1.0, 0.1, 0.01])]
     runs = [Trajectory("run", path, np.array([0.75, 0.125]), loss) for path, loss in zip(paths, losses, strict=True)]
-    first, second, _ = trajectory_figure(runs).axes
+    first, second, _ = plot_trajectories(runs).axes
     assert (first.get_xlim(), first.get_ylim()) == (second.get_xlim(), second.get_ylim())
     assert first.get_aspect() == second.get_aspect() == 1
     assert first.get_xlabel() == "PC 1: 75.0 % of the variance"
@@ -234,8 +199,8 @@ def test_the_figures_are_written(tmp_path, capsys):
     assert [path.name for path in paths] == ["losses.png", "variance.png", "motivated_fraction.png", "trajectory.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     assert capsys.readouterr().err == "".join(
-        f"nestnet: no trajectory of {run}: it takes 3 snapshots of the weights, there are {count}; "
-        "train with --snapshot_steps N to keep one every N batches\n"
+        f"nestnet: no trajectory of {run}: it needs 3 snapshots of the weights, but there are {count}; "
+        "train with snapshot_steps set to N to keep one every N batches\n"
         for run, count in ((runs[1], 2), (runs[2], 0))
     )
     (trajectory,) = read_trajectories(read_histories(runs[:1]))
@@ -251,7 +216,7 @@ def test_the_shortest_runs_are_drawn(losses, tmp_path):
 def test_a_plot_of_a_joint_run_shows_its_batches(tmp_path):
     draw_run(write_run(tmp_path / "run", [[("joint", 0.5)] * 9], name="joint"), tmp_path / "run.png")
     pixels = np.asarray(Image.open(tmp_path / "run.png").convert("RGB"))
-    assert (pixels == [round(255 * part) for part in rgba(COLOURS["joint"])[:3]]).all(axis=-1).any()
+    assert (pixels == [round(255 * part) for part in rgba(MODE_COLOURS["joint"])[:3]]).all(axis=-1).any()
 
 
 @pytest.mark.parametrize(
@@ -261,7 +226,7 @@ def test_a_plot_of_a_joint_run_shows_its_batches(tmp_path):
         (["run", "short"], "new", [3], "epochs = 3: it must be one that all the runs have finished, from 1 to 2"),
         (["run"], "new", [0], "epochs = 0: it must be one that all the runs have finished, from 1 to 3"),
         ([], "new", [], "run_dirs is empty: name the folder of at least one run"),
-        (["run", "absent"], "new", [], "absent is no run directory: it has no config.yaml"),
+        (["run", "absent"], "new", [], "absent is not a run directory: it has no config.yaml"),
         (["run", "begun"], "new", [], "begun has no finished epoch to draw: let it train to the end of its first"),
         (["damaged"], "new", [], "damaged/snapshots/step-000004.safetensors is damaged: "),
         (["run"], "run/steps.csv", [], "output = 'run/steps.csv': it is a file; name a folder"),
@@ -290,9 +255,9 @@ def test_runs_of_any_name_are_drawn_with_all_their_names(tmp_path, capsys):
     assert len(said.splitlines()) == len(names)
     assert "\x1b" not in said
     histories = read_histories(paths)
-    (legend,) = variance_figure(histories).legends
+    (legend,) = plot_loss_variances(histories).legends
     assert [text.get_text() for text in legend.get_texts()] == [for_figure(name) for name in names]
-    (legend,) = fraction_figure(histories).legends
+    (legend,) = plot_motivated_fractions(histories).legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels[0].startswith("_hidden: ")
     assert len(labels) == len(names) + 1

@@ -19,21 +19,37 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from nestnet.analysis.figures import running_median
-from nestnet.analysis.report.figures import INK, comparison_figure, confusion_figure, drawn, losses_figure, pooled
-from nestnet.analysis.report.images import Judged, Picture
-from nestnet.analysis.report.page import Section, page
-from nestnet.analysis.report.predictions import RULES, Answers, Kind, Predictions, predict, seen
-from nestnet.analysis.report.summary import grouped, read_summary
-from nestnet.analysis.report.words import against_alone, differing, outcome, progress
-from nestnet.analysis.report.writing import SHOWN, judged, read_summaries, write_report
+from nestnet.analysis.plotting import running_median
+from nestnet.analysis.report.comparison import compare_with_alone, describe_distinguishing_fields
+from nestnet.analysis.report.comparison_figure import plot_comparison
+from nestnet.analysis.report.confusion_figure import plot_confusion, pool_classes
+from nestnet.analysis.report.evaluation import (
+    EXAMPLES,
+    Evaluation,
+    ExampleImage,
+    NoEvaluation,
+    denormalize_test_image,
+    evaluate_test_images,
+)
+from nestnet.analysis.report.findings import describe_progress, describe_results
+from nestnet.analysis.report.inference import predict_test_images
+from nestnet.analysis.report.page import build_page
+from nestnet.analysis.report.predictions import EXAMPLE_ORDER, Agreement, Predictions, SubnetPredictions
+from nestnet.analysis.report.rendering import TEXT_COLOUR, render_figure
+from nestnet.analysis.report.run_section import RunReport
+from nestnet.analysis.report.summary import read_summaries, read_summary
+from nestnet.analysis.report.training_figures import plot_loss
+from nestnet.analysis.report.write_report import write_report
 from nestnet.cli.main import main
 from nestnet.config import parsing
-from nestnet.config.schema import Config, DataConfig, ModelConfig, MotivationConfig
-from nestnet.cost.network import average_cost, forward_cost
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import DataConfig, ModelConfig, MotivationConfig
+from nestnet.cost.network import forward_cost
+from nestnet.cost.run import average_cost
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches
+from nestnet.data.loaders import create_eval_loader
 from nestnet.nn.mode import Mode, PerMode
+from nestnet.runs.grouping import group_by_training
 from nestnet.runs.history import Steps
 from nestnet.runs.reading import read_run, read_table
 from nestnet.text.escape import for_figure, for_terminal
@@ -54,7 +70,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictions(trained):
     run = read_run(trained)
-    return predict(run, load_data(run.config.data, run.config.model), CPU)
+    return predict_test_images(run, load_data(run.config.data, run.config.model), CPU)
 
 
 @pytest.fixture
@@ -170,11 +186,16 @@ def test_a_report(trained, tmp_path, capsys):
 
 def test_what_a_summary_counts_is_what_the_run_counted(trained):
     run, cost = read_summary(trained), json.loads((trained / "cost.json").read_text())
-    assert (run.networks.base.macs, run.networks.motivated.macs) == (cost["base"], cost["motivated"])
-    assert (run.cost, run.expected_cost) == (pytest.approx(cost["actual"]), cost["expected"])
+    assert (run.network_costs.base.macs, run.network_costs.motivated.macs) == (cost["base"], cost["motivated"])
+    assert (run.average_cost, run.expected_cost) == (pytest.approx(cost["actual"]), cost["expected"])
     fractions = [float(row["motivated_fraction"]) for row in read_table(trained / "metrics.csv")]
     assert run.motivated_fraction == pytest.approx(np.mean(fractions))
-    assert (run.expected_fraction, run.finished, run.steps_beyond, run.skipped) == (3 / 5 / 2, True, 0, 0)
+    assert (run.expected_fraction, run.is_finished, run.unfinished_batches, run.skipped_batches) == (
+        3 / 5 / 2,
+        True,
+        0,
+        0,
+    )
 
 
 def test_predictions_are_the_run_s_own_evaluation(trained, predictions):
@@ -184,16 +205,18 @@ def test_predictions_are_the_run_s_own_evaluation(trained, predictions):
     run = read_run(trained)
     images = load_data(run.config.data, run.config.model)
     run.net.eval()
-    batches = list(eval_batches(images, run.config.data))
+    batches = list(create_eval_loader(images, run.config.data))
     with torch.inference_mode():
         for mode in Mode:
             logits = torch.cat([run.net(pixels, mode) for pixels, _ in batches])
-            answers, rows = predictions.answers.of(mode), torch.arange(len(logits))
+            answers, rows = predictions.subnets.of(mode), torch.arange(len(logits))
             assert (answers.classes == logits.argmax(1).numpy()).all()
-            assert np.allclose(answers.probabilities, logits.softmax(1).max(1).values)
-            assert np.allclose(answers.of_truth, logits.softmax(1)[rows, torch.from_numpy(predictions.labels)])
+            assert np.allclose(answers.confidences, logits.softmax(1).max(1).values)
+            assert np.allclose(
+                answers.true_class_probabilities, logits.softmax(1)[rows, torch.from_numpy(predictions.labels)]
+            )
     stored, label = images.test.dataset[7]
-    assert (seen(images, 7) == stored).all()
+    assert (denormalize_test_image(images, 7) == stored).all()
     assert predictions.labels[7] == label
 
 
@@ -203,10 +226,10 @@ def test_predictions_are_recalibrated_where_the_run_is(trained, tmp_path):
     (path / "config.yaml").write_text(text.replace("recalibration_batches: 0", "recalibration_batches: 2"))
     run = read_run(path)
     images = load_data(run.config.data, run.config.model)
-    found = predict(run, images, CPU)
+    found = predict_test_images(run, images, CPU)
     for mode in Mode:
         net = prepare_for_eval(read_run(path), mode, images, CPU, 2).eval()
-        assert found.top1(mode) == pytest.approx(top1(net, eval_batches(images, run.config.data), [mode])[mode])
+        assert found.top1(mode) == pytest.approx(top1(net, create_eval_loader(images, run.config.data), [mode])[mode])
 
 
 def made_up(classes, number, seed=0, names=None):
@@ -216,7 +239,7 @@ def made_up(classes, number, seed=0, names=None):
 
     def answers():
         given = np.where(draw.random(number) < 0.5, labels, draw.integers(0, classes, number))
-        return Answers(given, draw.random(number), draw.random(number))
+        return SubnetPredictions(given, draw.random(number), draw.random(number))
 
     names = names or [f"class {label}" for label in range(classes)]
     return Predictions(names, labels, PerMode(answers(), answers()))
@@ -226,36 +249,46 @@ def made_up(classes, number, seed=0, names=None):
 @settings(max_examples=15, deadline=None)
 def test_kinds_confusions_and_lead(classes, number, seed):
     found = made_up(classes, number, seed)
-    base, motivated = (found.answers.of(mode).classes for mode in Mode)
+    base, motivated = (found.subnets.of(mode).classes for mode in Mode)
     kinds = {}
     for index, answers in enumerate(zip(found.labels, base, motivated, strict=True)):
         label, small, big = answers
-        wrong = Kind.SAME_WRONG if small == big else Kind.BOTH_WRONG
-        single = Kind.BASE_RIGHT if small == label else Kind.MOTIVATED_RIGHT if big == label else wrong
-        kinds.setdefault(Kind.BOTH_RIGHT if small == big == label else single, []).append(index)
-    assert {kind: found.which(kind).tolist() for kind in Kind} == {kind: kinds.get(kind, []) for kind in Kind}
+        wrong = Agreement.SAME_ERROR if small == big else Agreement.DIFFERENT_ERRORS
+        single = (
+            Agreement.ONLY_BASE_CORRECT
+            if small == label
+            else Agreement.ONLY_MOTIVATED_CORRECT
+            if big == label
+            else wrong
+        )
+        kinds.setdefault(Agreement.BOTH_CORRECT if small == big == label else single, []).append(index)
+    assert {kind: found.find_images(kind).tolist() for kind in Agreement} == {
+        kind: kinds.get(kind, []) for kind in Agreement
+    }
 
     difference = 100.0 * ((motivated == found.labels).astype(float) - (base == found.labels))
-    assert found.lead == pytest.approx((difference.mean(), difference.std() / number**0.5), abs=1e-9)
+    assert found.top1_difference() == pytest.approx((difference.mean(), difference.std() / number**0.5), abs=1e-9)
 
-    counts = {mode: Counter(zip(found.labels, found.answers.of(mode).classes, strict=True)) for mode in Mode}
+    counts = {mode: Counter(zip(found.labels, found.subnets.of(mode).classes, strict=True)) for mode in Mode}
     for mode in Mode:
-        assert {pair: count for pair, count in np.ndenumerate(found.confusion(mode)) if count} == counts[mode]
+        assert {pair: count for pair, count in np.ndenumerate(found.confusion_matrix(mode)) if count} == counts[mode]
     more = Counter({pair: n for pair, n in (counts[Mode.BASE] | counts[Mode.MOTIVATED]).items() if pair[0] != pair[1]})
-    most = found.most_confused(5)
+    most = found.find_most_confused(5)
     assert [more[pair] for pair in most] == sorted(more.values(), reverse=True)[:5]
 
 
-@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("kind", EXAMPLE_ORDER)
 def test_the_images_shown_come_first_by_the_rule(kind):
     found = made_up(10, 400)
-    base, motivated = found.answers.base, found.answers.motivated
+    base, motivated = found.subnets.base, found.subnets.motivated
     score = {
-        Kind.MOTIVATED_RIGHT: lambda i: motivated.of_truth[i] - base.of_truth[i],
-        Kind.BASE_RIGHT: lambda i: base.of_truth[i] - motivated.of_truth[i],
-        Kind.BOTH_WRONG: lambda i: base.probabilities[i] + motivated.probabilities[i],
+        Agreement.ONLY_MOTIVATED_CORRECT: lambda i: (
+            motivated.true_class_probabilities[i] - base.true_class_probabilities[i]
+        ),
+        Agreement.ONLY_BASE_CORRECT: lambda i: base.true_class_probabilities[i] - motivated.true_class_probabilities[i],
+        Agreement.DIFFERENT_ERRORS: lambda i: base.confidences[i] + motivated.confidences[i],
     }[kind]
-    assert found.clearest(kind, 7).tolist() == sorted(found.which(kind), key=score, reverse=True)[:7]
+    assert found.find_examples(kind, 7).tolist() == sorted(found.find_images(kind), key=score, reverse=True)[:7]
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_is(trained, tmp_path):
@@ -301,7 +334,7 @@ def test_without_the_test_images_the_page_says_why(trained, tmp_path, write):
         Image.new("L", (8, 8)).save(tmp_path / "gone" / part / label / "1.png")
     other = text.replace("root: null", f"root: {tmp_path / 'gone'}").replace("augment: shift", "augment: none")
     (moved / "config.yaml").write_text(other)
-    assert "its classes are not those that the run was trained on" in judged(read_summary(moved))
+    assert "its classes are not those that the run was trained on" in evaluate_test_images(read_summary(moved)).reason
 
 
 NAMES = ["<script>alert(1)</script>", "a$x^2$ b$", "犬", 'quote "q" & co', "x" * 60]
@@ -312,13 +345,14 @@ def test_what_a_user_names_is_only_text(write, tmp_path):
     run, found = read_summary(path), made_up(len(NAMES), 200, names=NAMES)
     pictures = {
         kind: [
-            Picture(int(i), torch.zeros(3, 300, 200, dtype=torch.uint8), "<i>.jpg") for i in found.clearest(kind, SHOWN)
+            ExampleImage(int(i), torch.zeros(3, 300, 200, dtype=torch.uint8), "<i>.jpg")
+            for i in found.find_examples(kind, EXAMPLES)
         ]
-        for kind in RULES
+        for kind in EXAMPLE_ORDER
     }
-    figures = {f"confusion_{mode}": drawn(lambda mode=mode: confusion_figure(found, mode), mode) for mode in Mode}
-    section = Section(run, figures, Judged(found, 8, pictures), "<config>", "<version>")
-    (tmp_path / "page.html").write_text(page([section, section], [[run, run]], None, "<made>"))
+    figures = {f"confusion_{mode}": render_figure(lambda mode=mode: plot_confusion(found, mode), mode) for mode in Mode}
+    section = RunReport(run, figures, Evaluation(found, 8, pictures), "<config>", "<version>")
+    (tmp_path / "page.html").write_text(build_page([section, section], [[run, run]], None, "<made>"))
     text = (tmp_path / "page.html").read_text().replace('id="run-2"', "")
     text = re.sub(r' id="(?!run)[^"]*"', "", text)  # the same figures come twice here
     said = Checked(text)
@@ -346,16 +380,21 @@ class Elements(HTMLParser):
 def test_no_name_makes_an_element_or_an_attribute_of_a_page(write):
     """Runs, classes, files, reasons and configurations with hostile names give the elements that harmless ones give."""
     run = read_summary(write())
-    figures = {f"confusion_{mode}": drawn(lambda: confusion_figure(made_up(30, 9), Mode.BASE), mode) for mode in Mode}
+    figures = {
+        f"confusion_{mode}": render_figure(lambda: plot_confusion(made_up(30, 9), Mode.BASE), mode) for mode in Mode
+    }
     pages = []
     for names in ([f"name {index}" for index in range(len(HOSTILE))], list(HOSTILE.values())):
         found = made_up(len(names), 600, names=names)
         pictures = {
-            kind: [Picture(0, torch.zeros(3, 8, 8, dtype=torch.uint8), name) for name in names] for kind in RULES
+            kind: [ExampleImage(0, torch.zeros(3, 8, 8, dtype=torch.uint8), name) for name in names]
+            for kind in EXAMPLE_ORDER
         }
-        sections = [Section(replace(run, name=name), {}, name, f"a: 1\nb: {name}\n", name) for name in names]
-        sections.append(Section(run, figures, Judged(found, 8, pictures), "", None))
-        pages.append(page(sections, [[section.run] for section in sections], None, names[0]))
+        sections = [
+            RunReport(replace(run, name=name), {}, NoEvaluation(name), f"a: 1\nb: {name}\n", name) for name in names
+        ]
+        sections.append(RunReport(run, figures, Evaluation(found, 8, pictures), "", None))
+        pages.append(build_page(sections, [[section.run] for section in sections], None, names[0]))
     harmless, hostile = map(Elements, pages)
     assert hostile.found == harmless.found
     assert {tag for tag, _ in hostile.found}.isdisjoint({"script", "iframe", "form"})
@@ -368,7 +407,7 @@ def test_no_name_makes_an_element_or_an_attribute_of_a_page(write):
 
 def test_a_page_may_fetch_and_run_nothing(write):
     run = read_summary(write())
-    text = page([Section(run, {}, "none", "", None)], [[run]], None, "")
+    text = build_page([RunReport(run, {}, NoEvaluation("none"), "", None)], [[run]], None, "")
     policy = re.search('<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)[1]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
@@ -381,7 +420,7 @@ def test_a_page_may_fetch_and_run_nothing(write):
 def test_the_svg_of_a_page_keeps_every_text():
     from matplotlib.figure import Figure
 
-    names = [*HOSTILE.values(), f'{INK} id="x" height="1pt" <style >a</style> <metadata></metadata> url(#x)']
+    names = [*HOSTILE.values(), f'{TEXT_COLOUR} id="x" height="1pt" <style >a</style> <metadata></metadata> url(#x)']
 
     def draw():
         figure = Figure()
@@ -391,7 +430,7 @@ def test_the_svg_of_a_page_keeps_every_text():
         axes.axis("off")
         return figure
 
-    root = ElementTree.fromstring(drawn(draw, "x").svg)
+    root = ElementTree.fromstring(render_figure(draw, "x").svg)
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts == [for_figure(name, 80) for name in names]
     assert "width" not in root.attrib
@@ -399,7 +438,7 @@ def test_the_svg_of_a_page_keeps_every_text():
 
 def test_every_run_has_its_line_in_the_legend(write):
     runs = [read_summary(write(name=name)) for name in ("_hidden", "other", "$x$")]
-    (legend,) = comparison_figure([[run] for run in runs]).legends
+    (legend,) = plot_comparison([[run] for run in runs]).legends
     assert [text.get_text() for text in legend.get_texts()] == ["_hidden", "other", "$x$"]
 
 
@@ -412,7 +451,7 @@ def test_figures_of_runs_with_long_names_have_short_ones(write, tmp_path):
 
 def test_the_figures_of_a_page_share_no_ids_and_take_its_colours(write):
     runs = [read_summary(write()), read_summary(write())]
-    svgs = [drawn(lambda run=run: losses_figure(run), name).svg for run, name in zip(runs, "ab", strict=True)]
+    svgs = [render_figure(lambda run=run: plot_loss(run), name).svg for run, name in zip(runs, "ab", strict=True)]
     ids = [re.findall(r' id="([^"]*)"', svg) for svg in svgs]
     assert ids[0]
     assert not set(ids[0]) & set(ids[1])
@@ -433,10 +472,10 @@ def test_a_long_run_stays_small_and_marks_what_was_skipped(write):
     modes = np.where(draw.random(number) < 1 / 6, "motivated", "base")
     steps = Steps(np.arange(1, number + 1), np.ones(number, int), modes, loss, np.full(number, 0.1))
     run = replace(read_summary(write()), steps=steps)
-    figure = drawn(lambda: losses_figure(run), "loss")
+    figure = render_figure(lambda: plot_loss(run), "loss")
     assert len(figure.svg) < 700_000
     assert "skipped: 2" in figure.svg
-    assert run.skipped == 2
+    assert run.skipped_batches == 2
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40), st.integers(1, 10))
@@ -455,7 +494,7 @@ def test_running_medians(values, points):
 @settings(max_examples=25, deadline=None)
 def test_pooled_matrices_keep_every_image(classes, most):
     counts = np.random.default_rng(0).integers(0, 9, (classes, classes))
-    small, group = pooled(counts, most)
+    small, group = pool_classes(counts, most)
     assert len(small) <= most
     assert small.sum() == counts.sum()
     assert small[0, 0] == counts[:group, :group].sum()
@@ -463,7 +502,7 @@ def test_pooled_matrices_keep_every_image(classes, most):
 
 @pytest.mark.parametrize("classes", [20, 1000])
 def test_confusion_figures_of_few_and_of_many_classes(classes):
-    figure = drawn(lambda: confusion_figure(made_up(classes, 500), Mode.BASE), "confusion")
+    figure = render_figure(lambda: plot_confusion(made_up(classes, 500), Mode.BASE), "confusion")
     assert len(figure.svg) < 150_000
     assert ("class 0" in figure.svg) == (classes <= 20)
 
@@ -471,43 +510,55 @@ def test_confusion_figures_of_few_and_of_many_classes(classes):
 @pytest.mark.parametrize(
     ("condition", "modes", "top1", "expected"),
     [
-        ("loss_decrease", "bbmb", (90, 92), "the motivated network on 92.00 %: it leads by 2.00 points."),
+        ("loss_decrease", "bbmb", (90, 92), "the motivated network 92.00 %: the bigger network leads by 2.00 points."),
         (
             "loss_decrease",
             "bbmb",
             (92, 90),
-            "the bigger network is 2.00 points behind the smaller one inside it; as it is,",
+            "the bigger network is 2.00 points behind the smaller one inside it, and not worth deploying as it is.",
         ),
-        ("loss_decrease", "bbmb", (92, 92), "it leads by nothing"),
-        ("loss_decrease", "bbmb", (80, 95), "The base network was better before: 90.00 % after epoch 1."),
-        ("joint", "jjjj", (90, 92), "Every batch trained both networks: cost 2.70 times what resnet20 costs alone"),
+        ("loss_decrease", "bbmb", (92, 92), "there is no difference."),
+        ("loss_decrease", "bbmb", (80, 95), "The base network was better earlier: 90.00 % after epoch 1."),
+        (
+            "joint",
+            "jjjj",
+            (90, 92),
+            "Every batch trained both networks, which cost 2.70 times what resnet20 costs alone",
+        ),
         ("joint", "jjjj", (90, 92), "and 1.00 times what training one after the other costs."),
         ("never", "bbbb", (92, 10), "Classical training: resnet20 alone, at 1.00 times the cost of resnet20."),
-        ("never", "bbbb", (92, 10), "it is right on 92.00 % of the test images."),
+        ("never", "bbbb", (92, 10), "its top-1 on the test images is 92.00 %."),
         ("always", "mmmm", (10, 93), "Classical training: resnet32 alone, at 1.70 times the cost of resnet20."),
-        ("always", "mmmm", (10, 93), "it is right on 93.00 % of the test images."),
+        ("always", "mmmm", (10, 93), "its top-1 on the test images is 93.00 %."),
     ],
 )
 def test_what_came_out_is_said(write, condition, modes, top1, expected):
     run = read_summary(write(condition, modes=modes, top1=((90, 90), top1)))
-    assert expected in " ".join(outcome(run))
+    assert expected in " ".join(describe_results(run))
 
 
 def test_a_difference_within_its_error_is_none(write):
     run = read_summary(write(top1=((50, 50), (52, 51))))
     right = np.arange(100) < 52, (np.arange(100) >= 1) & (np.arange(100) < 52)
-    answers = [Answers(np.where(r, 0, 1), np.ones(100), np.ones(100)) for r in right]
+    answers = [SubnetPredictions(np.where(r, 0, 1), np.ones(100), np.ones(100)) for r in right]
     found = Predictions(["a", "b"], np.zeros(100, int), PerMode(*answers))
-    assert "100 images cannot tell them apart (-1.00 points, standard error 0.99)" in " ".join(outcome(run, found))
+    assert "100 images cannot tell them apart (-1.00 points, standard error 0.99)" in " ".join(
+        describe_results(run, found)
+    )
 
 
 def test_the_cost_of_a_run_is_that_of_its_batches(write):
     base, motivated = (forward_cost(f"resnet{n}", img_size=8, num_classes=10, in_chans=1) for n in (20, 32))
     run = read_summary(write(modes="bbmb", skipped=3))
-    assert run.cost == average_cost(base, motivated, motivated_fraction=0.25)
+    assert run.average_cost == average_cost(base, motivated, motivated_fraction=0.25)
     assert run.expected_cost == average_cost(base, motivated, motivated_fraction=1 / 4 / 6)
-    assert (run.skipped, run.seconds, run.mean("images_per_second"), run.mean("data_wait")) == (6, 20, 100, 0.25)
-    assert "Not finished: 2 of its 2 epochs" in progress(run)
+    assert (
+        run.skipped_batches,
+        run.training_seconds,
+        run.mean_metric("images_per_second"),
+        run.mean_metric("data_wait"),
+    ) == (6, 20, 100, 0.25)
+    assert "Not finished: 2 of its 2 epochs" in describe_progress(run)
 
 
 def test_runs_side_by_side(write, tmp_path):
@@ -517,21 +568,21 @@ def test_runs_side_by_side(write, tmp_path):
     workers = write(top1=((50, 40), (93.0, 90.0)), seed=7, data="digits", device="cpu", checkpoint_minutes=1.0)
     other = write(top1=((50, 40), (10.0, 10.0)), precision="bfloat16")
     runs = read_summaries([never, always, *seeds, workers, other, never])
-    groups = grouped(runs)
+    groups = group_by_training(runs)
     assert [[run.path for run in group] for group in groups] == [[never], [always], [*seeds, workers], [other]]
-    assert differing(groups) == ["", "", "precision = float32", "precision = bfloat16"]
-    cost = groups[2][0].cost
-    small, big = (groups[2][0].networks.of(mode).macs for mode in Mode)
-    assert against_alone(groups) == [
+    assert describe_distinguishing_fields(groups) == ["", "", "precision = float32", "precision = bfloat16"]
+    cost = groups[2][0].average_cost
+    small, big = (groups[2][0].network_costs.of(mode).macs for mode in Mode)
+    assert compare_with_alone(groups) == [
         f"run-0, run-1, run-2: resnet20 is 2.00 points better than trained alone, for {cost / small:.2f} times the cost; "
         f"resnet32 is 5.00 points worse than trained alone, for {cost / big:.2f} times the cost."
     ]
-    assert "Whether motivation paid cannot be told" in against_alone(groups[2:])[0]
+    assert "This does not show whether motivation paid" in compare_with_alone(groups[2:])[0]
 
     text = write_report([never, *seeds], tmp_path / "out", images=False)
     said = checked(text).text
     assert "Side by side" in said
-    assert "No confusion matrices and no images: they were not asked for." in said
+    assert "No confusion matrices and no images: they were not requested." in said
     assert "run-0 (seed 0), run-1 (seed 1)" in said
     assert "93.00 ± 1.41" in said
     files = {file.name for file in (tmp_path / "out").iterdir()}
@@ -543,8 +594,8 @@ def test_folders_of_other_images_are_other_runs(write):
     moved = [
         replace(run.config, data=replace(run.config.data, root=root)) for run, root in zip(runs, "ab", strict=True)
     ]
-    assert len(grouped(runs)) == 1
-    assert len(grouped([replace(run, config=other) for run, other in zip(runs, moved, strict=True)])) == 2
+    assert len(group_by_training(runs)) == 1
+    assert len(group_by_training([replace(run, config=other) for run, other in zip(runs, moved, strict=True)])) == 2
 
 
 def test_runs_in_folders_of_one_name_go_by_their_paths(write, tmp_path):
@@ -562,15 +613,15 @@ def spoilt(path, name, text):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: run.parent, r"is no run directory: it has no config\.yaml"),
-        (lambda run: (run / "steps.csv").unlink() or run, r"is no run directory: it has no steps\.csv"),
+        (lambda run: run.parent, r"is not a run directory: it has no config\.yaml"),
+        (lambda run: (run / "steps.csv").unlink() or run, r"is not a run directory: it has no steps\.csv"),
         (lambda run: spoilt(run, "steps.csv", "a,b\n1,2\n"), r"steps\.csv is damaged: it has no column step"),
         (lambda run: spoilt(run, "metrics.csv", "x\n1\n"), r"metrics\.csv is damaged: it has no column epoch"),
         (
             lambda run: spoilt(run, "steps.csv", "step,epoch,mode,loss\n1,1,base,low\n"),
             r"steps\.csv is damaged: loss is 'low' in row 1, and must be a number; put back a copy of it",
         ),
-        (lambda run: spoilt(run, "config.yaml", "epochs: 2\n"), r"config\.yaml is not as a run leaves it"),
+        (lambda run: spoilt(run, "config.yaml", "epochs: 2\n"), r"config\.yaml is not the configuration of a run"),
     ],
 )
 def test_what_is_no_run_is_said_in_one_line(write, capsys, spoil, message):

@@ -175,7 +175,7 @@ def test_every_command_takes_hostile_names(corpus, trained, tmp_path, capsys, mo
 
 
 def things(folder):
-    """Paths that stand for something else than what a command wants, by what they are."""
+    """Paths that stand for something other than what a command wants, by what they are."""
     folder.mkdir()
     os.mkfifo(folder / "fifo")
     (folder / "device").symlink_to("/dev/zero")

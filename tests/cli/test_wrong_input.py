@@ -1,4 +1,4 @@
-"""Mistakes, of every kind and for every verb: each is one line that says what, where, the rule and the remedy, and exit code 2.
+"""Mistakes, of every kind and for every command: each is one line with field, value, rule and remedy, and exit code 2.
 
 Nothing is left behind, and nothing is trained.
 """
@@ -48,29 +48,33 @@ IMAGES = {
 TABLE = """\
 # names
 train --optimizer.learning_rate 1
-    --optimizer.learning_rate is no option; optimizer has clip_grad, lr, momentum, name, options, step_count, weight_decay
+    --optimizer.learning_rate is not an option; optimizer has clip_grad, lr, momentum, name, options, step_count, weight_decay
 train --lr 1
-    --lr is no option; did you mean optimizer.lr?
+    --lr is not an option; did you mean optimizer.lr?
 train --optimiser.lr 1
-    --optimiser.lr is no option; did you mean optimizer.lr?
+    --optimiser.lr is not an option; did you mean optimizer.lr?
 train --weight-decay 1
-    --weight-decay is no option; did you mean optimizer.weight_decay?
+    --weight-decay is not an option; did you mean optimizer.weight_decay?
 train --dry-run
-    --dry-run is no option; did you mean dry_run?
+    --dry-run is not an option; did you mean dry_run?
 train --data {}
-    --data is no option
+    --data is not an option
 train stray
     unrecognized arguments: stray
 train --seed
     argument --seed: expected one argument
+train --tracebak
+    --tracebak is not an option; did you mean traceback?
+train --imprt my_module
+    --imprt is not an option; did you mean import?
 cost --epoch 3
-    --epoch is no option; did you mean epochs?
+    --epoch is not an option; did you mean epochs?
 tune-k --k 2 --fold 3
-    --fold is no option; did you mean folds?
+    --fold is not an option; did you mean folds?
 check --step 3
-    --step is no option; did you mean steps?
+    --step is not an option; did you mean steps?
 evaluate notrun --mode base --recalibrat 3
-    --recalibrat is no option of nestnet evaluate; did you mean --recalibrate?
+    --recalibrat is not an option of nestnet evaluate; did you mean --recalibrate?
 tune-k --k 2 --epochs 3 4
     unrecognized arguments: 4; see `nestnet tune-k --help`
 check stray --steps 3
@@ -90,11 +94,11 @@ resume notrun --run_dir elsewhere
 resume notrun --run_dir=notrun
     run_dir = 'notrun': a run is resumed where it lies, in notrun; leave it out
 resume --device cpu notrun --run_dri elsewhere
-    --run_dri is no option; did you mean run_dir?
+    --run_dri is not an option; did you mean run_dir?
 plot notrun --out x.png
-    --out is no option of nestnet plot; did you mean --output?
+    --out is not an option of nestnet plot; did you mean --output?
 fly
-    'fly' is no verb; there are train,
+    'fly' is not a command; the commands are train,
 
 # files
 train --config absent.yaml
@@ -108,15 +112,15 @@ train --config pipe.yaml
 train --config /dev/zero
     config = '/dev/zero': cannot be read as YAML: it is a device, not a file
 train --config duplicate.yaml
-    config = 'duplicate.yaml': cannot be read as YAML: epochs comes a second time in line 2
+    config = 'duplicate.yaml': cannot be read as YAML: epochs occurs a second time in line 2
 cost --config nested_duplicate.yaml
-    config = 'nested_duplicate.yaml': cannot be read as YAML: cutout comes a second time
+    config = 'nested_duplicate.yaml': cannot be read as YAML: cutout occurs a second time
 train --config number_key.yaml
-    config = 'number_key.yaml': cannot be read as YAML: the key 1 in line 1 must be a text
+    config = 'number_key.yaml': cannot be read as YAML: the key 1 in line 1 must be a string
 check --config unknown.yaml
-    optimizer.learning_rate in unknown.yaml is no field
+    optimizer.learning_rate in unknown.yaml is not a field
 train --config deep.yaml
-    data.batchsize in parts/inner.yaml is no field; did you mean data.batch_size?
+    data.batchsize in parts/inner.yaml is not a field; did you mean data.batch_size?
 train --config section.yaml
     model = 'resnet20' in section.yaml: it must be a section of `key: value` lines
 train --config tab.yaml
@@ -148,11 +152,11 @@ train --optimizer.clip_grad .nan
 train --checkpoint_minutes .inf
     checkpoint_minutes = inf: it must be a finite number
 train --run_dir ''
-    run_dir = '': it must be a text; leave the field out
+    run_dir = '': it must not be empty; leave the field out
 train --data.mean 0.5
     data.mean = 0.5: it must be a list or null
 train --data.mean [120]
-    data.mean = [120.0]: it must be from 0 to 1 for each channel, as the values of the images are
+    data.mean = [120.0]: it must be from 0 to 1 for each channel, like the values of the images
 train --data.std [0]
     data.std = [0.0]: it must be above 0 for each channel
 train --data.std [58]
@@ -182,7 +186,7 @@ train --device meta
 
 # networks
 train --model.base resnet21
-    model.base = 'resnet21' is no known architecture; did you mean resnet
+    model.base = 'resnet21' is not a known architecture; did you mean resnet
 cost --model.base resnet56
     model.base = 'resnet56' (ResNet) does not fit inside motivated = 'resnet32' (ResNet)
 train --model.qkv_map heads
@@ -210,7 +214,7 @@ train --config notrun/config.yaml --data.root good
 train --data.download true
     data.download = True: it is for cifar10, cifar100, flowers102, oxford_pets; leave it out
 train --data.corrupt skip
-    data.corrupt = 'skip': digits has no image files; it is for folder, imagenet,
+    data.corrupt = 'skip': digits has no image files; it is for flowers102, oxford_pets, imagenet, folder
 train --data.auto_augment cifar10
     data.auto_augment = 'cifar10': it is for colour images, and these are grey
 train --data.mixup_prob 0.5
@@ -224,7 +228,7 @@ train --optimizer.step_count literal
 train --ema_decay 0
     ema_decay = 0.0: it must be above 0 and below 1, or null for none
 train --model.base resnet32 --model.depth_map first
-    model.depth_map = 'first': base and motivated are both resnet32, which it does not change; leave it out
+    model.depth_map = 'first': base and motivated are both resnet32, so that it has no effect; leave it out
 train --model.zero_init_last true --model.motivated_weights absent.pth
     model.zero_init_last = True: model.motivated_weights take the place of the initial weights; leave it out
 train --data.repeats 200
@@ -232,19 +236,19 @@ train --data.repeats 200
 train --data.loader resident --data.img_size 96
     data.loader = 'resident': it is for images that are used whole
 train --data.batch_size 2000
-    data.batch_size = 2000: there are only 1437 training images; take fewer a batch
+    data.batch_size = 2000: there are only 1437 training images; take fewer per batch
 train --accumulate 3
     accumulate = 3: it must be a divisor of data.batch_size = 128
 train --accumulate 128
-    accumulate = 128: it must be at most half of data.batch_size = 128, BatchNorm needs more than one
+    accumulate = 128: it must be at most half of data.batch_size = 128, because BatchNorm needs more than one
 train --cuda_graphs true --device cpu
     cuda_graphs = True: it is for CUDA, and device = 'cpu'; leave one of them out
 train --optimizer.name adamw --optimizer.momentum 0.5
-    optimizer.momentum = 0.5: adamw has none; leave it out
+    optimizer.momentum = 0.5: adamw has no momentum; leave it out
 train --optimizer.options '{speed: 3}'
     optimizer.name = 'momentum' with options {'speed': 3}: it has no argument speed
 train --optimizer.options '{lr: 3}'
-    optimizer.name = 'momentum' with options {'lr': 3}: lr is a field of its own: give
+    optimizer.name = 'momentum' with options {'lr': 3}: lr is a field of its own: set optimizer.lr
 train --optimizer.name adamw --optimizer.options '{betas: [2, 3]}'
     optimizer.name = 'adamw' with options {'betas': [2, 3]}: Invalid beta parameter at index 0: 2
 train --optimizer.name adahessian
@@ -252,7 +256,7 @@ train --optimizer.name adahessian
 train --optimizer.name lookahead_adam
     optimizer.name = 'lookahead_adam': Lookahead pulls weights back to a slow copy at every sixth step
 train --optimizer.name fusedlamb
-    optimizer.name = 'fusedlamb': it needs the package apex, and nestnet takes what timm and PyTorch have; take another one
+    optimizer.name = 'fusedlamb': it needs the package apex, and nestnet uses only optimizers of timm and PyTorch
 train --optimizer.name bnbadam8bit
     optimizer.name = 'bnbadam8bit': it needs the package bitsandbytes
 train --optimizer.options '{differentiable: true}'
@@ -264,7 +268,7 @@ train --optimizer.options '{fused: true, dampening: 0.5}'
 train --optimizer.lr 1e308
     optimizer.lr = 1e+308: it must be of a size that float32 holds: from 1.2e-38 to 3.4e+38, or 0
 train --optimizer.lr 1e38
-    optimizer.lr = 1e+38: it must be at most 1e+30, and usual are 1e-5 to 10
+    optimizer.lr = 1e+38: it must be at most 1e+30; usual values are 1e-5 to 10
 train --optimizer.lr 1e400
     optimizer.lr = inf: it must be a finite number
 train --optimizer.weight_decay 1e308
@@ -295,7 +299,7 @@ train --recalibration_batches 10000000000000000000000
     recalibration_batches = 10000000000000000000000: it must be below 9223372036854775808 in size
 
 train --loss.target_threshold 0.2
-    loss.target_threshold = 0.2: it must be null: it is for --loss.name bce
+    loss.target_threshold = 0.2: it must be null: it is for loss.name = bce
 train --schedule.warmup_epochs 20
     schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20
 train --schedule.warmup_epochs 2 --schedule.warmup_lr 1
@@ -327,9 +331,9 @@ train --motivation.decay 0.5
 train --motivation.name joint --motivation.period 3
     motivation.period = 3: joint has no such setting; it has distillation
 train --motivation.options '{seed: 3}'
-    motivation.options = {'seed': 3}: loss_decrease takes none; they are for a condition
+    motivation.options = {'seed': 3}: loss_decrease takes no options; they are for a condition
 train --motivation.name random_like --motivation.runs [absent]
-    absent is no run directory: it has no steps.csv
+    absent is not a run directory: it has no metrics.csv
 check --motivation.name joint
     motivation.name = 'joint': it does not switch
 tune-k --k 2 --motivation.name never
@@ -352,13 +356,13 @@ train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 
 
 # conditions that can motivate no batch of an epoch
 train --data.batch_size 400
-    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, with which it starts
+    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, and every epoch
 cost --data.batch_size 400
-    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, with which it starts
+    motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, and every epoch
 tune-k --k 2 10 --folds 2 --data.batch_size 64
-    motivation.name = 'loss_decrease': LossDecrease(k=10) can motivate none of the 11 batches of an epoch, with which it starts
+    motivation.name = 'loss_decrease': LossDecrease(k=10) can motivate none of the 11 batches of an epoch, and every epoch
 train --data.root good
-    motivation.name = 'loss_decrease': LossDecrease(k=1) can motivate none of the 2 batches of an epoch, with which it starts
+    motivation.name = 'loss_decrease': LossDecrease(k=1) can motivate none of the 2 batches of an epoch, and every epoch
 
 # folders of images
 train --data.root=~nobody_of_that_name/x
@@ -370,9 +374,9 @@ train --data.root absent
 train --data.root plain.txt
     data.root = 'plain.txt': it is a file; name the folder of images
 train --data.name folder
-    data.root = null: it must be a folder of images: give --data.root FOLDER
+    data.root = null: it must be a folder of images: set data.root
 train --data.root no_test
-    data.root = 'no_test': it must hold train/ and test/ or val/, each with a folder for each class; add them, or give --data.ro
+    data.root = 'no_test': it must hold train/ and test/ or val/, each with a folder for each class; add them, or set data.root
 train --data.root no_train
     data.root = 'no_train': it must hold train/ and test/ or val/, each with a folder for each class; add
 train --data.root empty_class
@@ -392,13 +396,13 @@ train --data.root single
 train --data.root nothing
     data.root = 'nothing': nothing has no class folders; it must hold a folder of images for each of
 train --data.name imagenet --data.root good
-    data.root = 'good': 'cat' is no class of ImageNet-1k; its folders are named by
+    data.root = 'good': 'cat' is not a class of ImageNet-1k; its folders are named by
 train --data.name imagenet --data.root single
     data.root = 'single': it must hold train/ and test/ or val/
 train --data.name cifar10 --data.root good
     data.root = 'good': cifar10 cannot be read from there (Dataset not found
 train --data.root good --data.batch_size 8
-    data.batch_size = 8: there are only 4 training images; take fewer a batch
+    data.batch_size = 8: there are only 4 training images; take fewer per batch
 train --data.root good --optimizer.name adamw
     optimizer.name = 'adamw': the learning rate chosen for a folder of images is for momentum; give optimizer.lr as well
 train --data.root good --model.num_classes 3
@@ -406,7 +410,7 @@ train --data.root good --model.num_classes 3
 
 # run directories
 evaluate absent --mode base
-    absent is no run directory: it has no config.yaml
+    absent is not a run directory: it has no config.yaml
 evaluate notrun --mode small
     argument --mode: invalid choice: 'small'
 evaluate notrun
@@ -414,15 +418,15 @@ evaluate notrun
 evaluate notrun --mode base --recalibrate x
     argument --recalibrate: invalid int value: 'x'
 evaluate strange --mode base
-    epoch in strange/config.yaml is no field; did you mean epochs?
+    epoch in strange/config.yaml is not a field; did you mean epochs?
 export absent --mode base --output x
-    absent is no run directory: it has no config.yaml
+    absent is not a run directory: it has no config.yaml
 plot absent
-    absent is no run directory
+    absent is not a run directory
 table absent
-    absent is no run directory
+    absent is not a run directory
 dynamics absent
-    absent is no run directory
+    absent is not a run directory
 dynamics notrun --epochs x
     argument --epochs: invalid int value: 'x'
 train --run_dir good
@@ -430,7 +434,7 @@ train --run_dir good
 train --run_dir plain.txt/x
     run_dir = 'plain.txt/x': plain.txt is a file; name a folder
 """
-"""Command lines, and below each what the line on standard error says after `nestnet <verb>: error: `, or how that begins."""
+"""Command lines, and below each what the line on standard error says after `nestnet <command>: error: `, or how that begins."""
 
 LINES = [line for line in TABLE.splitlines() if line and not line.startswith("#")]
 COMMANDS = [(command, message.strip()) for command, message in zip(LINES[::2], LINES[1::2], strict=True)]
@@ -470,18 +474,18 @@ def test_a_mistake_is_one_line_and_leaves_nothing(command, message, world, monke
     before = contents(world)
     assert main(shlex.split(command)) == 2
     error = capsys.readouterr().err
-    verb = command.split()[0]
-    start = "nestnet: error: " if verb == "fly" else f"nestnet {verb}: error: "
+    name = command.split()[0]
+    start = "nestnet: error: " if name == "fly" else f"nestnet {name}: error: "
     assert error[: len(start + message)] == start + message
     assert error.count("\n") == 1
     assert error.endswith("\n")
     assert contents(world) == before
 
 
-def test_there_are_many_of_them_for_every_verb():
+def test_there_are_many_of_them_for_every_command():
     assert len({command for command, _ in COMMANDS}) == len(COMMANDS) >= 60
-    verbs = {command.split()[0] for command, _ in COMMANDS}
-    assert verbs >= {"train", "cost", "tune-k", "check", "evaluate", "export", "plot", "table", "dynamics"}
+    names = {command.split()[0] for command, _ in COMMANDS}
+    assert names >= {"train", "cost", "tune-k", "check", "evaluate", "export", "plot", "table", "dynamics"}
 
 
 @pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
@@ -494,8 +498,20 @@ def test_the_whole_stack_is_shown_on_request(value, shown, monkeypatch, capsys):
     assert shown or not stack
 
 
+@pytest.mark.parametrize(
+    "arguments", [["train", "--traceback", "--epochs", "0"], ["plot", "absent", "--traceback"], ["fly", "--traceback"]]
+)
+def test_the_whole_stack_is_an_option_of_every_command(arguments, capsys):
+    assert main(arguments) == 2
+    *stack, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("nestnet")
+    assert ("Traceback (most recent call last):" in stack) is (arguments[0] != "fly")
+    assert main(["plot", "--", "--traceback"]) == 2, "after `--` it is the name of a folder"
+    assert capsys.readouterr().err == "nestnet plot: error: --traceback is not a run directory: it has no config.yaml\n"
+
+
 def test_a_mistake_of_ours_keeps_its_stack(monkeypatch):
-    monkeypatch.setattr("nestnet.cli.main.VERBS", {"cost": lambda arguments: {}["absent"]})
+    monkeypatch.setattr("nestnet.cli.main.COMMANDS", {"cost": lambda arguments: {}["absent"]})
     with pytest.raises(KeyError):
         main(["cost"])
 
@@ -526,11 +542,11 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("error", "code", "said"), FAULTS)
-def test_what_the_system_does_not_give_is_one_line_in_every_verb(error, code, said, monkeypatch, capsys):
-    def verb(arguments):
+def test_what_the_system_does_not_give_is_one_line_in_every_command(error, code, said, monkeypatch, capsys):
+    def command(arguments):
         raise error
 
-    monkeypatch.setattr("nestnet.cli.main.VERBS", {"predict": verb})
+    monkeypatch.setattr("nestnet.cli.main.COMMANDS", {"predict": command})
     assert main(["predict"]) == code
     found = capsys.readouterr().err
     assert found.startswith(f"nestnet predict: {said}")
@@ -544,7 +560,7 @@ def nobody_reads():
 
 
 def test_output_that_nobody_reads_is_no_mistake(monkeypatch, capsys):
-    monkeypatch.setattr("nestnet.cli.main.VERBS", {"cost": lambda arguments: print("a line")})
+    monkeypatch.setattr("nestnet.cli.main.COMMANDS", {"cost": lambda arguments: print("a line")})
     with nobody_reads() as pipe, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", pipe)
         assert main(["cost"]) == 0
@@ -553,7 +569,7 @@ def test_output_that_nobody_reads_is_no_mistake(monkeypatch, capsys):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes Linux's device that is always full")
 def test_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("nestnet.cli.main.VERBS", {"cost": lambda arguments: print("a line")})
+    monkeypatch.setattr("nestnet.cli.main.COMMANDS", {"cost": lambda arguments: print("a line")})
     with open("/dev/full", "w") as full, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", full)
         assert main(["cost"]) == 2
@@ -563,7 +579,7 @@ def test_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes Linux's device that is always full")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["table", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["table", "--help"], ["train", "--help"]])
 def test_help_that_cannot_be_written_is_one_line(arguments, monkeypatch, capsys):
     with open("/dev/full", "w") as full, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", full)

@@ -5,12 +5,14 @@ import random
 import re
 from itertools import pairwise, permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nestnet import (
     Always,
+    Condition,
     EMADecrease,
     GradientNormIncrease,
     HeldOutLossDecrease,
@@ -24,7 +26,7 @@ from nestnet import (
 )
 from nestnet.conditions.base import can_motivate, expected_fraction, watched_quantity
 from nestnet.conditions.registry import CONDITIONS, create_condition
-from nestnet.runs.history import motivated_counts
+from nestnet.runs.history import Steps, motivated_counts
 
 values = st.lists(
     st.one_of(st.sampled_from([0.0, 1.0, 1.5, math.nan, math.inf, -math.inf]), st.floats(0, 3)), max_size=40
@@ -205,7 +207,7 @@ def test_independent_losses_motivate_one_batch_in_k_plus_one_factorial(k):
     for _ in range(n):
         condition.update(draw.random())
         motivated += condition.mode is Mode.MOTIVATED
-    assert condition.expected_fraction == p
+    assert condition.expected_fraction() == p
     assert abs(motivated / n - p) < 4 * math.sqrt(3 * p / n)
 
 
@@ -215,7 +217,7 @@ def test_independent_losses_motivate_one_batch_in_k_plus_one_factorial(k):
      (EMADecrease(2), None), (GradientNormIncrease(2), 1 / 6)],
 )  # fmt: skip
 def test_expected_fractions(condition, expected):
-    assert condition.expected_fraction == expected
+    assert condition.expected_fraction() == expected
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -251,29 +253,43 @@ def test_an_average_has_a_forecast_where_none_can_be_motivated():
     assert [expected_fraction(EMADecrease(2), batches) for batches in (1, 3, 4)] == [0.0, 0.0, None]
 
 
-class Own:
-    """A condition of a user's own, with some attributes."""
+class Own(Condition):
+    """A condition of a user's own, with some attributes of its own."""
 
     mode = Mode.BASE
 
     def __init__(self, **attributes):
         vars(self).update(attributes)
 
+    def update(self, loss):
+        pass
+
+
+def test_what_a_condition_need_not_define():
+    own = Own()
+    own.reset()
+    own.load_state_dict(own.state_dict())
+    assert (own.state_dict(), own.expected_fraction(), own.expected_fraction(5), own.watches) == (
+        {},
+        None,
+        None,
+        "loss",
+    )
+
 
 @pytest.mark.parametrize(
-    ("attributes", "forecast", "possible"),
+    ("answer", "forecast", "possible"),
     [
-        ({}, None, True),
-        ({"expected_fraction": None}, None, True),
-        ({"expected_fraction": 0.25}, 0.25, True),
-        ({"expected_fraction": 0}, 0.0, True),
-        ({"expected_fraction": 0.25, "expected_fraction_of_epoch": lambda batches: 1 / batches}, 0.2, True),
-        ({"expected_fraction": 0.25, "expected_fraction_of_epoch": lambda batches: 0}, 0.0, False),
+        (lambda batches=None: None, None, True),
+        (lambda batches=None: 0.25, 0.25, True),
+        (lambda batches=None: 0, 0.0, True),
+        (lambda batches=None: 0.25 if batches is None else 1 / batches, 0.2, True),
+        (lambda batches=None: 0.25 if batches is None else 0, 0.0, False),
     ],
 )
-def test_forecasts_of_a_condition_of_ones_own(attributes, forecast, possible):
-    assert expected_fraction(Own(**attributes), 5) == forecast
-    assert can_motivate(Own(**attributes), 5) is possible
+def test_forecasts_of_a_condition_of_ones_own(answer, forecast, possible):
+    assert expected_fraction(Own(expected_fraction=answer), 5) == forecast
+    assert can_motivate(Own(expected_fraction=answer), 5) is possible
 
 
 @pytest.mark.parametrize(
@@ -282,15 +298,56 @@ def test_forecasts_of_a_condition_of_ones_own(attributes, forecast, possible):
         (watched_quantity, {"watches": "held_out_los"}, "watches = 'held_out_los': it must be one of loss, held_out_loss, "
          "gradient_norm; did you mean held_out_loss?"),
         (watched_quantity, {"watches": None}, "watches = None: it must be one of loss, held_out_loss, gradient_norm"),
-        (lambda own: expected_fraction(own, 5), {"expected_fraction": 25}, "expected_fraction = 25: it must be from 0 to 1"),
-        (lambda own: expected_fraction(own, 5), {"expected_fraction_of_epoch": lambda batches: math.nan},
-         "expected_fraction_of_epoch(5) = nan: it must be from 0 to 1"),
+        (expected_fraction, {"expected_fraction": lambda batches: 25}, "expected_fraction() = 25: it must be from 0 to 1"),
+        (lambda own: expected_fraction(own, 5), {"expected_fraction": lambda batches: math.nan},
+         "expected_fraction(5) = nan: it must be from 0 to 1"),
+        (lambda own: can_motivate(own, 5), {"expected_fraction": lambda batches: "few"}, "expected_fraction() = 'few'"),
+        (expected_fraction, {"expected_fraction": 0.5}, "expected_fraction = 0.5: it must be a method"),
     ],
 )  # fmt: skip
 def test_what_a_condition_says_of_itself_is_checked(ask, attributes, message):
     with pytest.raises(ValueError, match=re.escape(f"condition Own: {message}")):
         ask(Own(**attributes))
     assert watched_quantity(Own()) == "loss"
+
+
+class Duck:
+    """It has what a condition must have, and is none."""
+
+    mode = Mode.BASE
+
+    def update(self, loss):
+        pass
+
+
+class Unfinished(Condition):
+    """It does not say what it decides."""
+
+    def update(self, loss):
+        pass
+
+
+@pytest.mark.parametrize("ask", [watched_quantity, expected_fraction, lambda duck: can_motivate(duck, 5)])
+def test_what_is_no_condition_is_refused(ask):
+    with pytest.raises(
+        ValueError, match=r"^condition = .*: it must be a nestnet\.Condition; derive Duck from that class$"
+    ):
+        ask(Duck())
+
+
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        (Duck, "<class '.*Duck'> must be a subclass of nestnet.Condition"),
+        (lambda: Never(), "<function .*> must be a subclass of nestnet.Condition"),
+        (Never(), "Never\\(\\) must be a subclass of nestnet.Condition"),
+        (Unfinished, "Unfinished must define mode"),
+    ],
+)
+def test_what_is_no_condition_is_not_registered(candidate, message):
+    with pytest.raises(ValueError, match=f"^condition 'mine': {message}$"):
+        register_condition("mine")(candidate)
+    assert "mine" not in CONDITIONS
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, "2", None])
@@ -334,4 +391,7 @@ def test_infinite_losses_never_motivate():
 @given(st.lists(st.lists(st.sampled_from(list(Mode)), min_size=1, max_size=9), max_size=5))
 def test_motivated_counts(epochs):
     rows = [(number, str(mode)) for number, modes in enumerate(epochs, 1) for mode in modes]
-    assert motivated_counts(rows) == [modes.count(Mode.MOTIVATED) for modes in epochs]
+    epoch = np.array([number for number, _ in rows], dtype=int)
+    unused = np.zeros(len(rows))
+    steps = Steps(unused, epoch, np.array([mode for _, mode in rows], dtype=str), unused, unused)
+    assert motivated_counts(steps) == [modes.count(Mode.MOTIVATED) for modes in epochs]

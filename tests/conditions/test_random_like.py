@@ -8,7 +8,7 @@ import yaml
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_table
-from nestnet.training.condition_plan import mean_motivated_counts
+from nestnet.training.earlier_runs import mean_motivated_counts
 
 METRICS = "epoch,train_loss,base_top1,motivated_top1,motivated_fraction,seconds"
 
@@ -43,10 +43,9 @@ def test_the_average_of_earlier_runs(tmp_path):
         (
             ["bmb", "bmb"],
             1,
-            r"has finished 1 epochs, and this run is to have 2; name a run of as many, or give fewer --epochs",
+            r"has finished 1 epochs, but this run has 2; name a run with as many, or lower epochs",
         ),
-        (["jjj", "jjj"], 2, r"trained both networks at every batch \(joint\), so that none was motivated"),
-        (["bmb"], 2, r"is damaged: its steps\.csv does not have the batches of epochs 1 to 2 in order"),
+        (["jjj", "jjj"], 2, r"trained both networks on every batch \(joint\), so no batch was motivated"),
     ],
 )
 def test_runs_that_cannot_be_gone_by(epochs, finished, message, tmp_path):
@@ -55,12 +54,22 @@ def test_runs_that_cannot_be_gone_by(epochs, finished, message, tmp_path):
         mean_motivated_counts([run], 2)
 
 
+def test_runs_that_are_damaged(tmp_path):
+    run = write_run(tmp_path / "run", "bmb", finished=2)
+    with pytest.raises(ValueError, match=r"steps\.csv is damaged: it has no batches of epoch 2, which is finished"):
+        mean_motivated_counts([run], 2)
+    table = tmp_path / "run" / "steps.csv"
+    table.write_text(table.read_text() + "4,3,base,1.0,0.1\n")
+    with pytest.raises(ValueError, match=r"steps\.csv is damaged: epoch is 3 in row 4, which cannot be there"):
+        mean_motivated_counts([run], 2)
+
+
 def test_folders_that_are_no_runs(tmp_path):
-    with pytest.raises(ValueError, match=r"absent is no run directory"):
+    with pytest.raises(ValueError, match=r"absent is not a run directory"):
         mean_motivated_counts([str(tmp_path / "absent")], 1)
     write_run(tmp_path / "run", "bmb")
     (tmp_path / "run" / "steps.csv").unlink()
-    with pytest.raises(ValueError, match=r"run is no run directory: it has no steps\.csv"):
+    with pytest.raises(ValueError, match=r"run is not a run directory: it has no steps\.csv"):
         mean_motivated_counts([str(tmp_path / "run")], 1)
 
 

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from nestnet.cli.parser import split_settings
 from nestnet.config import parsing, schema
 from nestnet.storage.paths import expand_home
 
@@ -41,10 +42,10 @@ def test_what_is_written_reads_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data.batchsize 3", "--data.batchsize is no option; did you mean data.batch_size?"),
-        ("--k 3", "--k is no option; did you mean motivation.k?"),
-        ("--qqq 3", "--qqq is no option; `nestnet train --help` lists all"),
-        ("--model {}", "--model is no option"),
+        ("--data.batchsize 3", "--data.batchsize is not an option; did you mean data.batch_size?"),
+        ("--k 3", "--k is not an option; did you mean motivation.k?"),
+        ("--qqq 3", "--qqq is not an option; `nestnet train --help` lists all options"),
+        ("--model {}", "--model is not an option"),
         ("stray", "unrecognized arguments: stray"),
         ("--epochs", "argument --epochs: expected one argument"),
         ("--epochs x", "epochs = x: it must be a whole number"),
@@ -70,7 +71,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("--recalibration_batches -1", "recalibration_batches = -1: it must be at least 0"),
         ("--snapshot_steps -1", "snapshot_steps = -1: it must be at least 0"),
         ("--loss.label_smoothing 1", "loss.label_smoothing = 1.0: it must be from 0 to below 1"),
-        ("--loss.target_threshold 0.2", "loss.target_threshold = 0.2: it must be null: it is for --loss.name bce"),
+        ("--loss.target_threshold 0.2", "loss.target_threshold = 0.2: it must be null: it is for loss.name = bce"),
         ("--loss.target_threshold 1", "loss.target_threshold = 1.0: it must be from 0 to below 1"),
         ("--loss.name mse", "loss.name = mse: it must be one of cross_entropy, bce"),
         (
@@ -84,13 +85,13 @@ def test_what_is_written_reads_back(tmp_path):
         ("--data.cutmix -1", "data.cutmix = -1.0: it must be at least 0"),
         ("--data.mixup_prob 2", "data.mixup_prob = 2.0: it must be from 0 to 1"),
         ("--data.repeats 0", "data.repeats = 0: it must be at least 1"),
-        ("--data.crop_pct 0", "data.crop_pct = 0.0: it must be above 0, at most 1"),
+        ("--data.crop_pct 0", "data.crop_pct = 0.0: it must be above 0 and at most 1"),
         ("--data.name foo", "data.name = foo: it must be one of digits, cifar10"),
-        ("--data.name folder", "data.root = null: it must be a folder of images: give --data.root FOLDER"),
+        ("--data.name folder", "data.root = null: it must be a folder of images: set data.root"),
         ("--data.batch_size 1", "data.batch_size = 1: it must be at least 2"),
         ("--data.std [0.0]", "data.std = [0.0]: it must be above 0 for each channel"),
         ("--data.workers -1", "data.workers = -1: it must be at least 0"),
-        ("--optimizer.name adam_w", "optimizer.name = 'adam_w': it must be an optimizer of timm's, such as adamw"),
+        ("--optimizer.name adam_w", "optimizer.name = 'adam_w': it must be one of timm's optimizers, such as adamw"),
         ("--optimizer.lr 0", "optimizer.lr = 0.0: it must be above 0"),
         ("--optimizer.lr nan", "optimizer.lr = nan: it must be a number"),
         ("--optimizer.weight_decay -1", "optimizer.weight_decay = -1.0: it must be at least 0"),
@@ -115,9 +116,9 @@ def test_wrong_command_lines(arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("modle:\n  base: resnet20\n", "modle in {file} is no field; did you mean model?"),
-        ("model:\n  bse: 3\n", "model.bse in {file} is no field; did you mean model.base?"),
-        ("lr: 3\n", "lr in {file} is no field; did you mean optimizer.lr?"),
+        ("modle:\n  base: resnet20\n", "modle in {file} is not a field; did you mean model?"),
+        ("model:\n  bse: 3\n", "model.bse in {file} is not a field; did you mean model.base?"),
+        ("lr: 3\n", "lr in {file} is not a field; did you mean optimizer.lr?"),
         ("model: 3\n", "model = 3 in {file}: it must be a section of `key: value` lines"),
         ("- 1\n", "config = '{file}': it must hold fields of a run, and holds [1]"),
         ("", "config = '{file}': it must hold fields of a run, and holds nothing"),
@@ -141,7 +142,9 @@ def test_wrong_files(content, message, tmp_path, monkeypatch):
 
 
 def test_mixup_needs_pairs():
-    with pytest.raises(ValueError, match=r"data.batch_size = 63: it must be even, Mixup and CutMix mix pairs"):
+    with pytest.raises(
+        ValueError, match=r"data.batch_size = 63: it must be even, because Mixup and CutMix mix pairs of images"
+    ):
         parsing.parse(["--data.mixup", "0.2", "--data.batch_size", "63"])
 
 
@@ -203,5 +206,5 @@ def test_a_name_that_begins_with_a_tilde(tmp_path, monkeypatch):
     ],
 )
 def test_what_belongs_to_the_configuration(arguments, settings, own):
-    found = parsing.split(arguments.split(), ["k", "folds"])
+    found = split_settings(arguments.split(), ["k", "folds"])
     assert found == (settings.split(), own.split())

@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nestnet import LossDecrease, Mode
 from nestnet.conditions.base import motivated_rate
-from nestnet.cost.network import average_cost, flops_efficiency, flops_ratio, forecast, forward_cost, network_cost
+from nestnet.cost.efficiency import flops_efficiency, flops_ratio
+from nestnet.cost.network import forward_cost, network_cost
+from nestnet.cost.run import average_cost, forecast
 
-CIFAR_BLOCKS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
+CIFAR_BLOCKS = {"resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 VIT_WIDTHS = {"vit_tiny_patch16_224": 192, "vit_small_patch16_224": 384, "vit_base_patch16_224": 768}
 
 costs = st.floats(1e3, 1e12)
@@ -149,7 +151,7 @@ def test_activations_are_those_of_real_tensors(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet21"}, "name = 'resnet21' is no known architecture; known are "),
+        ({"name": "resnet21"}, "name = 'resnet21' is not a known architecture; did you mean resnet"),
         ({"img_size": 0}, "img_size = 0: it must be a whole number of at least 1"),
         ({"img_size": 32.0}, "img_size = 32.0: it must be a whole number of at least 1"),
         ({"img_size": [32, 32]}, "img_size = [32, 32]: it must be a whole number of at least 1"),
@@ -157,7 +159,7 @@ def test_activations_are_those_of_real_tensors(name):
         ({"in_chans": -1}, "in_chans = -1: it must be a whole number of at least 1"),
         (
             {"name": "vit_tiny_patch16_224", "img_size": 15},
-            "img_size = 15: vit_tiny_patch16_224 needs at least one patch",
+            "img_size = 15: vit_tiny_patch16_224 needs at least 16 pixels",
         ),
         ({"convention": "flops"}, "convention = 'flops': it must be one of macs, paper"),
     ],

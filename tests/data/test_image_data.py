@@ -2,6 +2,7 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.config.data_sets import DATA_SETS
+from nestnet.config.schema_sections import DataConfig, DataName, ModelConfig
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.data.loaders import create_eval_loader, create_train_loader
+from nestnet.data.readers import READERS
 from nestnet.data.seeding import mix_seed
-from nestnet.data.sources import KNOWN
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def read(folder, **options):
 
 
 def training(config, seed=1):
-    return train_batches(load_data(config, ModelConfig()), config, seed)
+    return create_train_loader(load_data(config, ModelConfig()), config, seed)
 
 
 def same(first, second):
@@ -53,6 +55,13 @@ def test_digits_are_split_alike_for_every_seed():
     assert abs(stacked.std() - 1) < 0.05
     labels = torch.tensor([label for _, label in images.test]).bincount()
     assert labels.min() >= 34, "stratified"
+
+
+def test_the_facts_of_every_data_set_are_known():
+    assert set(DATA_SETS) == set(READERS) == set(get_args(DataName))
+    images, facts = load_data(DataConfig(), ModelConfig()), DATA_SETS["digits"]
+    assert (len(images.class_names), len(images.train)) == (facts.num_classes, facts.train_images)
+    assert (*images.input_size, images.augment) == (facts.channels, facts.img_size, facts.img_size, facts.augment)
 
 
 def test_augmentation_and_order_follow_from_seed_epoch_and_sample(folder):
@@ -106,7 +115,7 @@ def test_repeats_show_fewer_images_more_often(folder):
 
 def test_splits_and_folds_are_of_the_training_images_alone(folder):
     images = load_data(DataConfig(name="folder", root=str(folder), img_size=16, augment="none"), ModelConfig())
-    part = images.split([0, 9], [8, 3, 1])
+    part = images.resplit([0, 9], [8, 3, 1])
     assert part.train_labels == [0, 1]
     assert [label for _, label in (part.test[i] for i in range(3))] == [1, 0, 0]
     assert torch.equal(part.train[1, 5][0], images.train[9, 5][0])
@@ -213,7 +222,10 @@ def test_torchvision_s_data_sets(torchvision_root, name, train, test, size, name
     images = load_data(config, ModelConfig(base="resnet18", motivated="resnet34"))
     assert (len(images.train), len(images.test), images.input_size) == (train, test, (3, size, size))
     assert [images.class_names[0], images.class_names[-1]] == names or not hasattr(datasets.Flowers102, "classes")
-    assert (len(images.class_names), size) == (KNOWN[name][0], KNOWN[name][2])
+    facts = DATA_SETS[name]
+    assert (len(images.class_names), size, facts.channels) == (facts.num_classes, facts.img_size, 3)
+    assert facts.can_download
+    assert facts.has_image_files == hasattr(images.train.dataset, "samples")
     assert images.train_labels == [images.train[i, 0][1] for i in range(train)]
     assert images.train[0, 1][0].shape == images.test[0][0].shape == (3, size, size)
 
@@ -221,7 +233,7 @@ def test_torchvision_s_data_sets(torchvision_root, name, train, test, size, name
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "flowers102", "oxford_pets"])
 def test_absent_data_sets_say_how_to_get_them(name, tmp_path):
     with pytest.raises(
-        ValueError, match=rf"data.root = .*: {name} cannot be read from there .*--data.download true"
+        ValueError, match=rf"data.root = .*: {name} cannot be read from there .*set data.download to true"
     ) as raised:
         load_data(DataConfig(name=name, root=str(tmp_path)), ModelConfig())
     assert "\n" not in str(raised.value)
@@ -239,7 +251,7 @@ def test_imagenet_s_classes_are_described(folder):
     assert names == ["golden retriever", "tabby, tabby cat"]
     (folder / "train" / "n02123045").rename(folder / "train" / "cat")
     (folder / "val" / "n02123045").rename(folder / "val" / "cat")
-    with pytest.raises(ValueError, match=r"'cat' is no class of ImageNet-1k; its folders are named by WordNet id"):
+    with pytest.raises(ValueError, match=r"'cat' is not a class of ImageNet-1k; its folders are named by WordNet id"):
         load_data(config, ModelConfig(motivated="resnet34"))
 
 
@@ -256,7 +268,7 @@ def test_folder_gives_classes_and_every_test_image(folder):
     assert images.class_names == ["cat", "dog"]
     assert images.mean == pytest.approx([0.485, 0.456, 0.406])
     for way in (config, replace(config, loader="files")):
-        labels = torch.cat([labels for _, labels in eval_batches(images, way)])
+        labels = torch.cat([labels for _, labels in create_eval_loader(images, way)])
         assert labels.tolist() == [0, 0, 1, 1]
     image, _ = images.test[0]
     assert image.shape == (3, 16, 16)
@@ -295,7 +307,9 @@ def test_wrong_folders(folder, spoil, message):
 def test_a_damaged_image_is_named(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
     config = DataConfig(name="folder", root=str(folder), img_size=16)
-    with pytest.raises(ValueError, match=r"0.png cannot be read as an image .*; replace it, or give"):
+    with pytest.raises(
+        ValueError, match=r"0.png cannot be read as an image .*; replace it, or set data.corrupt to skip"
+    ):
         load_data(config, ModelConfig()).train[0, 1]
 
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from nestnet.data import image_files
-from nestnet.data.image_files import ImageFiles, Unreadable, open_image, read_image, upright_size
-from nestnet.data.preprocessing import eval_transform
+from nestnet.data import image_decoding
+from nestnet.data.image_decoding import UnreadableImageError, open_image, read_image, upright_size
+from nestnet.data.image_files import ImageFiles
+from nestnet.data.preprocessing import create_eval_transform
 
 # An image of 2 x 3 pixels whose rows and columns all differ, as people see it.
 UPRIGHT = np.arange(0, 240, 40, dtype=np.uint8).reshape(3, 2)
@@ -118,7 +119,9 @@ def test_one_of_sixteen_bits_of_grey_may_stand_for_transparency(tmp_path):
 def test_pixels_of_unknown_range_cannot_be_read_and_can_be_skipped(tmp_path, kind):
     deep = save(tmp_path / "deep.tif", UPRIGHT.astype(kind))
     fine = save(tmp_path / "fine.png", UPRIGHT)
-    with pytest.raises(Unreadable, match="pixels have 32 bits, and which of them is white is not known; convert it"):
+    with pytest.raises(
+        UnreadableImageError, match="pixels have 32 bits, and which of them is white is not known; convert it"
+    ):
         read_image(deep, "L")
     image, label = ImageFiles([(deep, 0), (fine, 1)], "L", skip=True)[0]
     assert (np.asarray(image).tolist(), label) == (UPRIGHT.tolist(), 1)
@@ -148,7 +151,7 @@ def png(width, height, rows, *, depth=8, colour=0, interlace=0, split=1):
 def test_a_png_without_all_of_its_rows_is_no_image(tmp_path, width, height, rows):
     """Pillow would show black in their place."""
     (tmp_path / "a.png").write_bytes(png(width, height, rows))
-    with pytest.raises(Unreadable, match=r"its data ends before its last row|image file is truncated"):
+    with pytest.raises(UnreadableImageError, match=r"its data ends before its last row|image file is truncated"):
         read_image(str(tmp_path / "a.png"), "L")
 
 
@@ -174,7 +177,7 @@ def test_interlaced_rows_are_counted_by_pass(tmp_path):
     (tmp_path / "a.png").write_bytes(interlaced(rows))
     assert read_image(str(tmp_path / "a.png"), "L").size == (3, 3)
     (tmp_path / "a.png").write_bytes(interlaced(rows[:-4]))
-    with pytest.raises(Unreadable, match="its data ends before its last row"):
+    with pytest.raises(UnreadableImageError, match="its data ends before its last row"):
         read_image(str(tmp_path / "a.png"), "L")
 
 
@@ -183,7 +186,7 @@ def test_very_long_images_are_cut_before_they_are_resized(width, height):
     """By their middle; all others are as timm treats them."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
     seen = []
-    found = eval_transform((80, 80), [0.5] * 3, [0.5] * 3, 0.9)
+    found = create_eval_transform((80, 80), [0.5] * 3, [0.5] * 3, 0.9)
     resize = next(transform for transform in found.transforms[1].transforms if "Resize" in type(transform).__name__)
     resize.register_forward_hook(lambda module, inputs, output: seen.append(output.size))
     assert found(image).shape == (3, 80, 80)
@@ -195,7 +198,9 @@ def test_very_long_images_are_cut_before_they_are_resized(width, height):
 def test_only_the_formats_of_images_are_opened(tmp_path):
     """Pillow would start Ghostscript for this one."""
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
-    with pytest.raises(Unreadable, match=r"a.jpg cannot be read as an image \(it is no image of a known format"):
+    with pytest.raises(
+        UnreadableImageError, match=r"a.jpg cannot be read as an image \(it is not an image of a known format"
+    ):
         read_image(str(tmp_path / "a.jpg"), "L")
 
 
@@ -206,7 +211,7 @@ def test_a_shortage_of_the_system_is_no_fault_of_a_file(tmp_path, monkeypatch):
     def refuse(name):
         raise OSError(errno.EMFILE, "Too many open files", name)
 
-    monkeypatch.setattr(image_files, "open_regular", refuse)
+    monkeypatch.setattr(image_decoding, "open_regular", refuse)
     with pytest.raises(OSError, match="Too many open files") as caught:
         ImageFiles([(path, 0)], "L", skip=True)[0]
-    assert not isinstance(caught.value, Unreadable)
+    assert not isinstance(caught.value, UnreadableImageError)

@@ -10,8 +10,10 @@ from folders import plant
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nestnet.data import image_folder
-from nestnet.data.image_folder import images_below, is_held_out, read_folder
+from nestnet.data.folder import folder_listing
+from nestnet.data.folder.folder_walk import list_images
+from nestnet.data.folder.held_out_images import is_held_out
+from nestnet.data.folder.image_folder import read_folder
 
 FEW = {"cat": 3, "dog": 2}
 
@@ -27,7 +29,7 @@ def inside(samples, root):
 def test_about_a_fifth_of_each_class_is_held_out(tmp_path):
     plant(tmp_path, {"cat": 100, "dog": 2, "eel": 30})
     found = read_folder(str(tmp_path))
-    assert (found.class_names, found.divided, found.val, found.left_out) == (["cat", "dog", "eel"], False, [], "")
+    assert (found.class_names, found.has_splits, found.val, found.left_out) == (["cat", "dog", "eel"], False, [], "")
     held_out = [[label for _, label in found.test].count(label) for label in range(3)]
     assert 10 <= held_out[0] <= 30, "ten standard deviations would be 40"
     assert held_out[1] == 1
@@ -99,7 +101,7 @@ def test_parts_are_known_by_their_usual_names(tmp_path, names, train, val, test)
     for name in names:
         plant(tmp_path / name, FEW)
     found = read_folder(str(tmp_path))
-    assert (found.divided, found.class_names, found.left_out) == (True, ["cat", "dog"], "")
+    assert (found.has_splits, found.class_names, found.left_out) == (True, ["cat", "dog"], "")
     for samples, part in ((found.train, train), (found.val, val), (found.test, test)):
         assert {path.split(os.sep)[0] for path in inside(samples, tmp_path)} == ({part} if part else set())
         assert len(samples) == (5 if part else 0)
@@ -111,7 +113,7 @@ def test_archives_wrap_folders_into_others(tmp_path):
     plant(tmp_path / "archive" / "seg_pred", {"seg_pred": 4})
     found = read_folder(str(tmp_path))
     assert (found.class_names, len(found.train), len(found.test)) == (["cat", "dog"], 5, 5)
-    assert "1 folders beside the parts" in found.left_out
+    assert "1 folders beside the splits" in found.left_out
     assert "seg_pred" in found.left_out
 
 
@@ -125,7 +127,7 @@ def test_parts_without_classes_are_not_taken_for_classes(tmp_path):
     """As competitions give them: train/cat.0.jpg and test1/1.jpg."""
     plant(tmp_path, {"train": 4, "test1": 4})
     with pytest.raises(
-        ValueError, match=r"train/ and test1/ hold no class folders, and are called like parts .* rename"
+        ValueError, match=r"train/ and test1/ hold no class folders, and are named like splits .* rename"
     ):
         read_folder(str(tmp_path))
 
@@ -135,21 +137,21 @@ def test_a_part_without_classes_is_left_out(tmp_path):
     plant(tmp_path / "train", FEW)
     plant(tmp_path / "val", FEW)
     plant(tmp_path, {"test": 3})
-    for whole in (True, False):
-        found = read_folder(str(tmp_path), whole=whole)
+    for needs_splits in (False, True):
+        found = read_folder(str(tmp_path), needs_splits=needs_splits)
         assert ({path.split("/")[0] for path in inside(found.test, tmp_path)}, found.val) == ({"val"}, [])
-        assert f"1 folders beside the parts (such as {tmp_path}/test)" in found.left_out
+        assert f"1 folders beside the splits (such as {tmp_path}/test)" in found.left_out
 
 
 WRONG = [
     ({"train": FEW, "training": FEW, "test": FEW}, "train/ and training/ are both for train; rename or remove one"),
-    ({"train": FEW}, r"must hold train/ and test/ or val/.* or give --data.root .*/train, of which a fifth"),
+    ({"train": FEW}, r"must hold train/ and test/ or val/.* or set data.root to .*/train, of which a fifth"),
     ({"test": FEW, "val": FEW}, "must hold train/ and test/ or val/, each with a folder for each class; add them"),
     ({"train": FEW, "test": {"cat": 2, "cow": 2}}, "train/ and test/ have different classes: dog is in train/ only"),
     ({"train": FEW, "val": {"cat": 2, "cow": 2}, "test": FEW}, "train/ and val/ have different classes"),
     (
         {"A": FEW, "B": FEW},
-        r"hold the same folders \(cat, dog\) and no images, so that they are parts rather than classes",
+        r"hold the same folders \(cat, dog\) and no images, so that they are splits rather than classes",
     ),
     ({"cat": {"train": 2, "test": 2}, "dog": {"train": 2, "test": 2}}, "hold the same folders"),
     (
@@ -198,7 +200,7 @@ def test_hidden_and_system_entries_are_no_classes_and_no_images(tmp_path):
     (tmp_path / "Thumbs.db").touch()
     found = read_folder(str(tmp_path))
     assert (found.train, found.test, found.class_names) == (clean.train, clean.test, clean.class_names)
-    assert found.left_out.startswith("left out: 14 hidden or of the system (such as ")
+    assert found.left_out.startswith("left out: 14 hidden or system entries (such as ")
 
 
 def test_only_files_are_images(tmp_path):
@@ -209,7 +211,7 @@ def test_only_files_are_images(tmp_path):
     (tmp_path / "dog" / "zero.jpg").symlink_to("/dev/zero")
     found = read_folder(str(tmp_path))
     assert (found.train, found.test) == (clean.train, clean.test)
-    assert found.left_out == f"left out: 3 that are neither files nor folders (such as {tmp_path}/cat/pipe.jpg)"
+    assert found.left_out == f"left out: 3 entries that are neither files nor folders (such as {tmp_path}/cat/pipe.jpg)"
 
 
 # Links
@@ -261,7 +263,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     labels = [label for _, label in found.train + found.test]
     assert (labels.count(0), labels.count(1)) == (5, 4)
     assert "2 links to folders that are read already, or hold this one" in found.left_out
-    assert images_below(str(root / "dog"))[0] == sorted(str(root / "dog" / f"{number:02}.png") for number in range(4))
+    assert list_images(str(root / "dog"))[0] == sorted(str(root / "dog" / f"{number:02}.png") for number in range(4))
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
@@ -320,13 +322,13 @@ def test_a_class_whose_name_is_not_utf8_is_refused_and_files_are_not(tmp_path):
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     plant(tmp_path, {"cat": 2, "dog": 2})
     forbidden = str(tmp_path / "dog")
-    scan = image_folder.os.scandir
+    scan = folder_listing.os.scandir
 
     def refuse(path):
         if str(path) == forbidden:
             raise PermissionError(13, "Permission denied", forbidden)
         return scan(path)
 
-    monkeypatch.setattr(image_folder.os, "scandir", refuse)
+    monkeypatch.setattr(folder_listing.os, "scandir", refuse)
     with pytest.raises(ValueError, match=r"dog cannot be read: Permission denied; change its permissions, or name"):
         read_folder(str(tmp_path))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from nestnet.cli.main import main
 from nestnet.config import parsing
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.image_data import load_data
 from nestnet.data.image_record import ImageRecord
 from nestnet.recipes.command_line import parse_with_recipe
@@ -152,7 +152,8 @@ def test_a_run_keeps_its_images_when_others_come_or_go(copy, change, said, missi
     trainer = replace(parsing.load(copy / "run" / "config.yaml"), run_dir=None)
     if missing:
         with pytest.raises(
-            ValueError, match=r"1 training images of the run are absent, such as .*; put them back, or give"
+            ValueError,
+            match=r"1 training images of the run are absent, such as .*; put them back, or set data.corrupt to skip",
         ):
             resume(copy / "run")
         return
@@ -176,9 +177,9 @@ OTHERS = [
     (add_a_class, r"not those that the run was trained on \(eel new\)"),
     (
         swap_classes,
-        "most images of the class cat are others than the run was trained on, such as .*/cat/00.png; name the",
+        "most images of the class cat are not those that the run was trained on, such as .*/cat/00.png; name the",
     ),
-    (other_images, "most images of the class cat are others than the run was trained on"),
+    (other_images, "most images of the class cat are not those that the run was trained on"),
     (
         swap_parts,
         "2 images have the names of others, such as .*: the run had a train image of .* now there is .*, a test",
@@ -189,7 +190,7 @@ OTHERS = [
     ),
     (
         no_images,
-        "none of the 3[0-9] train images of the run is there, such as cat/0.*; name the folder that it was trained on",
+        "none of the 3[0-9] train images of the run is present, such as cat/0.*; name the folder that it was trained on",
     ),
 ]
 
@@ -212,7 +213,7 @@ def test_other_images_are_refused_by_every_command(copy, change, message, capsys
 def test_what_can_do_without_the_images_says_why_it_has_none(copy, capsys):
     swap_classes(copy)
     assert main(["report", str(copy / "run")]) == 0
-    assert "most images of the class cat are others" in (copy / "run" / "report" / "report.html").read_text()
+    assert "most images of the class cat are not those" in (copy / "run" / "report" / "report.html").read_text()
     output = str(copy / "b.safetensors")
     assert main(["export", str(copy / "run"), "--mode", "base", "--output", output]) == 0
     assert "random images (those of the run cannot be read: data.root" in capsys.readouterr().err
@@ -223,7 +224,7 @@ def test_another_place_is_as_good(copy, capsys):
     assert main(["evaluate", str(copy / "run"), "--mode", "base"]) == 2
     error = capsys.readouterr().err
     assert re.search(
-        r"there is no such folder \(`nestnet resume .*run --data.root FOLDER` names another folder\)", error
+        r"there is no such folder \(run `nestnet resume .*run` with data.root set to another folder\)", error
     )
     assert main(["resume", str(copy / "run"), "--data.root", str(copy / "moved")]) == 0
     assert main(["evaluate", str(copy / "run"), "--mode", "base"]) == 0, "the run remembers where they are"
@@ -250,10 +251,10 @@ def test_what_is_advised_about_a_damaged_image_is_accepted(copy, capsys, part):
     command = recalibrated if part == "train" else evaluated
     assert main(command) == 2
     advice = re.search(
-        r"replace it, or let `nestnet (resume .* --data.corrupt skip)` go on without", capsys.readouterr().err
+        r"replace it, or run `nestnet (resume .*)` with data.corrupt set to skip", capsys.readouterr().err
     )
     assert advice is not None
-    assert main(shlex.split(advice[1])) == 0
+    assert main([*shlex.split(advice[1]), "--data.corrupt", "skip"]) == 0
     assert main(command) == 0
 
 
@@ -276,8 +277,8 @@ def test_a_resumed_run_keeps_its_record(copy):
 
 
 DAMAGED = [
-    (lambda path: path.unlink(), "cannot be read: No such file or directory; put back a copy of it, or train anew"),
-    (lambda path: path.write_text("{"), "it is no JSON"),
+    (lambda path: path.unlink(), "cannot be read: No such file or directory; put back a copy of it, or train again"),
+    (lambda path: path.write_text("{"), "it is not JSON"),
     (lambda path: path.write_text("[]"), "it holds [] in place of fields"),
     (lambda path: forge(path, lambda stored: stored.pop("labels")), "it has no labels"),
     (
@@ -292,8 +293,8 @@ DAMAGED = [
         lambda path: forge(path, lambda stored: stored["files"]["test"].append(stored["files"]["train"][0])),
         "comes twice",
     ),
-    (lambda path: forge(path, lambda stored: stored.update(class_names=[1])), "and must be a list of texts"),
-    (lambda path: forge(path, lambda stored: stored["files"].update(more=[])), "of the parts train, val, test"),
+    (lambda path: forge(path, lambda stored: stored.update(class_names=[1])), "and must be a list of strings"),
+    (lambda path: forge(path, lambda stored: stored["files"].update(more=[])), "of the splits train, val, test"),
 ]
 
 

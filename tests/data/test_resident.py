@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.augmentation import Cutout
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches, is_resident, train_batches
-from nestnet.data.resident import ResidentBatches
+from nestnet.data.loaders import create_eval_loader, create_train_loader, is_resident
+from nestnet.data.resident_loaders import ResidentTrainLoader
 from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
 
@@ -21,16 +21,16 @@ def digits():
 
 
 def resident(digits, **settings):
-    batches = train_batches(digits, DataConfig(batch_size=64, **settings), 1)
-    assert isinstance(batches, ResidentBatches)
+    batches = create_train_loader(digits, DataConfig(batch_size=64, **settings), 1)
+    assert isinstance(batches, ResidentTrainLoader)
     return batches
 
 
 @given(st.integers(0, 2), st.integers(0, 2), st.booleans(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 5))
 def test_each_image_is_padded_cropped_flipped_normalised_and_cut_out(digits, top, left, flipped, row, column, side):
     batches = resident(digits, cutout=side)
-    image = digits.fit(digits.train.dataset[17][0])
-    found = batches.augmented(torch.tensor([17]), torch.tensor([[top], [left], [flipped], [row], [column]]))[0]
+    image = digits.to_train_pixels(digits.train.dataset[17][0])
+    found = batches.augment(torch.tensor([17]), torch.tensor([[top], [left], [flipped], [row], [column]]))[0]
     expected = v2.functional.crop(v2.functional.pad(image, [1]), top, left, 8, 8)
     expected = v2.functional.hflip(expected) if flipped else expected
     expected = v2.functional.to_dtype(expected, torch.float32, scale=True)
@@ -50,9 +50,9 @@ def test_an_epoch_has_each_image_once_in_an_order_of_its_own(digits):
     assert torch.equal(torch.cat(first), torch.cat(again))
     assert not torch.equal(torch.cat(first), torch.cat(other))
     plain = load_data(DataConfig(augment="none"), ModelConfig())
-    whole = train_batches(plain, DataConfig(batch_size=64), 1)
+    whole = create_train_loader(plain, DataConfig(batch_size=64), 1)
     pixels = torch.cat([images for images, _ in whole.epoch(0)])
-    stored = whole.normalise(whole.pixels.view(-1, 8, 8, 1))
+    stored = whole.normalize(whole.pixels.view(-1, 8, 8, 1))
     rows = {tuple(image.flatten().tolist()) for image in pixels}
     assert rows <= {tuple(image.flatten().tolist()) for image in stored}
     assert len(rows) > 0.99 * len(pixels)
@@ -62,8 +62,8 @@ def test_an_epoch_has_each_image_once_in_an_order_of_its_own(digits):
 def test_batches_do_not_depend_on_how_many_are_made_at_once(digits, repeats):
     """As on a GPU, where the launches of one batch would cost more than its work."""
     one_by_one, ahead = resident(digits, repeats=repeats), resident(digits, repeats=repeats)
-    assert one_by_one.ahead == 1
-    ahead.ahead = 5
+    assert one_by_one.batches_at_once == 1
+    ahead.batches_at_once = 5
     for start in (0, 3, len(ahead) - 1):
         pairs = list(zip(one_by_one.epoch(2, start), ahead.epoch(2, start), strict=True))
         assert len(pairs) == len(ahead) - start
@@ -74,7 +74,7 @@ def test_batches_do_not_depend_on_how_many_are_made_at_once(digits, repeats):
 
 
 def test_draws_cover_their_range_and_change_from_epoch_to_epoch(digits):
-    batches = train_batches(
+    batches = create_train_loader(
         load_data(DataConfig(augment="crop", cutout=2), ModelConfig()), DataConfig(batch_size=64), 1
     )
     draws = batches._draw(0)
@@ -101,9 +101,9 @@ def test_repeats_are_augmented_differently(digits):
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_share_the_batches_of_one(digits, loader, size):
     config = DataConfig(batch_size=64, loader=loader)
-    alone = next(train_batches(digits, config, 1).epoch(3))
+    alone = next(create_train_loader(digits, config, 1).epoch(3))
     shares = [
-        next(train_batches(digits, config, 1, DeviceContext(process_group=ProcessGroup(rank, size))).epoch(3))
+        next(create_train_loader(digits, config, 1, DeviceContext(process_group=ProcessGroup(rank, size))).epoch(3))
         for rank in range(size)
     ]
     for whole, parts in zip(alone, zip(*shares, strict=True), strict=True):
@@ -114,8 +114,8 @@ def test_processes_share_the_batches_of_one(digits, loader, size):
 def test_processes_share_the_test_images_without_counting_twice(digits, loader):
     config = DataConfig(loader=loader, eval_batch_size=100)
     places = [DeviceContext(process_group=ProcessGroup(rank, 3)) for rank in range(3)]
-    shares = [torch.cat([images for images, _ in eval_batches(digits, config, place)]) for place in places]
-    whole = torch.cat([images for images, _ in eval_batches(digits, config)])
+    shares = [torch.cat([images for images, _ in create_eval_loader(digits, config, place)]) for place in places]
+    whole = torch.cat([images for images, _ in create_eval_loader(digits, config)])
     assert sum(map(len, shares)) == len(whole) == 360
     for rank, share in enumerate(shares):
         assert torch.equal(share, whole[rank::3])
@@ -123,7 +123,7 @@ def test_processes_share_the_test_images_without_counting_twice(digits, loader):
 
 def test_test_images_are_those_that_are_read_one_by_one(digits):
     (ours, our_labels), (theirs, their_labels) = (
-        next(iter(eval_batches(digits, DataConfig(loader=loader)))) for loader in ("resident", "files")
+        next(iter(create_eval_loader(digits, DataConfig(loader=loader)))) for loader in ("resident", "files")
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert torch.equal(our_labels, their_labels)
@@ -132,7 +132,7 @@ def test_test_images_are_those_that_are_read_one_by_one(digits):
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.preserve_format])
 def test_images_lie_as_they_are_wanted(digits, memory_format):
     images, _ = next(
-        train_batches(digits, DataConfig(batch_size=64), 1, DeviceContext(memory_format=memory_format)).epoch(0)
+        create_train_loader(digits, DataConfig(batch_size=64), 1, DeviceContext(memory_format=memory_format)).epoch(0)
     )
     wanted = torch.contiguous_format if memory_format == torch.preserve_format else memory_format
     assert images.is_contiguous(memory_format=wanted)

@@ -14,11 +14,12 @@ from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.data.image_data import load_data
-from nestnet.deploy.deploy import TOLERANCE, compare
-from nestnet.deploy.formats import FORMATS, Onnx, format_of
+from nestnet.deploy.formats import EXPORT_FORMATS, choose_format
+from nestnet.deploy.logit_check import TOLERANCE, compare_logits
+from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.runs.reading import read_run
 from nestnet.training.trainer import Trainer
-from nestnet.weights.exporting import read_export
+from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml")
@@ -49,17 +50,17 @@ EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
 def test_a_file_computes_what_the_network_computes(name, mode, nested, tmp_path):
     (base, motivated, options), mode = nested, Mode(mode)
     net = randomised(nestnet.create_model(base, motivated, num_classes=5, **options)).eval()
-    metadata = Metadata.of(net, mode, class_names=list("abcde"), input_size=(net.in_chans, 32, 32))
-    path = tmp_path / f"caf\udce9{FORMATS[name].suffix}"  # its name is not UTF-8
-    FORMATS[name].write(net, metadata, path)
+    metadata = Metadata.from_network(net, mode, class_names=list("abcde"), input_size=(net.in_chans, 32, 32))
+    path = tmp_path / f"caf\udce9{EXPORT_FORMATS[name].suffix}"  # its name is not UTF-8
+    EXPORT_FORMATS[name].write(net, metadata, path)
     assert os.listdir(tmp_path) == [path.name], "a single file"
-    classify = FORMATS[name].load(path, metadata)
+    classify = EXPORT_FORMATS[name].load(path, metadata)
     batches = [torch.randn(size, *metadata.input_size) for size in (1, 2, 7)]
-    difference, scale = compare(classify, net.subnet(mode), batches)
+    difference, scale = compare_logits(classify, net.subnet(mode), batches)
     assert difference <= TOLERANCE * scale
     assert scale > 0.1
-    usage, names = FORMATS[name].usage(str(path), metadata), {"images": torch.zeros(1, *metadata.input_size)}
-    exec("\n".join([*usage.imports, f"{usage.name} = {usage.load}", *usage.more, f"logits = {usage.call}"]), names)
+    usage, names = EXPORT_FORMATS[name].usage(str(path), metadata), {"images": torch.zeros(1, *metadata.input_size)}
+    exec("\n".join([*usage.imports, f"{usage.name} = {usage.load}", *usage.setup, f"logits = {usage.call}"]), names)
     assert tuple(names["logits"].shape) == (1, 5)
 
 
@@ -73,9 +74,9 @@ def run_dir(tmp_path_factory):
 
 
 def test_the_format_follows_the_ending():
-    found = {file: format_of(Path(file)).name for file in ("a.onnx", "a.PT2", "a.bin", "a")}
+    found = {file: choose_format(Path(file)).name for file in ("a.onnx", "a.PT2", "a.bin", "a")}
     assert found == {"a.onnx": "onnx", "a.PT2": "torch-export", "a.bin": "safetensors", "a": "safetensors"}
-    assert format_of(Path("a.onnx"), "torch-export").name == "torch-export"
+    assert choose_format(Path("a.onnx"), "torch-export").name == "torch-export"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_an_export_to_onnx_serves_predict(run_dir, tmp_path, capsys):
     for damaged in (file[:-9], file[:500_000] + b"x" + file[500_001:], file.replace(b"resnet32", b"resnet20", 1), b""):
         (tmp_path / "bad.onnx").write_bytes(damaged)
         with pytest.raises(ValueError, match=re.escape(str(tmp_path / "bad.onnx")) + " is damaged"):
-            Onnx().read(tmp_path / "bad.onnx")
+            OnnxFormat().read(tmp_path / "bad.onnx")
 
 
 class Wrong:
@@ -150,7 +151,7 @@ class Wrong:
 
 @pytest.mark.parametrize("off", [0.01, float("nan")])
 def test_a_file_that_computes_something_else_is_refused_and_leaves_nothing(off, run_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(FORMATS, "safetensors", Wrong(off))
+    monkeypatch.setitem(EXPORT_FORMATS, "safetensors", Wrong(off))
     path = tmp_path / "base.safetensors"
     path.write_text("what was there")
     assert main(["export", str(run_dir), "--mode", "base", "--output", str(path)]) == 2
@@ -170,7 +171,7 @@ def test_random_images_stand_in_for_those_that_are_not_there(run_dir, tmp_path, 
     assert main(command) == 0
     error = capsys.readouterr().err
     assert (
-        "on 25 random images (those of the run cannot be read: data.root = 'gone': there is no such folder (`nest"
+        "on 25 random images (those of the run cannot be read: data.root = 'gone': there is no such folder (run `"
         in error
     )
     assert read_export(tmp_path / "base.safetensors").num_classes == 10
@@ -184,14 +185,14 @@ def test_random_images_stand_in_for_those_that_are_not_there(run_dir, tmp_path, 
         ("", "it is a folder; name a file"),
         ("absent/base.onnx", "there is no folder "),
         ("base.md", "the model card takes this name"),
-        ("notes.onnx", "notes.md is there and no model card of nestnet's; move it, or name another file"),
+        ("notes.onnx", "notes.md exists and is not a model card of nestnet; move it, or name another file"),
     ],
 )
 def test_what_is_in_the_way_is_said_first(file, message, run_dir, tmp_path, capsys):
     (tmp_path / "notes.md").write_text("# My notes\n")
     assert main(["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / file)]) == 2
     error = capsys.readouterr().err
-    assert f"--output {tmp_path / file}: " in error
+    assert f"output = '{tmp_path / file}': " in error
     assert message in error
     assert os.listdir(tmp_path) == ["notes.md"]
     assert (tmp_path / "notes.md").read_text() == "# My notes\n"
@@ -201,5 +202,6 @@ def test_packages_that_are_absent_are_named_first(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("onnx") else object())
     assert main(["export", str(tmp_path), "--mode", "base", "--output", str(tmp_path / "x.onnx")]) == 2
     assert capsys.readouterr().err == (
-        'nestnet export: error: --format onnx takes onnx, onnxscript, onnxruntime: pip install "nestnet[onnx]"\n'
+        "nestnet export: error: format = 'onnx': it needs onnx, onnxscript, onnxruntime; "
+        'install them with pip install "nestnet[onnx]"\n'
     )

@@ -23,8 +23,9 @@ from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.cost.network import network_cost
-from nestnet.deploy.formats import FORMATS
-from nestnet.deploy.model_card import Export, described_file, model_card
+from nestnet.deploy.card_file import read_described_file
+from nestnet.deploy.formats import EXPORT_FORMATS
+from nestnet.deploy.model_card import Export, render_model_card
 from nestnet.runs.reading import read_run, read_table
 from nestnet.text.escape import for_shell, for_terminal
 from nestnet.training.trainer import Trainer
@@ -79,9 +80,9 @@ def test_it_is_a_card_as_hugging_face_reads_them(run_dir, tmp_path):
     assert head["library_name"] == "timm"
     assert head["tags"] == ["image-classification", "timm", "nestnet"]
     assert "license" not in head
-    assert described_file(tmp_path / "net.md") == "net.safetensors"
-    assert described_file(tmp_path / "net.safetensors") is None
-    assert described_file(tmp_path / "absent.md") is None
+    assert read_described_file(tmp_path / "net.md") == "net.safetensors"
+    assert read_described_file(tmp_path / "net.safetensors") is None
+    assert read_described_file(tmp_path / "absent.md") is None
 
 
 def test_it_holds_the_configuration_and_no_place_of_this_machine(run_dir, tmp_path):
@@ -117,10 +118,12 @@ def test_its_python_runs_and_gives_the_network_s_logits(file, options, run_dir, 
 def test_statistics_that_the_run_did_not_measure(run_dir, tmp_path):
     card = written(run_dir, tmp_path / "net.safetensors", "--recalibrate", "2")
     assert (
-        "after epoch 1 of 1, with running BatchNorm statistics. This file has BatchNorm statistics computed anew"
+        "after epoch 1 of 1, with running BatchNorm statistics. This file has BatchNorm statistics recomputed" in card
+    )
+    assert (
+        "recomputed on 2 training batches, with which it was not measured: `nestnet evaluate RUN_DIR --mode base"
         in card
     )
-    assert "anew on 2 training batches, with which it was not measured: `nestnet evaluate RUN_DIR --mode base" in card
 
 
 def test_a_run_without_figures_says_so(run_dir, tmp_path):
@@ -149,7 +152,7 @@ def test_files_with_the_same_stem_have_a_card_each(run_dir, tmp_path):
         assert main(command) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "net.md", "net.bin", "net.bin.md"}
     assert (tmp_path / "net.md").read_text() == first
-    assert described_file(tmp_path / "net.bin.md") == "net.bin"
+    assert read_described_file(tmp_path / "net.bin.md") == "net.bin"
     assert "`net.bin`" in (tmp_path / "net.bin.md").read_text()
     assert written(run_dir, tmp_path / "net.safetensors") == first
 
@@ -161,7 +164,7 @@ def test_what_is_no_card_of_the_file_is_not_written_over(run_dir, tmp_path, caps
     os.mkfifo(tmp_path / "c.md")
     for name in ("net", "b", "c"):
         assert main(["export", str(run_dir), "--mode", "base", "--output", str(tmp_path / f"{name}.safetensors")]) == 2
-        assert f"{name}.md is there and no model card of nestnet's; move it" in capsys.readouterr().err
+        assert f"{name}.md exists and is not a model card of nestnet; move it" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"net.md", "other.md", "b.md", "c.md"}
 
 
@@ -204,8 +207,8 @@ class Cells(HTMLParser):
 def test_every_name_is_text_in_its_place(run_dir):
     """Ten at a time, because the digits have ten classes."""
     run = read_run(run_dir)
-    kind = FORMATS["safetensors"]
-    metadata = Metadata.of(run.net, Mode.BASE, input_size=(1, 8, 8), mean=[0.5], std=[0.5])
+    kind = EXPORT_FORMATS["safetensors"]
+    metadata = Metadata.from_network(run.net, Mode.BASE, input_size=(1, 8, 8), mean=[0.5], std=[0.5])
     expected = None
     for first in range(0, len(HOSTILE) - 9, 10):
         names = HOSTILE[first : first + 10]
@@ -214,7 +217,9 @@ def test_every_name_is_text_in_its_place(run_dir):
         config = dataclasses.replace(run.config, data=folder)
         hostile = dataclasses.replace(run, config=config)
         named = dataclasses.replace(metadata, class_names=names)
-        card = model_card(Export(hostile, named, file, 9, kind, kind.usage(file, named), None, 0, f"check {names[2]}"))
+        card = render_model_card(
+            Export(hostile, named, file, 9, kind, kind.usage(file, named), None, 0, f"check {names[2]}")
+        )
         assert card.encode()
         page = RENDERER.render(card.split("---\n", 2)[2])
         read = Cells(page)

@@ -14,10 +14,12 @@ from PIL import Image
 
 import nestnet
 from nestnet.cli.main import main
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches
-from nestnet.deploy.predict import Answer, Guess, Predictor, as_csv, as_json, as_text, image_files
+from nestnet.data.loaders import create_eval_loader
+from nestnet.deploy.predict import list_image_files
+from nestnet.deploy.prediction_text import as_csv, as_json, as_text
+from nestnet.deploy.predictor import ClassProbability, Prediction, Predictor
 from nestnet.text.escape import for_data, for_terminal
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
@@ -59,19 +61,21 @@ def test_it_answers_as_the_run_evaluates(in_chans, settings, folder, tmp_path):
     data = DataConfig(name="folder", root=str(folder), **settings)
     images = load_data(data, ModelConfig("resnet20", "resnet32", in_chans=in_chans))
     with torch.inference_mode():
-        logits = torch.cat([net(batch, "base") for batch, _ in eval_batches(images, data)])
+        logits = torch.cat([net(batch, "base") for batch, _ in create_eval_loader(images, data)])
         net.fc.bias -= logits.mean(0)  # else all images would be of one class
         expected = (logits - logits.mean(0)).softmax(1)
     # as `Trainer.export` writes it
     size, options = (in_chans, *images.eval_size), {"mean": images.mean, "std": images.std, "crop_pct": data.crop_pct}
     nestnet.export(net, "base", tmp_path / "base.safetensors", class_names=NAMES, input_size=size, **options)
-    answers = list(Predictor(tmp_path / "base.safetensors").answers(image_files([folder / "test"]), batch_size=6))
-    assert [answer.file.parent.name for answer in answers] == [name for name in NAMES for _ in range(4)]
-    assert [answer.guesses[0].index for answer in answers] == expected.argmax(1).tolist()
-    assert len({answer.guesses[0].index for answer in answers}) > 1
-    for answer, row in zip(answers, expected, strict=True):
-        assert [guess.name for guess in answer.guesses] == [NAMES[guess.index] for guess in answer.guesses]
-        found = torch.tensor([guess.probability for guess in answer.guesses])
+    predictions = list(
+        Predictor(tmp_path / "base.safetensors").predict(list_image_files([folder / "test"]), batch_size=6)
+    )
+    assert [prediction.file.parent.name for prediction in predictions] == [name for name in NAMES for _ in range(4)]
+    assert [prediction.top[0].index for prediction in predictions] == expected.argmax(1).tolist()
+    assert len({prediction.top[0].index for prediction in predictions}) > 1
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert [guess.name for guess in prediction.top] == [NAMES[guess.index] for guess in prediction.top]
+        found = torch.tensor([guess.probability for guess in prediction.top])
         torch.testing.assert_close(found, row.sort(descending=True).values, rtol=1e-3, atol=1e-5)
 
 
@@ -89,7 +93,7 @@ def test_layouts_say_the_same(model, folder, capsys):
     for layout in ("text", "csv", "json"):
         assert main([*arguments, "--top", "3", "--format", layout]) == 0
         found[layout] = capsys.readouterr().out
-    files = [str(file) for file in image_files([folder / "test" / "cat", folder / "test" / "bee" / "1.jpg"])]
+    files = [str(file) for file in list_image_files([folder / "test" / "cat", folder / "test" / "bee" / "1.jpg"])]
     objects = json.loads(found["json"])
     assert [entry["file"] for entry in objects] == files
     rows = list(csv.DictReader(found["csv"].splitlines()))
@@ -139,7 +143,7 @@ def test_mistakes_give_one_line(model, folder, tmp_path, capsys):
         ([image], "absent.safetensors", "absent.safetensors: there is no such file"),
         ([image], "absent.onnx", "absent.onnx cannot be read: No such file or directory"),
         ([image], "text.safetensors", "text.safetensors is damaged"),
-        ([image], "program.pt2", "torch.export's files can execute what they hold as they are loaded"),
+        ([image], "program.pt2", "loading a file of torch.export can execute code"),
         ([str(tmp_path / "empty")], model, "this folder has no images (such as .jpg"),
         ([image, "--top", "0"], model, "top = 0: it must be at least 1"),
         ([image, "--batch_size", "0"], model, "batch_size = 0: it must be at least 1"),
@@ -159,19 +163,22 @@ def test_packages_that_are_absent_are_named(tmp_path, folder, capsys, monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else object())
     assert main(["predict", str(folder), "--model", str(tmp_path / "x.onnx")]) == 2
     assert capsys.readouterr().err == (
-        'nestnet predict: error: --format onnx takes onnxruntime: pip install "nestnet[onnx]"\n'
+        "nestnet predict: error: format = 'onnx': it needs onnxruntime; "
+        'install them with pip install "nestnet[onnx]"\n'
     )
 
 
 def test_layouts_hold_every_name(tmp_path):
     """Also those of classes that only a file by hand could have: a lone surrogate, NUL."""
     names = [*HOSTILE, "\ud800", "nul \x00", "a/b"]
-    answers = [Answer(Path(name), [Guess(0, name, 0.75), Guess(1, "other", 0.25)]) for name in names]
-    (tmp_path / "answers.csv").write_text("".join(f"{line}\n" for line in as_csv(answers)), newline="")
+    predictions = [
+        Prediction(Path(name), [ClassProbability(0, name, 0.75), ClassProbability(1, "other", 0.25)]) for name in names
+    ]
+    (tmp_path / "answers.csv").write_text("".join(f"{line}\n" for line in as_csv(predictions)), newline="")
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    objects = json.loads("\n".join(as_json(answers)).encode("ascii"))
-    lines = list(as_text(answers))
+    objects = json.loads("\n".join(as_json(predictions)).encode("ascii"))
+    lines = list(as_text(predictions))
     assert (len(rows), len(objects), len(lines)) == (2 * len(names), len(names), len(names))
     for name, row, entry, line in zip(names, rows[::2], objects, lines, strict=True):
         assert row["file"] == entry["file"] == for_data(Path(name))

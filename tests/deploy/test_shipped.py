@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from nestnet import Mode
-from nestnet.analysis.report.predictions import predict
+from nestnet.analysis.report.inference import predict_test_images
 from nestnet.cli.main import main
 from nestnet.config import parsing, schema
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches
+from nestnet.data.loaders import create_eval_loader
 from nestnet.runs.reading import read_run, read_table
 
 SHORT = [
@@ -42,7 +42,7 @@ STATE = {
 def digits():
     run = schema.Config()
     images = load_data(run.data, run.model)
-    return list(eval_batches(images, run.data))
+    return list(create_eval_loader(images, run.data))
 
 
 @torch.inference_mode()
@@ -72,7 +72,7 @@ def test_reported_accuracies_are_those_of_the_files(way, trained, tmp_path, caps
     rows = read_table(path / "metrics.csv")
     assert main(["resume", str(path)]) == 0, "a finished run writes its exports once more"
     capsys.readouterr()
-    reported = predict(
+    reported = predict_test_images(
         read_run(path), load_data(parsing.load(path / "config.yaml").data, schema.ModelConfig()), torch.device("cpu")
     )
     for mode in Mode:

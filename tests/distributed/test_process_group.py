@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from nestnet.cli.main import main
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches
+from nestnet.data.loaders import create_eval_loader
 from nestnet.device import DeviceContext, choose_device
 from nestnet.distributed import rendezvous
 from nestnet.distributed.process_group import ProcessGroup
@@ -31,10 +31,10 @@ from nestnet.nn.mode import Mode
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_table
 from nestnet.runtime.interrupts import Interrupted
-from nestnet.runtime.notices import log_notice
-from nestnet.runtime.torchrun import Launch, launch
+from nestnet.runtime.log import log_notice
+from nestnet.runtime.torchrun import Launch, read_launch
+from nestnet.training.resolve import check_batch_divides
 from nestnet.training.resume import resume
-from nestnet.training.setup import check_batch_divides
 from nestnet.training.trainer import Trainer
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml"
@@ -44,7 +44,7 @@ def signalled(rank, folder, device):
     """A run; and one whose second process gets a signal, which goes on afterwards."""
     settings = ["--data.batch_size", "8", "--epochs", "1", "--ema_decay", "0.5", "--model.drop_rate", "0.2"]
     run = parse_with_recipe([*settings, "--device", device, "--deterministic", "true", "--run_dir", f"{folder}/whole"])
-    images = load_data(run.data, run.model).split(range(160), range(160, 200))
+    images = load_data(run.data, run.model).resplit(range(160), range(160, 200))
     Trainer(run, images=images).fit()
 
     class Signalled(Trainer):
@@ -157,7 +157,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_batch_and_the_run_goes_
     folder = two[0]["folder"]
     for found in two:
         assert found["said"] == (
-            f"interrupted by SIGTERM at step 10 (epoch 1); `nestnet resume {folder}/again` goes on from the last checkpoint"
+            f"interrupted by SIGTERM at step 10 (epoch 1); `nestnet resume {folder}/again` continues from the last checkpoint"
         )
     for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
         assert (folder / "again" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
@@ -228,15 +228,15 @@ def test_a_failed_process_ends_the_job(tmp_path):
             import sys
             import torch
             from nestnet.cli import main as cli
-            from nestnet.training import trainer as training
+            from nestnet.training import trainer
 
-            class Failing(training.Trainer):
+            class Failing(trainer.Trainer):
                 def mix_batch(self, images, labels):
                     if self.process_group.rank == 1 and self.steps_done == 2:
                         raise ValueError("image.jpg cannot be read")
                     return super().mix_batch(images, labels)
 
-            training.Trainer = Failing
+            trainer.Trainer = Failing
             sys.exit(cli.main(sys.argv[1:]))
         """)
     )
@@ -247,7 +247,7 @@ def test_a_failed_process_ends_the_job(tmp_path):
     ours = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
     said = (
         "nestnet train: process 1: stopped: image.jpg cannot be read (at step 2 (epoch 1)); "
-        f"`nestnet resume {tmp_path / 'run'}` goes on from the last checkpoint"
+        f"`nestnet resume {tmp_path / 'run'}` continues from the last checkpoint"
     )
     assert said in ours
     (other,) = set(ours) - {said}
@@ -330,9 +330,9 @@ WRONG = [
 def test_an_environment_that_torchrun_would_not_make(environment, message, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("nestnet.cli.main.GRACE", 0.0)
+    monkeypatch.setattr("nestnet.cli.failures.GRACE", 0.0)
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        launch()
+        read_launch()
     assert main(["train", "--data.root", "absent"]) == 2
     said = capsys.readouterr().err
     assert f"error: {message}" in said
@@ -354,7 +354,7 @@ def test_an_environment_that_torchrun_would_not_make(environment, message, monke
 def test_the_place_of_a_process(environment, place, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert launch() == place
+    assert read_launch() == place
 
 
 def test_only_the_first_process_gives_notice(monkeypatch, capsys):
@@ -367,10 +367,10 @@ def test_only_the_first_process_gives_notice(monkeypatch, capsys):
 @pytest.mark.parametrize("loader", ["resident", "files"])
 def test_fewer_test_images_than_processes(loader):
     run = parse_with_recipe(["--data.loader", loader, "--model.motivated", "resnet20"])
-    images = load_data(run.data, run.model).split(range(128), range(2))
+    images = load_data(run.data, run.model).resplit(range(128), range(2))
     counts = []
     for rank in range(3):
-        batches = eval_batches(images, run.data, DeviceContext(process_group=ProcessGroup(rank, 3)))
+        batches = create_eval_loader(images, run.data, DeviceContext(process_group=ProcessGroup(rank, 3)))
         counts.append([len(labels) for _, labels in batches])
     assert counts == [[1], [1], []]
 
@@ -379,8 +379,8 @@ def test_a_process_that_waits_for_another_says_so(monkeypatch, capsys):
     environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rendezvous, "PATIENCE", timedelta(0))
-    monkeypatch.setattr(rendezvous, "MEETING", timedelta(seconds=0.6))
+    monkeypatch.setattr(rendezvous, "NOTICE_DELAY", timedelta(0))
+    monkeypatch.setattr(rendezvous, "RENDEZVOUS_TIMEOUT", timedelta(seconds=0.6))
     with pytest.raises(TimeoutError, match="the first process has not answered there within"):
         init_process_group(torch.device("cpu"))
     assert capsys.readouterr().err == (

@@ -237,8 +237,8 @@ def test_equal_networks_nest():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("resnet21", "resnet32"), {}, "base = 'resnet21' is no known architecture; did you mean resnet"),
-        (("resnet20", "vit"), {}, "motivated = 'vit' is no known architecture; known are "),
+        (("resnet21", "resnet32"), {}, "base = 'resnet21' is not a known architecture; did you mean resnet"),
+        (("resnet20", "vit"), {}, "motivated = 'vit' is not a known architecture; known are "),
         (
             ("resnet20", "vit_tiny_patch16_224"),
             {},
@@ -247,7 +247,7 @@ def test_equal_networks_nest():
         (
             ("resnet32", "resnet20"),
             {},
-            "inside resnet20 fit resnet20; resnet32 fits inside resnet32, resnet44, resnet56",
+            "inside resnet20 fit resnet8, resnet14, resnet20; resnet32 fits inside resnet32, resnet44, resnet56",
         ),
         (("resnet20", "resnet34"), {}, r"base = 'resnet20' \(ResNet\) does not fit inside motivated = 'resnet34'"),
         (("resnet34", "resnet50"), {}, "inside resnet50 fit resnet50; resnet34 fits inside resnet34"),
@@ -286,7 +286,14 @@ class TestCifarResNets:
 
     @pytest.mark.parametrize(
         ("name", "parameters"),
-        [("resnet20", 272_474), ("resnet32", 466_906), ("resnet44", 661_338), ("resnet56", 855_770)],
+        [
+            ("resnet8", 78_042),
+            ("resnet14", 175_258),
+            ("resnet20", 272_474),
+            ("resnet32", 466_906),
+            ("resnet44", 661_338),
+            ("resnet56", 855_770),
+        ],
     )
     def test_parameters_by_hand(self, name, parameters):
         """Per stage of width w with n blocks: 2n convolutions 9w^2 (the first from half of w), 2n BatchNorms, a projection."""

@@ -16,14 +16,15 @@ import nestnet
 import nestnet.cost
 from nestnet.cli.main import main
 from nestnet.data.image_data import load_data
-from nestnet.deploy.predict import Predictor
-from nestnet.models.registry import ARCHITECTURES, Architecture, takes_img_size
+from nestnet.deploy.predictor import Predictor
+from nestnet.models.architecture import Architecture
+from nestnet.models.registry import ARCHITECTURES
 from nestnet.nn.layers import Conv2d, Linear
 from nestnet.nn.mode import Mode, PerMode, Width
-from nestnet.nn.parameter import in_mode, weight
+from nestnet.nn.parameter import create_weight, select_weight
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.training.setup import resolve_config
-from nestnet.weights.exporting import read_export
+from nestnet.training.resolve import resolve_config
+from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
 
 WIDTHS = {"sized4": 4, "sized8": 8}
@@ -47,12 +48,12 @@ class NestedSizedNet(nestnet.NestedModel):
         options = PerMode({"img_size": img_size}, {"img_size": img_size})
         super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=options)
         self.conv = Conv2d(Width(in_chans, in_chans), width, 3, padding=1, bias=False)
-        self.position = weight((1, width.motivated, img_size, img_size), (1, width.base, img_size, img_size))
+        self.position = create_weight((1, width.motivated, img_size, img_size), (1, width.base, img_size, img_size))
         self.head = Linear(width, Width(num_classes, num_classes))
 
     def forward_features(self, x, mode):
         mode = Mode(mode)
-        return (self.conv(x, mode) * in_mode(self.position, mode)).relu()
+        return (self.conv(x, mode) * select_weight(self.position, mode)).relu()
 
     def forward_head(self, x, mode, pre_logits=False):
         mode = Mode(mode)
@@ -111,14 +112,14 @@ def test_a_folder_is_trained_at_its_size_exported_and_predicted(folder, tmp_path
     assert main(["train", *NETWORKS, *options, "--run_dir", "run"]) == 0
     printed = capsys.readouterr().out
     assert "trained as sized4 in sized8 at 16 x 16" in printed
-    assert re.search(r"adamw at lr \S+ \(usual values, SizedNet has no recipe of its own\)", printed)
+    assert re.search(r"adamw at lr \S+ \(usual values, there is no recipe for SizedNet\)", printed)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["optimizer"]["name"], stored["channels_last"]) == ("adamw", True)
-    for verb in (
+    for command in (
         ["evaluate", "run", "--mode", "base"],
         ["export", "run", "--mode", "base", "--output", "b.safetensors"],
     ):
-        assert main(verb) == 0
+        assert main(command) == 0
     assert "img_size=16" in capsys.readouterr().out
     assert main(["report", "run", "--output", "report"]) == 0
     assert read_export("b.safetensors").input_size == (3, 16, 16)
@@ -128,11 +129,12 @@ def test_a_folder_is_trained_at_its_size_exported_and_predicted(folder, tmp_path
 
 
 def test_every_part_builds_it_at_the_size_of_the_images(folder):
-    assert takes_img_size("sized8")
+    assert ARCHITECTURES["sized8"].takes_img_size
+    assert not ARCHITECTURES["resnet20"].takes_img_size
     macs = 16 * 16 * 3 * 4 * 9 + 4 * 2
     assert nestnet.cost.forward_cost("sized4", img_size=16, num_classes=2) == macs
     net = nestnet.create_model("sized4", "sized8", num_classes=2, img_size=16)
-    assert Metadata.of(net, nestnet.Mode.BASE).input_size == (3, 16, 16)
+    assert Metadata.from_network(net, nestnet.Mode.BASE).input_size == (3, 16, 16)
     given = [*NETWORKS, "--data.name", "folder", "--data.root", str(folder), "--data.img_size", "16"]
     with pytest.raises(ValueError, match=r"data\.eval_img_size = 24: a SizedNet is made for one size; leave it out"):
         parse_with_recipe([*given, "--data.eval_img_size", "24"])

@@ -115,7 +115,7 @@ class TestBatchNorm:
             assert torch.equal(layer(x, mode), alone[mode](x))
         for mode in Mode:
             theirs = (alone[mode].running_mean, alone[mode].running_var, alone[mode].num_batches_tracked)
-            assert all(torch.equal(a, b) for a, b in zip(layer.running(mode), theirs, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(layer.running_statistics(mode), theirs, strict=True))
 
     @given(sizes(), st.lists(st.sampled_from(list(Mode)), max_size=6))
     def test_shared_statistics_are_the_first_entries_of_one_set(self, channels, modes):
@@ -128,7 +128,7 @@ class TestBatchNorm:
             layer(x, mode)
             mean[: channels.of(mode)].lerp_(x.mean((0, 2, 3)), 0.1)
         torch.testing.assert_close(layer.running_mean, mean)
-        torch.testing.assert_close(layer.running(Mode.BASE)[0], mean[:c])
+        torch.testing.assert_close(layer.running_statistics(Mode.BASE)[0], mean[:c])
         assert layer.num_batches_tracked == len(modes)
 
     def test_evaluation_uses_the_mode_s_own_statistics(self):

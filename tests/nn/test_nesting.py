@@ -19,8 +19,8 @@ from nestnet import Mode, fill_momentum
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.layers import Conv2d, LayerNorm, Linear
 from nestnet.nn.mode import Width
-from nestnet.nn.model import whole_name
-from nestnet.nn.parameter import NestedModule, in_mode, weight
+from nestnet.nn.module import NestedModule
+from nestnet.nn.parameter import create_weight, select_weight, state_dict_name
 from nestnet.nn.stage import Stage, depth_map
 
 OPTIMIZERS = {
@@ -105,7 +105,7 @@ class Small(NestedModule):
         self.blocks = Stage(
             [Residual(width if p is not None else Width(0, width.motivated), statistics) for p in positions], positions
         )
-        self.token = weight((1, 1, width.motivated), (1, 1, width.base))
+        self.token = create_weight((1, 1, width.motivated), (1, 1, width.base))
         self.packed = Linear(width, three, groups=3)
         self.norm = LayerNorm(three)
         self.head = Linear(three, Width(3, 3))
@@ -114,7 +114,7 @@ class Small(NestedModule):
 
     def forward(self, x: torch.Tensor, mode: Mode) -> torch.Tensor:
         x = self.blocks(self.conv(x, mode), mode).mean((2, 3), keepdim=True).flatten(2).transpose(1, 2)
-        return self.head(self.norm(self.packed(x + in_mode(self.token, mode), mode), mode), mode)[:, 0]
+        return self.head(self.norm(self.packed(x + select_weight(self.token, mode), mode), mode), mode)[:, 0]
 
 
 class Residual(nn.Module):
@@ -207,7 +207,7 @@ def test_parameter_groups_are_timm_s(family, name, options):
     ours = timm.optim.create_optimizer_v2(net, **arguments)
     alone = net.standalone("motivated")
     theirs = timm.optim.create_optimizer_v2(alone, **arguments)
-    names = {id(p): whole_name(name) for name, p in net.named_parameters()}
+    names = {id(p): state_dict_name(name) for name, p in net.named_parameters()}
     their_names = {id(p): name for name, p in alone.named_parameters()}
     assert len(ours.param_groups) == len(theirs.param_groups) > 1
     found, expected = (

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nestnet.nn.mode import Mode
-from nestnet.nn.parameter import NestedModule, NestedParameter, in_mode, weight
+from nestnet.nn.module import NestedModule
+from nestnet.nn.parameter import NestedParameter, create_weight, select_weight
 from nestnet.nn.placement import Placement
 
 
@@ -26,7 +27,7 @@ def placements(draw):
 class Owner(NestedModule):
     def __init__(self, placement: Placement) -> None:
         super().__init__()
-        self.w = weight(placement.shape, placement.base_shape, groups=placement.groups)
+        self.w = create_weight(placement.shape, placement.base_shape, groups=placement.groups)
 
 
 @given(placements())
@@ -87,10 +88,10 @@ def test_wrong_states_are_refused_by_name():
 
 
 def test_equal_and_absent_base_sizes_are_plain_parameters():
-    assert isinstance(weight((4, 3), (4, 3)), nn.Parameter)
-    assert isinstance(weight((4, 3), (0, 3)), nn.Parameter)
-    assert isinstance(weight((4, 3), (2, 3)), NestedParameter)
-    assert in_mode(None, Mode.BASE) is None
+    assert isinstance(create_weight((4, 3), (4, 3)), nn.Parameter)
+    assert isinstance(create_weight((4, 3), (0, 3)), nn.Parameter)
+    assert isinstance(create_weight((4, 3), (2, 3)), NestedParameter)
+    assert select_weight(None, Mode.BASE) is None
 
 
 def test_keep_vars_keeps_the_graph():

@@ -14,7 +14,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nestnet.nn.mode import Mode
-from nestnet.nn.parameter import NestedModule, NestedParameter, weight
+from nestnet.nn.module import NestedModule
+from nestnet.nn.parameter import NestedParameter, create_weight
 from nestnet.nn.placement import Placement
 from nestnet.nn.whole_tensor import WholeTensor
 
@@ -30,7 +31,7 @@ KINDS = {
 class Nested(NestedModule):
     def __init__(self, placement):
         super().__init__()
-        self.w = weight(placement.shape, placement.base_shape, groups=placement.groups)
+        self.w = create_weight(placement.shape, placement.base_shape, groups=placement.groups)
         assert isinstance(self.w, NestedParameter)
 
 

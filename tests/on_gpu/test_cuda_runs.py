@@ -10,16 +10,16 @@ from interrupted import content, few, kill, whole_run
 from steps import SEQUENCE, sgd
 
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.device import DeviceContext
 from nestnet.nn.recalibration import recalibrate
+from nestnet.planning.dry_run import dry_run
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_table
-from nestnet.runs.stopped import Stopped
-from nestnet.training.dry_run import dry_run
+from nestnet.runs.run_stopped import RunStopped
 from nestnet.training.resume import resume
 from nestnet.training.trainer import Trainer
-from nestnet.verification.reference import check_against_reference
+from nestnet.verification.comparison import check_against_reference
 
 PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--data.batch_size", "16", "--data.workers", "0"]
 RANDOM = ["--motivation.name", "random"]
@@ -69,15 +69,17 @@ def test_nesting_is_copying_on_a_gpu_too(family, device):
 def test_batches_are_those_of_the_cpu(loader, device):
     run = parse_with_recipe([*PAIR, "--data.loader", loader, "--data.augment", "crop", "--data.cutout", "2"])
     images = few(run)
-    ours = train_batches(images, run.data, run.seed, DeviceContext(device))
-    theirs = train_batches(images, run.data, run.seed)
+    ours = create_train_loader(images, run.data, run.seed, DeviceContext(device))
+    theirs = create_train_loader(images, run.data, run.seed)
     for epoch, start in ((0, 0), (1, 2)):
         pairs = zip(ours.epoch(epoch, start), theirs.epoch(epoch, start), strict=True)
         for (pixels, labels), (expected, expected_labels) in pairs:
             assert pixels.device.type == device.type
             torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
             assert torch.equal(labels.cpu(), expected_labels)
-    tested = zip(eval_batches(images, run.data, DeviceContext(device)), eval_batches(images, run.data), strict=True)
+    tested = zip(
+        create_eval_loader(images, run.data, DeviceContext(device)), create_eval_loader(images, run.data), strict=True
+    )
     for (pixels, _), (expected, _) in tested:
         torch.testing.assert_close(pixels.cpu(), expected, rtol=1e-6, atol=1e-6)
 
@@ -88,9 +90,9 @@ def test_batches_from_workers_arrive_whole(memory_format):
     """They lie in pinned memory, which must not be used again before it is copied."""
     run = parse_with_recipe([*PAIR, "--data.loader", "files", "--data.workers", "2"])
     images = load_data(run.data, run.model)
-    ours = train_batches(images, run.data, run.seed, DeviceContext(torch.device("cuda"), memory_format))
+    ours = create_train_loader(images, run.data, run.seed, DeviceContext(torch.device("cuda"), memory_format))
     run.data.workers = 0
-    theirs = train_batches(images, run.data, run.seed)
+    theirs = create_train_loader(images, run.data, run.seed)
     torch.cuda.init()
     torch.cuda._sleep(2_000_000_000)  # for a second the copies wait in the queue while the loader goes on
     sums = [(pixels.sum(), labels.sum()) for pixels, labels in ours.epoch(0)]
@@ -108,7 +110,7 @@ def test_resident_batches_mixing_and_steps_do_not_stop_the_host(captured):
     run = parse_with_recipe([*arguments, "--cuda_graphs", captured])
     trainer = Trainer(run, images=load_data(run.data, run.model))
     trainer.net.train()
-    trainer.train_batches.ahead = 2
+    trainer.train_batches.batches_at_once = 2
     batches = trainer.epoch_batches()
     for mode in SEQUENCE:  # captures, where there are any
         trainer.step(*trainer.mix_batch(*next(batches)), mode).loss()
@@ -161,7 +163,7 @@ def test_a_dry_run_measures_the_peak(tmp_path):
 @pytest.mark.cuda
 def test_resident_images_lie_on_the_device():
     run = parse_with_recipe([*PAIR, "--device", "cuda", "--data.loader", "resident"])
-    batches = train_batches(few(run), run.data, run.seed, DeviceContext(torch.device("cuda")))
+    batches = create_train_loader(few(run), run.data, run.seed, DeviceContext(torch.device("cuda")))
     assert batches.pixels.is_cuda
     assert batches.ahead > 1
 
@@ -180,7 +182,7 @@ def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 32 * 2**20) / total)
     try:
-        with pytest.raises(Stopped) as caught:
+        with pytest.raises(RunStopped) as caught:
             trainer.fit()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

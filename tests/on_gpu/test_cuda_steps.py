@@ -10,9 +10,10 @@ from steps import SEQUENCE, assert_same_weights, network, sgd, train
 
 from nestnet import LossDecrease, Mode, TrainStep, share_step_counts
 from nestnet.config.schema import Config
+from nestnet.step.async_scalar import AsyncScalar
+from nestnet.step.capturable import CAPTURABLE
+from nestnet.step.cuda_graphs import WARM_UP
 from nestnet.training.failures import explain_failure, find_memory_error
-from nestnet.training.graphs import CAPTURABLE, WARM_UP
-from nestnet.training.step import AsyncScalar
 
 cross_entropy = torch.nn.functional.cross_entropy
 B, M = Mode.BASE, Mode.MOTIVATED
@@ -137,7 +138,7 @@ def snapshot(optimizer, parameters):
 @pytest.mark.parametrize("name", [*TORCH, *TIMM])
 def test_a_base_step_leaves_the_differential_state_alone(name, where, captured):
     if captured and name in TIMM:
-        pytest.skip(f"{name} cannot be captured, and is refused: see test_graphs.py")
+        pytest.skip(f"{name} cannot be captured, and is refused: see test_cuda_graphs.py")
     net = network("vit").to(where)
     own = {id(p) for p in net.subnet(B).parameters()}
     differential = [p for p in net.parameters() if id(p) not in own]
@@ -168,7 +169,7 @@ def test_a_captured_optimizer_takes_the_ordinary_steps(name, monkeypatch):
     captured = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
     ordinary = train(net, "cuda", TORCH[name], **settings)
     assert captured.losses == pytest.approx(ordinary.losses, rel=1e-3)
-    monkeypatch.setattr("nestnet.training.graphs.WARM_UP", 1_000_000)
+    monkeypatch.setattr("nestnet.step.cuda_graphs.WARM_UP", 1_000_000)
     prepared = train(net, "cuda", TORCH[name], cuda_graphs=True, **settings)
     assert captured.losses == pytest.approx(prepared.losses, rel=1e-5)
     assert_same_weights(captured.net, prepared.net, rtol=1e-5, atol=1e-6)

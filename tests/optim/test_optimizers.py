@@ -14,14 +14,20 @@ from torch import nn
 
 from nestnet import Mode, fill_momentum, share_step_counts
 from nestnet.cli.main import main
-from nestnet.config.validation import why_refused
-from nestnet.optim.state import initial_state, load_optimizer
-from nestnet.optim.trials import WHOLE_TENSOR, check_trainable, updates_whole_tensors, whole_tensor_reason
-from nestnet.verification.reference import check_against_reference
+from nestnet.config.optimizer_checks import explain_refusal
+from nestnet.optim.initial_state import make_initial_state
+from nestnet.optim.state_loading import load_optimizer_state
+from nestnet.optim.trials import check_trainable
+from nestnet.optim.whole_tensor_updates import (
+    WHOLE_TENSOR_COMPUTATIONS,
+    describe_whole_tensor_update,
+    updates_whole_tensors,
+)
+from nestnet.verification.comparison import check_against_reference
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = [str(name) for name in list_optimizers()]
-TRAINED = [name for name in OPTIMIZERS if why_refused(name) is None]
+TRAINED = [name for name in OPTIMIZERS if explain_refusal(name) is None]
 
 pytestmark = pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
 
@@ -37,8 +43,8 @@ def page():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_what_the_page_says(name, page):
     """The program holds each against the copy-based reference, and looks at what base steps leave alone."""
-    found = page.row(name)
-    version, rows = page.committed()
+    found = page.make_row(name)
+    version, rows = page.read_table()
     if version == timm.__version__:
         assert rows.get(name) == found, "run docs/optimizers_table.py"
 
@@ -46,8 +52,8 @@ def test_what_the_page_says(name, page):
 def test_every_optimizer_that_updates_whole_tensors_has_its_reason():
     for name in TRAINED:
         optimizer = create_optimizer_v2(nn.Linear(2, 2), opt=name, lr=0.01, weight_decay=0.01)
-        if type(optimizer).__name__ in WHOLE_TENSOR or updates_whole_tensors(optimizer):
-            assert "something of all entries" not in whole_tensor_reason(optimizer), name
+        if type(optimizer).__name__ in WHOLE_TENSOR_COMPUTATIONS or updates_whole_tensors(optimizer):
+            assert "something of all entries" not in describe_whole_tensor_update(optimizer), name
 
 
 # What an optimizer starts with
@@ -72,7 +78,7 @@ def test_initial_state(name, key, start):
     weights = [nn.Parameter(torch.full((3, 2), 5.0)) for _ in range(2)]
     optimizer = create_optimizer_v2(weights, opt=name, lr=0.1, weight_decay=0.1, momentum=0.9)
     before = copy.deepcopy(optimizer.state_dict())
-    found = torch.as_tensor(initial_state(optimizer, weights[1])[key], dtype=torch.float32)
+    found = torch.as_tensor(make_initial_state(optimizer, weights[1])[key], dtype=torch.float32)
     assert torch.equal(found, torch.full_like(found, start))
     assert torch.equal(weights[1], torch.full((3, 2), 5.0))
     assert repr(optimizer.state_dict()) == repr(before)
@@ -80,7 +86,7 @@ def test_initial_state(name, key, start):
 
 def test_what_comes_of_the_first_gradient_is_no_initial_state():
     weight = nn.Parameter(torch.ones(3))
-    assert initial_state(torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.1), weight) == {}
+    assert make_initial_state(torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.1), weight) == {}
 
 
 def test_the_first_differential_update_of_rmsproptf_with_shared_counts(page):
@@ -125,7 +131,7 @@ def test_torch_s_own_optimizers_train_as_copying_does(optimizer, options, step_c
         comparison = check_against_reference(
             page.NestedNet(),
             lambda module: optimizer(module.parameters(), lr=0.01, **options),
-            page.batches(len(sequence)),
+            page.draw_batches(len(sequence)),
             sequence,
             step_count=step_count,
         )
@@ -179,7 +185,7 @@ class Disturbing(torch.optim.SGD):
         (torch.optim.LBFGS, "LBFGS cannot take a step"),
         (torch.optim.SparseAdam, "SparseAdam cannot take a step: SparseAdam does not support dense gradients"),
         (NeedsClosure, "NeedsClosure cannot take a step"),
-        (Forgets, "Forgets does not go on as it was from the state that it saves"),
+        (Forgets, "Forgets does not continue exactly from the state that it saves"),
         (Odd, "the state of Odd cannot be saved and loaded: state.0.seen: set cannot be kept in a checkpoint"),
         (Disturbing, "Disturbing uses for one tensor what it computed for another at an earlier step"),
         (lambda p: torch.optim.Adam(p, lr=1e300), "Adam cannot take a step: value cannot be converted"),
@@ -207,7 +213,7 @@ def test_a_fused_sgd_with_dampening_is_refused():
     """Its first step takes the whole gradient, and after a zero buffer it would be damped."""
     parameters = [nn.Parameter(torch.ones(2))]
     fill_momentum(torch.optim.SGD(parameters, lr=0.1, momentum=0.9, dampening=0.5))
-    with pytest.raises(ValueError, match=r"dampening = 0\.5: a fused SGD, which cuda_graphs takes too"):
+    with pytest.raises(ValueError, match=r"dampening = 0\.5: a fused SGD, which cuda_graphs uses too"):
         fill_momentum(torch.optim.SGD(parameters, lr=0.1, momentum=0.9, dampening=0.5, fused=True))
 
 
@@ -237,7 +243,7 @@ def test_the_check_holds_for_optimizers_that_start_in_their_own_way(name, check)
 
 @pytest.mark.parametrize("name", ["lamb", "adafactor", "kron"])
 def test_the_check_refuses_what_is_not_as_copying(name, check):
-    message = rf"optimizer\.name = '{name}': it computes .* not as copying does; check the rest with another one"
+    message = rf"optimizer\.name = '{name}': it computes .* not as copying does; check the other settings"
     assert re.search(message, check(name))
 
 
@@ -279,14 +285,14 @@ def stepped():
         ("adafactor", lambda s: s["state"][1].update(more=1), "more of parameter 1 is int, and must be absent"),
         ("adamw", lambda s: s["state"][1].update(step=torch.ones(3)), "step of parameter 1 is (3,) of float32, and must be ()"),
         ("adamw", lambda s: s["state"][0].update(exp_avg=[1.0]), "exp_avg of parameter 0 is list, and must be (20, 18)"),
-        ("adamw", lambda s: s["state"].update({7: {}}), "it has state of a parameter 7, and there is none"),
+        ("adamw", lambda s: s["state"].update({7: {}}), "it has state of parameter 7, which does not exist"),
         ("adamw", lambda s: s["state"].update({0: 3}), "of parameter 0 is int, and must be dict"),
-        ("adamw", lambda s: s["param_groups"][0].update(lr="fast"), "lr of a group of parameters is str, and must be float"),
+        ("adamw", lambda s: s["param_groups"][0].update(lr="fast"), "lr of a parameter group is str, and must be float"),
         ("adagrad", lambda s: s["state"].pop(1), "step of parameter 1 is absent, and must be () of float32"),
         ("lamb", lambda s: s["param_groups"][0].pop("step"), "its groups have other settings: step"),
         ("lamb", lambda s: s["param_groups"][0].update(speed=1), "its groups have other settings: speed"),
         ("lion", lambda s: s["state"][0].update(exp_avg=torch.ones(20, 18).half()), "is (20, 18) of float16, and must be"),
-        ("momentum", lambda s: s.update(rng_state=(1,)), "rng_state its state is tuple, and must be absent"),
+        ("momentum", lambda s: s.update(rng_state=(1,)), "rng_state of the optimizer is tuple, and must be absent"),
     ],
 )  # fmt: skip
 def test_state_that_is_another_is_refused(name, damage, message, stepped):
@@ -294,7 +300,7 @@ def test_state_that_is_another_is_refused(name, damage, message, stepped):
     before = copy.deepcopy(optimizer.state_dict())
     damage(state)
     with pytest.raises(ValueError, match="the checkpoint is of another optimizer: .*" + re.escape(message)) as caught:
-        load_optimizer(optimizer, state)
+        load_optimizer_state(optimizer, state)
     assert "\n" not in str(caught.value)
     assert repr(optimizer.state_dict()) == repr(before)
 
@@ -303,7 +309,7 @@ def test_state_that_is_another_is_refused(name, damage, message, stepped):
 def test_state_is_loaded_to_the_last_bit(name, stepped):
     """torch's own loading would cast it to the type of the weight."""
     optimizer, state = stepped(name)
-    load_optimizer(optimizer, state)
+    load_optimizer_state(optimizer, state)
     assert repr(optimizer.state_dict()) == repr(state)
     tensors = [
         value for entry in state["state"].values() for value in entry.values() if isinstance(value, torch.Tensor)

@@ -8,8 +8,9 @@ import nestnet
 from nestnet.conditions.base import motivated_rate
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config import schema
-from nestnet.cost.network import flops_efficiency, flops_ratio, forward_cost
-from nestnet.paper.published import ROWS, Published, classical, nested
+from nestnet.cost.efficiency import flops_efficiency, flops_ratio
+from nestnet.cost.network import forward_cost
+from nestnet.paper.published import PUBLISHED_RESULTS, PublishedResult, find_classical_result, find_nested_result
 
 DISAGREE = {
     "acc_flops": {("Res-20-32-B", "cifar100"), ("EfficientNet-B1-C", "cifar100"), ("EfficientNet-B2-C", "cifar100")},
@@ -21,18 +22,18 @@ Recomputed ACC/FLOPs: 6.09 for 6.90 (Res-20-32-B), 2.68 for 2.22 (B1-C), 0.87 fo
 of these: 1.97 for 2.23 (Res-20-32-B), 1.05 for 1.26 (Eff-0-1-B), 25.96 for 6.76 (Eff-1-2-B).
 """
 
-MEASURED = [row for row in ROWS if row.acc_flops is not None]
-RATED = [row for row in ROWS if row.f_ratio is not None]
-COUNTED = [row for row in ROWS if row.role != "C" and row.cost is not None]
+MEASURED = [row for row in PUBLISHED_RESULTS if row.acc_flops is not None]
+RATED = [row for row in PUBLISHED_RESULTS if row.f_ratio is not None]
+COUNTED = [row for row in PUBLISHED_RESULTS if row.role != "C" and row.cost is not None]
 
 
 def label(row):
     return f"{row.name}-{row.dataset}-table{row.table.split(',')[0]}"
 
 
-def references(row: Published) -> tuple[Published, Published]:
+def references(row: PublishedResult) -> tuple[PublishedResult, PublishedResult]:
     """The networks of the row's pair, each trained alone."""
-    base, motivated = (classical(network, row.dataset) for network in row.pair)
+    base, motivated = (find_classical_result(network, row.dataset) for network in row.pair)
     return base, motivated
 
 
@@ -62,7 +63,7 @@ def follows(printed, low, high):
 @pytest.mark.parametrize("row", MEASURED, ids=label)
 def test_acc_flops_follows_from_the_printed_accuracies_and_costs(row):
     base, _ = references(row)
-    low, high = interval(lambda own, base: flops_efficiency(own, base) / row.unit, row, base)
+    low, high = interval(lambda own, base: flops_efficiency(own, base) / row.acc_flops_unit, row, base)
     assert follows(row.acc_flops, low, high) == ((row.name, row.dataset) not in DISAGREE["acc_flops"])
 
 
@@ -87,8 +88,8 @@ def test_the_rows_that_disagree_are_there():
 
 
 def test_two_tables_give_one_network_two_deviations():
-    first = {(row.name, row.dataset, row.condition, row.fine_tuned, row.k): row for row in reversed(ROWS)}
-    repeated = [(row, first[row.name, row.dataset, row.condition, row.fine_tuned, row.k]) for row in ROWS]
+    first = {(row.name, row.dataset, row.condition, row.fine_tuned, row.k): row for row in reversed(PUBLISHED_RESULTS)}
+    repeated = [(row, first[row.name, row.dataset, row.condition, row.fine_tuned, row.k]) for row in PUBLISHED_RESULTS]
     differing = [(a.table, b.table, a.name) for a, b in repeated if (a.accuracy, a.std) != (b.accuracy, b.std)]
     assert differing == [("6", "1, 8", "ResNet-32-C")]
 
@@ -103,20 +104,22 @@ def test_the_published_motivated_fraction_is_one_in_k_plus_one_factorial(row):
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in ROWS if row.table == "1, 8" and row.dataset == "cifar100" and row.role == "C"], ids=label
+    "row",
+    [row for row in PUBLISHED_RESULTS if row.table == "1, 8" and row.dataset == "cifar100" and row.role == "C"],
+    ids=label,
 )
 def test_the_published_costs_of_the_cifar_resnets_are_counted_to_the_last_digit(row):
     # those of 10 classes, also for CIFAR-100, whose head adds 0.01 M
     assert round(forward_cost(row.network, img_size=32, num_classes=10, convention="paper") / 1e6, 2) == row.cost / 1e6
 
 
-@pytest.mark.parametrize("row", ROWS, ids=label)
+@pytest.mark.parametrize("row", PUBLISHED_RESULTS, ids=label)
 def test_every_row_is_found(row):
     if row.role == "C":
-        found = classical(row.network, row.dataset, fine_tuned=row.fine_tuned)
+        found = find_classical_result(row.network, row.dataset, fine_tuned=row.fine_tuned)
     else:
         options = {"condition": row.condition, "k": row.k, "fine_tuned": row.fine_tuned}
-        found = nested(*row.pair, row.dataset, row.role, **options)
+        found = find_nested_result(*row.pair, row.dataset, row.role, **options)
     assert (found.accuracy, found.name) == (row.accuracy, row.name)
     assert row.network in nestnet.list_models()
     assert row.pair is None or row.pair[0] in nestnet.list_models(row.pair[1])
@@ -125,8 +128,8 @@ def test_every_row_is_found(row):
 
 
 def test_what_is_not_published_is_not_found():
-    assert classical("resnet50", "cifar10") is None, "only fine-tuned"
-    assert nested("resnet20", "resnet32", "cifar10", "M") is None
-    assert nested("resnet20", "resnet32", "cifar10", "B", k=3) is None
-    assert nested("resnet20", "resnet32", "digits", "B") is None
-    assert nested("resnet20", "resnet44", "cifar10", "B") is None
+    assert find_classical_result("resnet50", "cifar10") is None, "only fine-tuned"
+    assert find_nested_result("resnet20", "resnet32", "cifar10", "M") is None
+    assert find_nested_result("resnet20", "resnet32", "cifar10", "B", k=3) is None
+    assert find_nested_result("resnet20", "resnet32", "digits", "B") is None
+    assert find_nested_result("resnet20", "resnet44", "cifar10", "B") is None

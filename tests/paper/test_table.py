@@ -12,12 +12,14 @@ import pytest
 from hostile import NAMES
 from markdown_it import MarkdownIt
 
-from nestnet.analysis.report.summary import grouped
 from nestnet.config import parsing
-from nestnet.config.schema import Config, DataConfig, ModelConfig, MotivationConfig
-from nestnet.cost.network import flops_efficiency, flops_ratio, forward_cost
-from nestnet.paper.results import rows
-from nestnet.paper.table import FORMATS, table
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import DataConfig, ModelConfig, MotivationConfig
+from nestnet.cost.efficiency import flops_efficiency, flops_ratio
+from nestnet.cost.network import forward_cost
+from nestnet.paper.results import collect_rows
+from nestnet.paper.table import TABLE_FORMATS, render_table
+from nestnet.runs.grouping import group_by_training
 from nestnet.text.escape import for_data, for_latex, for_terminal
 
 PAPER = {n: forward_cost(f"resnet{n}", img_size=32, num_classes=10, convention="paper") for n in (20, 32)}
@@ -83,7 +85,7 @@ def read(text):
 def test_seeds_make_a_row_with_their_mean_and_deviation(write):
     accuracies = [(92.1, 90.0), (92.6, 90.5), (92.4, 89.0)]
     runs = [write(top1=pair, seed=seed) for seed, pair in enumerate(accuracies)]
-    base, motivated = read(table(runs, "csv"))
+    base, motivated = read(render_table(runs, "csv"))
     for row, role, values in zip((base, motivated), "BM", zip(*accuracies, strict=True), strict=True):
         assert (row["network"], row["data"], row["setting"], row["runs"]) == (f"Res-20-32-{role}", "cifar10", "", "3")
         assert float(row["top1"]) == pytest.approx(statistics.mean(values))
@@ -112,19 +114,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_for_table_and_report(field
         written = replace(written, **{name: value for name, value in own.items() if name != "data"}, data=data)
         parsing.dump(written, path / "config.yaml")
         runs.append((path, SimpleNamespace(config=written)))
-    found = [row.top1 for row in rows([path for path, _ in runs]) if row.role == "B"]
+    found = [row.top1 for row in collect_rows([path for path, _ in runs]) if row.role == "B"]
     assert [len(top1) for top1 in found] == ([2] if together else [1, 1])
-    assert [len(group) for group in grouped([run for _, run in runs])] == ([2] if together else [1, 1])
+    assert [len(group) for group in group_by_training([run for _, run in runs])] == ([2] if together else [1, 1])
 
 
 def test_one_run_has_no_deviation(write):
-    base, motivated = read(table([write(top1=(92.125, 90))], "csv"))
+    base, motivated = read(render_table([write(top1=(92.125, 90))], "csv"))
     assert (base["top1"], base["std"], motivated["top1"]) == ("92.125", "", "90")
 
 
 def test_classical_training_makes_one_row_of_the_network_trained(write):
     runs = [write("always", top1=(10, 93), fractions=(1, 1)), write("never", top1=(92, 10), fractions=(0, 0))]
-    small, big = read(table(runs, "csv"))
+    small, big = read(render_table(runs, "csv"))
     assert [(row["network"], float(row["top1"])) for row in (small, big)] == [("ResNet-20-C", 92), ("ResNet-32-C", 93)]
     assert (float(small["cost"]), float(big["cost"])) == pytest.approx((82.8224, 140.133632))
 
@@ -137,7 +139,7 @@ def test_the_cost_is_the_paper_s_for_its_resnets_and_what_the_run_counted_for_ot
         write(data="digits", actual=5.5e6, seed=1),
         write(pair=("vit_tiny_patch16_224", "vit_small_patch16_224"), actual=1.5e9, pixels=224),
     ]
-    found = {row["network"] + row["data"]: (float(row["cost"]), row["unit"]) for row in read(table(runs, "csv"))}
+    found = {row["network"] + row["data"]: (float(row["cost"]), row["unit"]) for row in read(render_table(runs, "csv"))}
     assert found["Res-20-32-Bcifar10"] == (pytest.approx((0.8 * PAPER[20] + 0.2 * PAPER[32]) / 1e6), "M FLOPs")
     assert found["Res-20-32-B-jointcifar10"] == (pytest.approx((PAPER[20] + PAPER[32]) / 1e6), "M FLOPs")
     assert found["Res-20-32-M-jointcifar10"] == found["Res-20-32-B-jointcifar10"]
@@ -153,7 +155,7 @@ def test_efficiency_is_against_the_networks_alone(write):
         write(top1=(92.5, 90), fractions=(0.15, 0.15)),
         write("periodic", top1=(92.3, 90), fractions=(0.5, 0.5)),
     ]
-    small, big, nested, periodic, *motivated = read(table(runs, "csv"))
+    small, big, nested, periodic, *motivated = read(render_table(runs, "csv"))
     alone, other = (92.2, PAPER[20]), (93.5, PAPER[32])
     for row, accuracy, fraction in ((nested, 92.5, 0.15), (periodic, 92.3, 0.5)):
         point = (accuracy, PAPER[20] + fraction * (PAPER[32] - PAPER[20]))
@@ -170,7 +172,7 @@ def test_networks_alone_count_only_on_the_same_data_for_as_many_epochs(write):
         write("never", top1=(92, 10), fractions=(0, 0), data="cifar100"),
         write("never", top1=(92, 10), fractions=(0, 0), pair=("resnet32", "resnet44")),
     ]
-    found = [row for row in read(table([write(), *others], "csv")) if row["network"] == "Res-20-32-B"]
+    found = [row for row in read(render_table([write(), *others], "csv")) if row["network"] == "Res-20-32-B"]
     assert [row["acc_flops"] for row in found] == [""]
 
 
@@ -182,7 +184,9 @@ def test_of_several_networks_alone_the_one_configured_alike_counts(write):
         write(top1=(92.5, 10), fractions=(1, 1), precision="bfloat16", model=shared),
         write(top1=(92.5, 10), fractions=(1, 1)),
     ]
-    found = {row["setting"]: row["acc_flops"] for row in read(table(runs, "csv")) if row["network"] == "Res-20-32-B"}
+    found = {
+        row["setting"]: row["acc_flops"] for row in read(render_table(runs, "csv")) if row["network"] == "Res-20-32-B"
+    }
     per_m = 1e8 / (PAPER[32] - PAPER[20])
     assert {setting: float(value) for setting, value in found.items()} == {
         "model.batch_norm=shared, precision=bfloat16": pytest.approx(2.5 * per_m),
@@ -195,7 +199,7 @@ def test_without_a_difference_in_cost_or_accuracy_there_is_no_quotient(write):
     never_motivated, motivated = write(fractions=(0, 0), k=3), write(top1=(93, 90))
     found = {
         row["setting"]: row
-        for row in read(table([*alone, never_motivated, motivated], "csv"))
+        for row in read(render_table([*alone, never_motivated, motivated], "csv"))
         if "-B" in row["network"]
     }
     assert found["motivation.k=3"]["acc_flops"] == ""
@@ -213,7 +217,7 @@ def test_the_order_is_by_data_pair_and_role(write):
         write(),
         write("never"),
     ]
-    found = [(row["network"], row["data"], row["setting"]) for row in read(table(runs, "csv"))]
+    found = [(row["network"], row["data"], row["setting"]) for row in read(render_table(runs, "csv"))]
     nested = [
         (name, "cifar10", setting)
         for name, setting in [("", "motivation.k=2"), ("", "motivation.k=3"), ("-random", "")]
@@ -248,7 +252,7 @@ def test_the_published_figures_stand_beside(write):
             row["published_acc_flops"],
             row["published_f_ratio"],
         )
-        for row in read(table(runs, "csv"))
+        for row in read(render_table(runs, "csv"))
         if row["published_top1"]
     ]
     assert found == [
@@ -264,7 +268,7 @@ def test_the_published_figures_stand_beside(write):
 def test_markdown(write):
     runs = [write(top1=(92.0, 91), seed=seed, fractions=(0.5, 0.5)) for seed in (0, 1)]
     runs += [write("never", top1=(91.0, 10), fractions=(0, 0))]
-    lines = table(runs).splitlines()
+    lines = render_table(runs).splitlines()
     assert len({len(line) for line in lines}) == 1, "aligned"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == [
@@ -290,7 +294,7 @@ def test_markdown(write):
 def test_latex(write):
     weights = [r"a|b\50%", "x_1^2~{$&#}<>"]
     runs = [write(top1=(92, 91), seed=seed, model={"base_weights": name}) for name in weights for seed in (0, 1)]
-    lines = table(runs, "latex").splitlines()
+    lines = render_table(runs, "latex").splitlines()
     assert lines[:2] == [r"\begin{tabular}{llllll}", r"\hline"]
     assert lines[-2:] == [r"\hline", r"\end{tabular}"]
     assert lines[2] == r"network & data & setting & runs & top-1, \% & forward pass \\"
@@ -306,55 +310,55 @@ def test_latex(write):
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds(write):
     runs = [write(model={"base_weights": name}) for name in ("a|b", "c")]
-    lines = table(runs).splitlines()
+    lines = render_table(runs).splitlines()
     assert r"a\|b" in lines[2]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {7}
 
 
 def test_csv_quotes_what_needs_it(write):
     runs = [write(model={"base_weights": name}) for name in ('a, "b"', "c")]
-    assert read(table(runs, "csv"))[0]["setting"] == 'model.base_weights=a, "b"'
+    assert read(render_table(runs, "csv"))[0]["setting"] == 'model.base_weights=a, "b"'
 
 
 def test_an_unfinished_run_is_named_and_left_out(write, capsys):
     finished, unfinished = write(), write(seed=1, fractions=(0.1,))
-    assert [len(row.top1) for row in rows([finished, unfinished])] == [1, 1]
+    assert [len(row.top1) for row in collect_rows([finished, unfinished])] == [1, 1]
     captured = capsys.readouterr()
     assert captured.err == f"nestnet: {unfinished} is left out: 1 of its 2 epochs are finished\n"
     assert captured.out == ""
     with pytest.raises(ValueError, match="no run is finished: name at least one"):
-        rows([unfinished])
+        collect_rows([unfinished])
     with pytest.raises(ValueError, match="no run is finished"):
-        rows([])
+        collect_rows([])
 
 
 def test_a_run_is_counted_once(write, capsys):
     first, again = write(), write()
-    assert [len(row.top1) for row in rows([first, first, again])] == [1, 1]
+    assert [len(row.top1) for row in collect_rows([first, first, again])] == [1, 1]
     assert capsys.readouterr().err == (f"nestnet: {again} is left out: {first} has the same configuration and seed\n")
 
 
 def test_what_is_no_run_is_said(write, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty is no run directory: it has no config\.yaml"):
-        table([tmp_path / "empty"])
+    with pytest.raises(ValueError, match=r"empty is not a run directory: it has no config\.yaml"):
+        render_table([tmp_path / "empty"])
     without_metrics = write()
     (without_metrics / "metrics.csv").unlink()
-    with pytest.raises(ValueError, match=r"is no run directory: it has no metrics\.csv"):
-        table([without_metrics])
+    with pytest.raises(ValueError, match=r"is not a run directory: it has no metrics\.csv"):
+        render_table([without_metrics])
     without_cost = write(data="digits")
     (without_cost / "cost.json").write_text('{"convention":"macs","base":1,"motivated":2,"expected":1.5,"actual":null}')
     with pytest.raises(ValueError, match=r"cost\.json is damaged: it has no `actual` cost, and the run is finished; "):
-        table([without_cost])
+        render_table([without_cost])
     with pytest.raises(ValueError, match=r"format = 'html': it must be one of markdown, csv, latex"):
-        table([write()], "html")
+        render_table([write()], "html")
 
 
 @pytest.mark.parametrize("name", ["markdown", "csv", "latex"])
 def test_every_name_stays_in_its_cell(name, write):
     """Whatever a setting holds, such as the path of weights."""
-    row = rows([write()])[0]
-    text = FORMATS[name]([replace(row, setting=setting) for setting in NAMES])
+    row = collect_rows([write()])[0]
+    text = TABLE_FORMATS[name]([replace(row, setting=setting) for setting in NAMES])
     match name:
         case "markdown":
             html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)

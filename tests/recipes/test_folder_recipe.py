@@ -12,13 +12,14 @@ from nestnet.cli.main import main
 from nestnet.conditions.base import expected_fraction
 from nestnet.conditions.by_loss import LossDecrease
 from nestnet.config import schema
-from nestnet.config.schema import DataConfig, ModelConfig
+from nestnet.config.schema_sections import DataConfig, ModelConfig
+from nestnet.data.folder.held_out_images import is_held_out
 from nestnet.data.image_data import ImageData, load_data
 from nestnet.data.image_files import ImageFiles
-from nestnet.data.image_folder import is_held_out
-from nestnet.data.loaders import eval_batches, train_batches
+from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.recipes.folder import inspect_folder
+from nestnet.recipes.folder_recipe import choose_fields
+from nestnet.recipes.folder_summary import summarise_folder
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_damaged_image_stops_and_is_named(damaged):
     stopping = replace(skipping(damaged), corrupt="stop")
     with pytest.raises(
         ValueError,
-        match=r"train/cat/01.png cannot be read as an image \(.+\); replace it, or give --data.corrupt skip",
+        match=r"train/cat/01.png cannot be read as an image \(.+\); replace it, or set data.corrupt to skip",
     ):
         load_data(stopping, ModelConfig()).train[1, 0]
     with pytest.raises(ValueError, match=r"test/dog/03.png cannot be read as an image"):
@@ -57,9 +58,9 @@ def test_damaged_images_are_replaced_in_training_and_left_out_of_testing(damaged
     data = skipping(damaged, loader=loader, batch_size=4, workers=workers)
     images = load_data(data, ModelConfig())
     assert [len(images.train), len(images.test)] == [12, 11]
-    labels = torch.cat([labels for _, labels in eval_batches(images, data)])
+    labels = torch.cat([labels for _, labels in create_eval_loader(images, data)])
     assert labels.tolist() == [0] * 6 + [1] * 5
-    batches = train_batches(images, data, seed=0)
+    batches = create_train_loader(images, data, seed=0)
     first, second = ([torch.cat(parts) for parts in zip(*batches.epoch(number), strict=True)] for number in (0, 1))
     # 0, 3, 3, 3, 4, the first dog, and the six dogs
     mean, std = images.mean[0], images.std[0]
@@ -97,7 +98,9 @@ def test_where_nothing_can_be_read_it_is_said(tmp_path):
 
 def test_labels_are_of_the_classes(damaged):
     images = load_data(skipping(damaged), ModelConfig())
-    with pytest.raises(ValueError, match="train_labels: there is a label 2, and 2 class names; labels count from 0"):
+    with pytest.raises(
+        ValueError, match="train_labels: there is a label 2, but only 2 class names; labels count from 0"
+    ):
         replace(images, train_labels=[0, 2])
     assert isinstance(replace(images, train_labels=[0, 1]), ImageData)
 
@@ -128,12 +131,12 @@ CHOSEN = [
 def seen(tmp_path_factory):
     root = tmp_path_factory.mktemp("seen")
     plant(root, {"cat": 5, "dog": 5}, size=(10, 8))
-    return inspect_folder(str(root))
+    return summarise_folder(str(root))
 
 
 @pytest.mark.parametrize(("images", "side", "given", "wanted"), CHOSEN)
 def test_the_recipe_follows_from_the_images(images, side, given, wanted, seen):
-    chosen = replace(seen, train=images, side=side).recipe(given)
+    chosen = choose_fields(replace(seen, train_images=images, shorter_side=side), given)
     model, data = chosen["model"], chosen["data"]
     sizes = data["img_size"], data["batch_size"], chosen["epochs"]
     assert (model["base"], model["motivated"], *sizes, chosen["optimizer"]["lr"]) == wanted
@@ -142,7 +145,7 @@ def test_the_recipe_follows_from_the_images(images, side, given, wanted, seen):
 
 @pytest.mark.parametrize("images", range(6, 130))
 def test_the_recipe_of_a_small_folder_motivates(images, seen):
-    chosen = replace(seen, train=images, side=32).recipe({})
+    chosen = choose_fields(replace(seen, train_images=images, shorter_side=32), {})
     condition = LossDecrease(chosen["motivation"].get("k", 2))
     assert expected_fraction(condition, images // chosen["data"]["batch_size"]) >= 1 / 12
 
@@ -172,7 +175,8 @@ def test_what_is_given_goes_over_the_recipe(seen, capsys):
     assert text.splitlines() == [
         f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
         "typically of 10 x 8 pixels",
-        "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7; options go over it",
+        "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7; "
+        "any field that you set takes precedence",
     ]
 
 
@@ -189,8 +193,8 @@ def test_a_file_or_another_data_set_has_no_recipe(seen, tmp_path):
 def test_grey_images_are_read_as_such_and_damaged_ones_do_not_stop_a_look(tmp_path):
     plant(tmp_path, {"cat": 3, "dog": 3}, mode="L", size=(90, 70))
     (tmp_path / "cat" / "00.png").write_bytes(b"no image")
-    found = inspect_folder(str(tmp_path))
-    assert (found.width, found.height, found.side, found.grey) == (90, 70, 70, True)
+    found = summarise_folder(str(tmp_path))
+    assert (found.width, found.height, found.shorter_side, found.is_grey) == (90, 70, 70, True)
     assert parse_with_recipe(["--data.root", str(tmp_path)]).model.in_chans == 1
 
 

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 import nestnet
 from nestnet import Mode
 from nestnet.config import parsing, schema
-from nestnet.data.sources import SOURCES, Source
+from nestnet.data.readers import READERS
+from nestnet.data.stored_data_set import StoredDataSet
 from nestnet.paper import published
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.training.condition_plan import condition_from_config
+from nestnet.training.condition_plan import build_condition
 from nestnet.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -177,17 +178,17 @@ def test_details(name):
     assert found == DETAILS[name]
 
 
-def published_rows(name: str) -> list[published.Published]:
+def published_rows(name: str) -> list[published.PublishedResult]:
     """The rows that a recipe of the paper is for: those of its own networks, and of the classical training beside it."""
     base, motivated, data, condition, k, _ = PAPER[name]
     if name.startswith("transfer"):
-        nested = published.nested("resnet50", "resnet101", data, "B", fine_tuned=True)
-        return [published.classical("resnet50", data, fine_tuned=True), nested]
-    rows = [published.nested(base, motivated, data, "B", condition=condition, k=k)]
+        nested = published.find_nested_result("resnet50", "resnet101", data, "B", fine_tuned=True)
+        return [published.find_classical_result("resnet50", data, fine_tuned=True), nested]
+    rows = [published.find_nested_result(base, motivated, data, "B", condition=condition, k=k)]
     if not name.startswith("condition"):
-        rows += [published.classical(network, data) for network in (base, motivated)]
+        rows += [published.find_classical_result(network, data) for network in (base, motivated)]
     if base.startswith("efficientnet") and condition == "loss_decrease" and k == 2:
-        rows.append(published.nested(base, motivated, data, "M", k=k))
+        rows.append(published.find_nested_result(base, motivated, data, "M", k=k))
     return rows
 
 
@@ -200,7 +201,7 @@ def test_the_published_figures(name):
     own = {f"{row.accuracy:.2f}" for row in rows}
     assert own <= printed
     base, motivated, data, *_ = PAPER[name]
-    original = published.nested(base, motivated, data, "B")
+    original = published.find_nested_result(base, motivated, data, "B")
     assert printed <= own | {f"{original.accuracy:.2f}" if original else ""}
     for row in rows:
         if row.std is not None:
@@ -224,7 +225,7 @@ def test_the_head_gives_a_command_that_parses_and_overrides_that_fit(name, monke
     if "`--motivation.name never` and `always`" in head(name):
         for alone, mode in (("never", Mode.BASE), ("always", Mode.MOTIVATED)):
             classical = replace(run, motivation=replace(load(name).motivation, name=alone, runs=None))
-            assert condition_from_config(classical, 10).mode is mode
+            assert build_condition(classical, 10).mode is mode
 
 
 def test_each_shared_part_is_used():
@@ -250,10 +251,10 @@ def made_up(monkeypatch):
         pixels = torch.randint(256, (IMAGES, size, size, 3), dtype=torch.uint8, generator=generator)
         labels = [index % classes for index in range(IMAGES)]
         samples = [(Image.fromarray(image.numpy()), label) for image, label in zip(pixels, labels, strict=True)]
-        return Source(samples, samples[:2], labels, [f"class {label}" for label in range(classes)], 3, size)
+        return StoredDataSet(samples, samples[:2], labels, [f"class {label}" for label in range(classes)], 3, size)
 
     for name in CLASSES:
-        monkeypatch.setitem(SOURCES, name, source)
+        monkeypatch.setitem(READERS, name, source)
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +333,7 @@ def test_two_steps(name, request, made_up):
     for batch, modes in zip(trainer.epoch_batches(), steps, strict=False):
         before, before_differential = values(base), values(differential)
         outcome = trainer.step(*trainer.mix_batch(*batch), *modes)
-        watched = trainer.watched(outcome, modes[0])
+        watched = trainer.watched_quantity(outcome, modes[0])
         trainer.condition.update(watched)
         assert trainer.condition.mode in Mode
         trainer.steps_done += 1

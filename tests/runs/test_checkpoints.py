@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from nestnet.nn.mode import Mode
-from nestnet.runs.checkpoints import Checkpoints, file_name, read, write
-from nestnet.storage import files
-from nestnet.storage.hashed import _canonical, read_hashed, serialize_hashed, verified
+from nestnet.runs.checkpoint_file import checkpoint_name, read_checkpoint, write_checkpoint
+from nestnet.runs.checkpoints import Checkpoints
+from nestnet.storage import atomic
+from nestnet.storage.hashed import _canonical, read_hashed, read_verified_metadata, serialize_hashed
 from nestnet.storage.lock import Lock
 
 
@@ -50,8 +51,8 @@ values = st.recursive(
 @given(value=values)
 def test_any_plain_value_comes_back_as_it_was(value, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "value.safetensors"
-    write(path, {"value": value})
-    assert repr(read(path)) == repr({"value": value})
+    write_checkpoint(path, {"value": value})
+    assert repr(read_checkpoint(path)) == repr({"value": value})
 
 
 def test_a_checkpoint_is_not_passed_over_for_want_of_file_handles(tmp_path, monkeypatch):
@@ -78,8 +79,8 @@ def test_tensors_come_back_bit_for_bit(tmp_path, dtype):
         "none": whole[:0],
         "in": [(whole,)],
     }
-    write(tmp_path / "c.safetensors", nest)
-    found = read(tmp_path / "c.safetensors")
+    write_checkpoint(tmp_path / "c.safetensors", nest)
+    found = read_checkpoint(tmp_path / "c.safetensors")
     for name in ("whole", "part", "turned", "number", "none"):
         assert found[name].dtype == dtype
         assert torch.equal(found[name], nest[name])
@@ -89,7 +90,7 @@ def test_tensors_come_back_bit_for_bit(tmp_path, dtype):
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", print, 1j])
 def test_what_cannot_be_kept_is_named_before_it_is_too_late(tmp_path, value):
     with pytest.raises(ValueError, match=rf"condition\.history\.0: {type(value).__name__} cannot be kept"):
-        write(tmp_path / "c.safetensors", {"condition": {"history": [value]}})
+        write_checkpoint(tmp_path / "c.safetensors", {"condition": {"history": [value]}})
     assert not any(tmp_path.iterdir())
 
 
@@ -97,12 +98,12 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
     best = None
     for epoch in range(1, 7):
-        name = file_name(10 * epoch, epoch)
+        name = checkpoint_name(10 * epoch, epoch)
         best = name if epoch in (1, 3) else best
         checkpoints.save(state(10 * epoch - 5, best=best if epoch > 1 else None))
         checkpoints.save(state(10 * epoch, epoch, best))
     names = sorted(path.name for path in (tmp_path / "c").iterdir())
-    assert names == [file_name(30, 3), file_name(55), file_name(60, 6)]
+    assert names == [checkpoint_name(30, 3), checkpoint_name(55), checkpoint_name(60, 6)]
     assert checkpoints.best(Mode.BASE)["steps_done"] == 30
     assert Checkpoints(tmp_path / "c").newest()["steps_done"] == 60
 
@@ -118,23 +119,23 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, capsys):
     assert error.count("\n") == 1
     assert str(path) in error
     assert "damaged" in error
-    assert "the checkpoint before it is taken" in error
+    assert "the checkpoint before it is used" in error
     again.save(state(2))  # it comes again
     assert Checkpoints(tmp_path).newest()["steps_done"] == 2
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         again.newest()
 
 
 def test_what_is_no_file_is_passed_over_with_a_warning(tmp_path, capsys):
     Checkpoints(tmp_path).save(state(1))
-    os.mkfifo(tmp_path / file_name(2))
-    (tmp_path / file_name(3)).symlink_to(file_name(1))
+    os.mkfifo(tmp_path / checkpoint_name(2))
+    (tmp_path / checkpoint_name(3)).symlink_to(checkpoint_name(1))
     assert Checkpoints(tmp_path).newest()["steps_done"] == 1
     error = capsys.readouterr().err
-    assert f"{file_name(3)} is a symbolic link, not a file; the checkpoint before it is taken" in error
-    assert f"{file_name(2)} is a FIFO, not a file; the checkpoint before it is taken" in error
+    assert f"{checkpoint_name(3)} is a symbolic link, not a file; the checkpoint before it is used" in error
+    assert f"{checkpoint_name(2)} is a FIFO, not a file; the checkpoint before it is used" in error
 
 
 # Killed while writing
@@ -168,14 +169,14 @@ def counting(monkeypatch, until=None, *, power_loss=False):
         return call
 
     for name in CALLS:
-        monkeypatch.setattr(files.os, name, wrap(name, getattr(os, name)))
+        monkeypatch.setattr(atomic.os, name, wrap(name, getattr(os, name)))
     return calls
 
 
 def test_the_order_of_the_calls(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = counting(patch)
-        files.write_atomically(tmp_path / "f", b"content")
+        atomic.write_atomically(tmp_path / "f", b"content")
     assert calls == ["open", "write", "fsync", "close", "replace", "open", "fsync", "close"]
 
 
@@ -184,7 +185,7 @@ def test_a_kill_at_every_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, p
     def saves(folder):
         checkpoints = Checkpoints(folder)
         for steps in (1, 2, 3, 4):
-            checkpoints.save(state(steps, best=file_name(1)))
+            checkpoints.save(state(steps, best=checkpoint_name(1)))
             yield steps
 
     with monkeypatch.context() as patch:
@@ -201,7 +202,7 @@ def test_a_kill_at_every_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, p
         again = Checkpoints(folder)
         found = again.newest() if folder.exists() else None
         assert (found["steps_done"] if found else 0) in (len(done), len(done) + 1)
-        again.save(state(9, best=file_name(1)))  # what was left unfinished goes
+        again.save(state(9, best=checkpoint_name(1)))  # what was left unfinished goes
         names = {path.name for path in folder.iterdir()}
         assert not [name for name in names if name.endswith(".tmp")]
         assert len(names) <= 3
@@ -216,9 +217,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_as_it_was(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, call, full)
+        patch.setattr(atomic.os, call, full)
         with pytest.raises(OSError, match=r"f cannot be written: No space left on device$"):
-            files.write_atomically(path, b"after")
+            atomic.write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -240,7 +241,7 @@ def test_one_process_at_a_time(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("sealed") / "whole.safetensors"
-    write(path, {"weights": torch.arange(64.0), "numbers": [1, 2.5]})
+    write_checkpoint(path, {"weights": torch.arange(64.0), "numbers": [1, 2.5]})
     return path.read_bytes()
 
 
@@ -286,7 +287,7 @@ ODD = {
 def test_odd_files_are_refused(kind, tmp_path, capsys):
     path = tmp_path / "odd.safetensors"
     path.write_bytes(ODD[kind])
-    for reader in (verified, read_hashed, read):
+    for reader in (read_verified_metadata, read_hashed, read_checkpoint):
         with pytest.raises(ValueError, match=r"odd\.safetensors is damaged") as caught:
             reader(path)
         assert "\n" not in str(caught.value)
@@ -295,12 +296,12 @@ def test_odd_files_are_refused(kind, tmp_path, capsys):
 
 def test_others_files_are_no_checkpoints(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    assert verified(tmp_path / "plain.safetensors") == {}
+    assert read_verified_metadata(tmp_path / "plain.safetensors") == {}
     with pytest.raises(ValueError, match="it has no sha256"):
-        read(tmp_path / "plain.safetensors")
+        read_checkpoint(tmp_path / "plain.safetensors")
     with (tmp_path / "sealed.safetensors").open("wb") as file:
         file.writelines(serialize_hashed({"x": torch.zeros(2)}, {"format": "pt"}))
-    with pytest.raises(ValueError, match="is no checkpoint of this version of nestnet: its format is 'pt'"):
-        read(tmp_path / "sealed.safetensors")
+    with pytest.raises(ValueError, match="is not a checkpoint of this version of nestnet: its format is 'pt'"):
+        read_checkpoint(tmp_path / "sealed.safetensors")
     with pytest.raises(ValueError, match=r"absent\.safetensors: there is no such file"):
-        read(tmp_path / "absent.safetensors")
+        read_checkpoint(tmp_path / "absent.safetensors")

@@ -11,11 +11,13 @@ import torch
 from nestnet.config.schema import Config
 from nestnet.data.image_record import ImageRecord
 from nestnet.nn.mode import Mode
-from nestnet.runs.checkpoints import Checkpoints, file_name
+from nestnet.runs.checkpoint_file import checkpoint_name
+from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import FILES
-from nestnet.runs.directory import RunDirectory, delete_run
+from nestnet.runs.directory import RunDirectory
 from nestnet.runs.reading import read_table
-from nestnet.runs.stopped import Stopped
+from nestnet.runs.run_files import delete_run
+from nestnet.runs.run_stopped import RunStopped
 
 NO_FILES = ImageRecord(["cat", "dog"], "")
 DEAD = 2**22 + 1
@@ -23,7 +25,7 @@ DEAD = 2**22 + 1
 
 
 def state(steps, epochs=None):
-    best = {"file": file_name(4, 1), "epoch": 1, "top1": 50.0} if steps >= 4 else None
+    best = {"file": checkpoint_name(4, 1), "epoch": 1, "top1": 50.0} if steps >= 4 else None
     return {
         "steps_done": steps,
         "epochs_done": epochs or 0,
@@ -92,28 +94,32 @@ def test_only_what_the_run_wrote_is_removed(tmp_path):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"mine")
         (tmp_path / "far").write_bytes(b"mine")
-        (folder / file_name(3)).symlink_to(tmp_path / "far")
-        (folder / f".{file_name(5)}.{DEAD}.tmp").write_bytes(b"")
+        (folder / checkpoint_name(3)).symlink_to(tmp_path / "far")
+        (folder / f".{checkpoint_name(5)}.{DEAD}.tmp").write_bytes(b"")
         for steps in range(5, 9):
             add_steps(run, [steps])
             run.save_checkpoint(state(steps))
     for name in KEPT:
         assert (folder / name).read_bytes() == b"mine"
-    assert (folder / file_name(3)).is_symlink()
-    own = {path.name for path in folder.iterdir()} - {name.split("/")[0] for name in KEPT} - {file_name(3)}
-    assert own == {file_name(4, 1), file_name(7), file_name(8)}
+    assert (folder / checkpoint_name(3)).is_symlink()
+    own = {path.name for path in folder.iterdir()} - {name.split("/")[0] for name in KEPT} - {checkpoint_name(3)}
+    assert own == {checkpoint_name(4, 1), checkpoint_name(7), checkpoint_name(8)}
     checkpoints = Checkpoints(folder)
-    assert [path.name for path in checkpoints.paths()] == [file_name(8), file_name(7), file_name(4, 1)]
+    assert [path.name for path in checkpoints.paths()] == [
+        checkpoint_name(8),
+        checkpoint_name(7),
+        checkpoint_name(4, 1),
+    ]
     assert checkpoints.newest()["steps_done"] == 8
 
 
 def test_checkpoints_are_ordered_by_their_steps(tmp_path):
     names = [
-        file_name(5),
-        file_name(5, 1),
-        file_name(99_999_999),
-        file_name(100_000_000),
-        file_name(100_000_000, 10_000),
+        checkpoint_name(5),
+        checkpoint_name(5, 1),
+        checkpoint_name(99_999_999),
+        checkpoint_name(100_000_000),
+        checkpoint_name(100_000_000, 10_000),
     ]
     for name in reversed(names):
         (tmp_path / name).touch()
@@ -126,7 +132,7 @@ def test_what_killed_processes_were_writing_is_removed_at_the_start(tmp_path):
     (path / "snapshots").mkdir()
     left = [
         path / ".config.yaml",
-        path / "checkpoints" / f".{file_name(5)}",
+        path / "checkpoints" / f".{checkpoint_name(5)}",
         path / "snapshots" / ".step-000002.safetensors",
     ]
     left = [name.with_name(f"{name.name}.{DEAD}.tmp") for name in left]
@@ -161,7 +167,7 @@ def test_what_is_in_the_way_of_a_run_is_one_line(name, put, kind, tmp_path):
     run = RunDirectory(path)
     with (
         run,
-        pytest.raises(ValueError, match=rf"{name} is {kind}, and a run needs this name for a f.* of its own; move it$"),
+        pytest.raises(ValueError, match=rf"{name} is {kind}, and a run needs this name for a f.*; move it$"),
     ):
         run.begin(Config(run_dir=str(path), epochs=3), NO_FILES, 4, 1)
     if name != "steps.csv":
@@ -174,7 +180,7 @@ def test_what_is_in_the_way_of_a_run_is_one_line(name, put, kind, tmp_path):
 def test_a_lock_is_a_file(put, tmp_path):
     put(tmp_path / ".lock")
     with pytest.raises(
-        ValueError, match=r"\.lock is something else than a file, and a file is needed there to train; "
+        ValueError, match=r"\.lock is something other than a file, and a file is needed there to train; "
     ):
         RunDirectory(tmp_path)
     if put is link:
@@ -253,8 +259,8 @@ def test_checkpoints_that_were_removed_are_noticed_once(tmp_path, capsys):
         for steps in (5, 6, 7):
             add_steps(run, [steps])
             run.save_checkpoint(state(steps))
-    lost = f"nestnet: {tmp_path / 'run' / 'checkpoints'} has lost {file_name(4, 1)} while the run trained; it goes on without\n"
-    assert capsys.readouterr().err == lost
+    lost = f"has lost {checkpoint_name(4, 1)} while the run trained; it continues without them"
+    assert capsys.readouterr().err == f"nestnet: {tmp_path / 'run' / 'checkpoints'} {lost}\n"
     assert Checkpoints(tmp_path / "run" / "checkpoints").newest()["steps_done"] == 7
 
 
@@ -277,9 +283,9 @@ def test_a_folder_that_was_moved_or_removed_ends_the_run(moved, act, tmp_path):
     message = "was moved or removed while the run trained"
     if moved and Path("/proc/self/fd").exists():
         message = (
-            f"was moved to {place} while the run trained; `nestnet resume '{place}'` goes on from the last checkpoint"
+            f"was moved to {place} while the run trained; `nestnet resume '{place}'` continues from the last checkpoint"
         )
-    with pytest.raises(Stopped, match=rf"^{re.escape(str(path))} {re.escape(message)}") as caught:
+    with pytest.raises(RunStopped, match=rf"^{re.escape(str(path))} {re.escape(message)}") as caught:
         ACTS[act](run)
     run.closing.close()
     assert "\n" not in str(caught.value)

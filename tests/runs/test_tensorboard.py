@@ -3,14 +3,14 @@ import math
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nestnet.runs.tensorboard import Board, check_installed
+from nestnet.runs.tensorboard import TensorBoardWriter, check_tensorboard_installed
 
 
 def test_rows_become_curves_and_those_after_a_resume_are_not_repeated(tmp_path):
     epoch = dict.fromkeys(("base_top1", "motivated_top1", "motivated_fraction", "train_loss"), 0.5)
     epoch |= {"images_per_second": 100.0, "data_wait": 0.01}
     for done, steps in ((0, 5), (3, 6)):  # killed after its fifth batch, with a checkpoint of the third
-        board = Board(tmp_path, after=done)
+        board = TensorBoardWriter(tmp_path, after=done)
         for step in range(done + 1, steps + 1):
             mode = "motivated" if step == 4 else "base"
             board.add_step(
@@ -26,7 +26,7 @@ def test_rows_become_curves_and_those_after_a_resume_are_not_repeated(tmp_path):
 
 
 def test_where_it_is_not_installed(monkeypatch):
-    check_installed()
+    check_tensorboard_installed()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'^tensorboard = True: .* `pip install "nestnet\[tensorboard\]"`$'):
-        check_installed()
+        check_tensorboard_installed()

@@ -30,12 +30,12 @@ TUNE = ["tune-k", *TUNE_PAIR, "--epochs", "1", "--k", "2", "3", "--folds", "2", 
 PREDICT = ["predict", "{images}", "--model", "{whole}/base.safetensors"]
 
 MIX = "nestnet.training.trainer:Trainer.mix_batch"
-RESUME = "; `nestnet resume {run}` goes on from the last checkpoint\n"
-SAME = "; finished runs are kept, and the same command goes on with the others\n"
+RESUME = "; `nestnet resume {run}` continues from the last checkpoint\n"
+SAME = "; finished runs are kept, and the same command continues with the others\n"
 
 SIGNALS = {
     # a command; where the signals come, and at which call of it; the signals; what the line goes on with, if that is sure
-    "folder": (TRAIN, "nestnet.training.trainer:load_data", 1, [INT] * 2, "\n"),
+    "folder": (TRAIN, "nestnet.training.setup:load_data", 1, [INT] * 2, "\n"),
     "first batch": (
         [*TRAIN, *WORKER],
         MIX,
@@ -50,15 +50,15 @@ SIGNALS = {
         [TERM],
         " at step 7 (epoch 2)" + RESUME,
     ),
-    "checkpoint": (TRAIN, "nestnet.training.trainer:RunDirectory.save_checkpoint", 2, [TERM, INT, INT], None),
-    "evaluation": (TRAIN, "nestnet.training.trainer:top1", 1, [INT] * 4, " at step 5 (epoch 1)" + RESUME),
+    "checkpoint": (TRAIN, "nestnet.runs.directory:RunDirectory.save_checkpoint", 2, [TERM, INT, INT], None),
+    "evaluation": (TRAIN, "nestnet.training.subnet_evaluation:top1", 1, [INT] * 4, " at step 5 (epoch 1)" + RESUME),
     "first export": (TRAIN, "nestnet.training.trainer:Trainer.export", 1, [INT], " at step 10 (epoch 2)" + RESUME),
     "last export": (TRAIN, "nestnet.training.trainer:Trainer.export", 2, [INT] * 4, " at step 10 (epoch 2)" + RESUME),
-    "dry run": ([*TRAIN, "--dry_run"], "nestnet.training.dry_run:_activations", 1, [INT, TERM], None),
+    "dry run": ([*TRAIN, "--dry_run"], "nestnet.planning.measurement:measure_activations", 1, [INT, TERM], None),
     "tuning": ([*TUNE, "--jobs", "1"], MIX, 2, [INT], SAME),
-    "tuning side by side": ([*TUNE, "--jobs", "2"], "nestnet.tuning.tune_k:as_completed", 1, [INT] * 4, SAME),
+    "tuning side by side": ([*TUNE, "--jobs", "2"], "nestnet.tuning.run_processes:as_completed", 1, [INT] * 4, SAME),
     "report": (["report", "{whole}", "--output", "{run}"], "nestnet.runs.reading:load_data", 1, [INT] * 4, "\n"),
-    "predict": (PREDICT, "nestnet.deploy.predict:read_image", 2, [INT] * 4, "\n"),
+    "predict": (PREDICT, "nestnet.deploy.predictor:read_image", 2, [INT] * 4, "\n"),
     "evaluate": (["evaluate", "{whole}", "--mode", "base"], "nestnet.training.evaluation:top1", 1, [TERM], "\n"),
 }
 
@@ -74,8 +74,8 @@ TWO_PROCESSES = {
         [(-KILL, ""), (1, "nestnet train: stopped: " + GONE)],
     ),
     "the other is killed before they meet": (
-        [1, 0], "nestnet.training.trainer:init_process_group", 1, KILL,
-        [(-KILL, ""), (2, "nestnet train: error: only 1 of 2 processes have come within 0.05 minutes to where they meet, "
+        [1, 0], "nestnet.training.setup:init_process_group", 1, KILL,
+        [(-KILL, ""), (2, "nestnet train: error: only 1 of 2 processes have joined within 0.05 minutes at "
          "MASTER_ADDR = '127.0.0.1', MASTER_PORT = {port}; start all of them, or see why the others have ended\n")],
     ),
     "the first never comes": (
@@ -85,7 +85,7 @@ TWO_PROCESSES = {
     ),
     "one is asked to end while it waits": (
         [0], "nestnet.distributed.rendezvous:time.sleep", 1, TERM,
-        [(128 + TERM, "nestnet train: interrupted by SIGTERM while 1 of 2 processes had not come\n")],
+        [(128 + TERM, "nestnet train: interrupted by SIGTERM while 1 of 2 processes had not joined\n")],
     ),
 }  # fmt: skip
 
@@ -128,7 +128,7 @@ def all_cases():
     for name, (ranks, place, number, sent, _) in TWO_PROCESSES.items():
         port = free_port()
         case = {"arguments": [*TRAIN, "--device", "cpu"], "environments": [as_torchrun(rank, port) for rank in ranks]}
-        case["values"] = {"nestnet.distributed.rendezvous:MEETING": 3}
+        case["values"] = {"nestnet.distributed.rendezvous:RENDEZVOUS_TIMEOUT": 3}
         if place is not None:
             case |= {"place": place, "number": number, "signals": [sent]}
         cases["two", name] = case
@@ -158,7 +158,7 @@ def ended(tmp_path_factory):
         folders = {"run": runs[key], "whole": root / "whole", "images": root / "images"}
         case["arguments"] = [argument.format(**folders) for argument in case["arguments"]]
     done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "forked.py"],
+        [sys.executable, Path(__file__).parent.parent / "forked.py"],
         input=json.dumps(list(cases.values())),
         capture_output=True,
         text=True,

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from interrupted import few
+from made_up_runs import MIXED, write_run, write_snapshots
 from safetensors.torch import save_file
-from test_dynamics import MIXED, write_run, write_snapshots
 
 from nestnet.analysis.dynamics import read_trajectories
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.history import read_histories
-from nestnet.storage import files
+from nestnet.storage import atomic
 from nestnet.training.trainer import Trainer
 
 DYNAMICS = [f"out/{name}.png" for name in ("losses", "variance", "motivated_fraction", "trajectory")]
@@ -63,7 +63,7 @@ def test_on_a_full_disk_the_older_file_stays(command, world, monkeypatch, capsys
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "write", full)
+    monkeypatch.setattr(atomic.os, "write", full)
     assert main(arguments) == 2
     one_error(capsys, rf"nestnet {arguments[0]}: error: \S+ cannot be written: No space left on device\n$")
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
@@ -87,8 +87,8 @@ def test_only_files_are_replaced(command, output, put, kind, world, capsys):
     arguments, _ = COMMANDS[command]
     put(Path(output))
     assert main(arguments) == 2
-    refused = rf"it is {kind}; name a file\n|out/b.md is there and no model card of nestnet's; move it"
-    one_error(capsys, rf"nestnet {arguments[0]}: error: --output \S+: ({refused})")
+    refused = rf"it is {kind}; name a file\n|out/b.md exists and is not a model card of nestnet; move it"
+    one_error(capsys, rf"nestnet {arguments[0]}: error: output = \S+: ({refused})")
     assert [str(path) for path in Path("out").iterdir()] == [output]
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
@@ -125,9 +125,9 @@ def test_figures_of_snapshots_name_the_damaged_one_and_pass_over_copies(tmp_path
 @pytest.mark.parametrize("name", ["", ".", "..", "loop", 300 * "x", 253 * "x"])
 def test_an_export_without_a_place_is_refused_before_it_is_made(name, world, capsys, monkeypatch):
     Path("loop").symlink_to("loop")
-    monkeypatch.setattr("nestnet.deploy.deploy.prepare_for_eval", None)
+    monkeypatch.setattr("nestnet.deploy.export_run.prepare_for_eval", None)
     assert main(["export", "run", "--mode", "base", "--output", name]) == 2
-    one_error(capsys, r"nestnet export: error: --output \S+: ")
+    one_error(capsys, r"nestnet export: error: output = '.*': ")
 
 
 @pytest.mark.parametrize("name", ["fifo", "loop", "nowhere", "device", "file", "file/below"])

@@ -9,26 +9,19 @@ from dataclasses import replace
 import pytest
 import yaml
 from interrupted import few
-from test_dynamics import MIXED, write_run
+from made_up_runs import MIXED, write_run
 
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.runs import checkpoints
+from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
+from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import CHECKPOINT_FIELDS, COST_FIELDS
-from nestnet.runs.history import read_course, read_histories
+from nestnet.runs.history import read_histories, read_run_tables
 from nestnet.runs.reading import read_cost, read_run, read_table
-from nestnet.storage.read_back import (
-    any_number,
-    number,
-    optional,
-    or_null,
-    parse_yaml,
-    read_json,
-    read_rows,
-    read_yaml,
-    whole,
-    word,
-)
+from nestnet.storage.read_back import read_json, read_yaml
+from nestnet.storage.rules import any_number, number, optional, or_null, whole, word
+from nestnet.storage.safe_yaml import parse_yaml
+from nestnet.storage.table_rows import read_rows
 from nestnet.training.trainer import Trainer
 
 COLUMNS = {"step": whole(1), "mode": word("base", "joint"), "loss": any_number(), "top1": optional(number(0, 100))}
@@ -47,8 +40,8 @@ TABLES = {
     "a row too long": (HEAD + ROWS + b"3,base,1,1,1\n", "row 3 has 5 cells, and must have 4"),
     "an empty row": (HEAD + b"\n" + ROWS, "row 1 has 1 cells, and must have 4"),
     "no end": (HEAD + b"1" * 20_000, "it has a row of more than 10,000 bytes"),
-    "a row missing": (HEAD + b"1,base,1,1\n3,base,1,1\n", "step is 3 in row 2: rows are missing, or come twice"),
-    "a row twice": (HEAD + b"1,base,1,1\n1,base,1,1\n", "step is 1 in row 2: rows are missing, or come twice"),
+    "a row missing": (HEAD + b"1,base,1,1\n3,base,1,1\n", "step is 3 in row 2: rows are missing or repeated"),
+    "a row twice": (HEAD + b"1,base,1,1\n1,base,1,1\n", "step is 1 in row 2: rows are missing or repeated"),
     "rows in another order": (HEAD + b"2,base,1,1\n1,base,1,1\n", "step is 2 in row 1: rows are missing"),
     "the head twice": (HEAD + HEAD + ROWS, "step is 'step' in row 1, and must be a whole number of at least 1"),
     "no whole number": (HEAD + b"1.0,base,1,1\n", "step is '1.0' in row 1, and must be a whole number"),
@@ -110,11 +103,11 @@ def test_a_row_without_its_end_is_never_taken_for_one(length, tmp_path, capsys):
 
 FIELDS = {"name": word("a", "b"), "count": whole(1), "share": or_null(number(0, 1))}
 OBJECTS = {
-    "empty": ("", "it is no JSON"),
-    "cut": ('{"name": "a", "cou', "it is no JSON"),
+    "empty": ("", "it is not JSON"),
+    "cut": ('{"name": "a", "cou', "it is not JSON"),
     "a list": ("[]", "it holds [] in place of fields"),
     "null": ("null", "it holds None in place of fields"),
-    "deep": ("[" * 100_000, "it is no JSON"),
+    "deep": ("[" * 100_000, "it is not JSON"),
     "a field missing": ('{"name": "a", "share": null}', "it has no count"),
     "a field too many": ('{"name": "a", "count": 1, "share": 0, "x": 1}', "it has a field 'x', which nestnet does not write"),
     "another word": ('{"name": "c", "count": 1, "share": 0}', "name is 'c', and must be one of a, b"),
@@ -124,7 +117,7 @@ OBJECTS = {
     "too much": ('{"name": "a", "count": 1, "share": 1.5}', "share is 1.5, and must be a number from 0 to 1, or null"),
     "not a number": ('{"name": "a", "count": 1, "share": NaN}', "share is nan, and must be a number from 0 to 1, or null"),
     "null in place": ('{"name": "a", "count": null, "share": 0}', "count is None, and must be a whole number"),
-    "endless": ('{"name": "a", "count": ' + "9" * 5000 + ', "share": 0}', "it is no JSON"),
+    "endless": ('{"name": "a", "count": ' + "9" * 5000 + ', "share": 0}', "it is not JSON"),
     "zeros": ("\0" * 64, "it has bytes of zeros"),
 }  # fmt: skip
 
@@ -140,7 +133,7 @@ def test_damaged_fields_are_refused(kind, tmp_path):
     assert str(caught.value).endswith("; help")
     assert "\n" not in str(caught.value)
     if kind not in ("empty", "null", "deep", "endless", "not a number"):  # which are something else in YAML
-        with pytest.raises(ValueError, match=re.escape(message.replace("no JSON", "no YAML"))):
+        with pytest.raises(ValueError, match=re.escape(message.replace("not JSON", "not YAML"))):
             read_yaml(path, FIELDS, "help")
 
 
@@ -204,11 +197,12 @@ COMMANDS = {
     "report": ["--no_images", "--output", "page"],
 }
 ALL = set(COMMANDS)
+ONE_ROW = r"metrics\.csv is damaged: it has 1 complete rows, and the run has a checkpoint of row 2"
 RUNS = [
-    (cut("metrics.csv", end=1), ALL, r"metrics\.csv is damaged: it has 1 whole rows, and the run has a checkpoint of row 2"),
-    (cut("metrics.csv", end=40), ALL, r"metrics\.csv is damaged: it has 1 whole rows, and the run has a checkpoint of row 2"),
+    (cut("metrics.csv", end=1), ALL, ONE_ROW),
+    (cut("metrics.csv", end=40), ALL, ONE_ROW),
     (cut("metrics.csv", end=400), ALL, r"metrics\.csv is damaged: it "),
-    (cut("steps.csv", end=5), ALL - {"table"}, r"steps\.csv is damaged: it has 7 whole rows, and the run has a che"),
+    (cut("steps.csv", end=5), ALL - {"table"}, r"steps\.csv is damaged: it has 7 complete rows, and the run has a che"),
     (edited("metrics.csv", r"\n1,[^\n]*", ""), ALL, r"metrics\.csv is damaged: epoch is 2 in row 1"),
     (edited("metrics.csv", r"(\n2,[\d.]+),[\d.]+", r"\1,501"), ALL, r"base_top1 is '501' in row 2, and must be a number from"),
     (edited("metrics.csv", r"\Z", "3,1,1,1,0,1,0,1,0,1\n"), ALL, r"metrics\.csv is damaged: it has 3 rows, and the run is"),
@@ -217,7 +211,7 @@ RUNS = [
     (fifo("steps.csv"), ALL - {"table"}, r"steps\.csv cannot be read: it is a FIFO, not a file"),
     (fifo("config.yaml"), ALL, r"config\.yaml cannot be read: it is a FIFO, not a file"),
     (fifo("cost.json"), {"table"}, r"cost\.json cannot be read: it is a FIFO, not a file"),
-    (edited("cost.json", r"(?s).*", ""), {"table"}, r"cost\.json is damaged: it is no JSON"),
+    (edited("cost.json", r"(?s).*", ""), {"table"}, r"cost\.json is damaged: it is not JSON"),
     (edited("cost.json", '"macs"', '"km"'), {"table"}, r"cost\.json is damaged: convention is 'km', and must be one of macs"),
 ]  # fmt: skip
 
@@ -249,7 +243,7 @@ def test_a_report_does_not_wait_for_what_has_the_name_of_an_export(trained, tmp_
 
 
 def test_what_training_wrote_is_whole(trained):
-    run, steps, epochs = read_course(trained, ("motivated_fraction", "seconds"))
+    run, steps, epochs = read_run_tables(trained, ("motivated_fraction", "seconds"))
     assert steps.number.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert steps.epoch.tolist() == [1] * 4 + [2] * 4
     assert epochs["epoch"].tolist() == [1, 2]
@@ -269,7 +263,7 @@ def test_a_run_is_read_while_it_trains(tmp_path, capsys):
     begin = sum(map(len, lines[:10]))
     for end in range(begin, begin + len(lines[10]), 5):
         (path / "steps.csv").write_bytes(steps[:end])
-        _, found, epochs = read_course(path)
+        _, found, epochs = read_run_tables(path)
         assert (len(found), len(epochs["epoch"])) == (9, 2)
     assert capsys.readouterr().out == ""
 
@@ -279,16 +273,16 @@ def test_batches_of_a_finished_epoch_cannot_be_absent(tmp_path):
     lines = (path / "steps.csv").read_text().splitlines(keepends=True)
     (path / "steps.csv").write_text("".join(lines[:6]))
     with pytest.raises(ValueError, match=r"steps\.csv is damaged: it has no batches of epoch 3, which is finished"):
-        read_course(path)
+        read_run_tables(path)
 
 
 def test_a_checkpoint_that_lacks_what_is_read_of_it_is_refused(trained, tmp_path):
-    from nestnet.runs.checkpoints import Checkpoints, read, write
+    from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
     from nestnet.runs.reading import read_run
 
     path = shutil.copytree(trained, tmp_path / "run") / "checkpoints"
     files = Checkpoints(path).paths()
-    whole_state = read(files[0])
+    whole_state = read_checkpoint(files[0])
     changes = {
         "best": (
             {"base": None},
@@ -300,7 +294,7 @@ def test_a_checkpoint_that_lacks_what_is_read_of_it_is_refused(trained, tmp_path
     }
     for name, (value, message) in changes.items():
         for file in files:
-            write(file, whole_state | {name: value})
+            write_checkpoint(file, whole_state | {name: value})
         with pytest.raises(ValueError, match=re.escape(message)) as caught:
             read_run(path.parent)
         assert "\n" not in str(caught.value)
@@ -311,19 +305,20 @@ def test_json_that_a_rule_let_through_is_as_it_was(tmp_path):
     (tmp_path / "fields.json").write_text(json.dumps(fields))
     assert read_json(tmp_path / "fields.json", FIELDS, "help") == fields
     assert (
-        read_json(tmp_path / "fields.json", {n: replace(r, needed=False) for n, r in FIELDS.items()}, "help") == fields
+        read_json(tmp_path / "fields.json", {n: replace(r, required=False) for n, r in FIELDS.items()}, "help")
+        == fields
     )
 
 
 def damage_checkpoint(run_dir, **fields):
     """Give the last checkpoint of a run other fields, or none of them where the value is `None`, with the right hash."""
-    path = checkpoints.Checkpoints(run_dir / "checkpoints").paths()[0]
-    state = checkpoints.read(path)
+    path = Checkpoints(run_dir / "checkpoints").paths()[0]
+    state = read_checkpoint(path)
     for name, value in fields.items():
         del state[name]
         if value is not None:
             state[name] = value
-    checkpoints.write(path, state)
+    write_checkpoint(path, state)
 
 
 @pytest.mark.parametrize("field", sorted(CHECKPOINT_FIELDS))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from nestnet.analysis.figures import plain_text
+from nestnet.analysis.plotting import plain_text
 from nestnet.text import escape
 
 MARKUP = [
@@ -166,7 +166,9 @@ def test_two_names_are_never_the_same_data(one, other):
 
 @each_text
 def test_latex(text):
-    named = {rf"\text{name}{{}}": character for character, name in escape.LATEX_NAMES.items()}
+    names = {"backslash": "\\", "asciitilde": "~", "asciicircum": "^", "bar": "|", "less": "<", "greater": ">"}
+    names["asciigrave"] = "`"
+    named = {rf"\text{name}{{}}": character for name, character in names.items()}
     named |= {f"\\{character}": character for character in "&%$#_{}"} | {
         f"{{{character}}}": character for character in "[]*"
     }

@@ -82,7 +82,7 @@ def test_an_interruption_on_a_full_disk_is_an_interruption(tmp_path, monkeypatch
     monkeypatch.setattr(RunDirectory, "save_checkpoint", save_or_fail)
     monkeypatch.setattr(RunDirectory, "add_step", add_and_interrupt)
     with pytest.raises(
-        Interrupted, match=r"interrupted by SIGTERM at step 1 .* goes on from the last checkpoint"
+        Interrupted, match=r"interrupted by SIGTERM at step 1 .* continues from the last checkpoint"
     ) as caught:
         trainer.fit()
     assert caught.value.number == signal.SIGTERM

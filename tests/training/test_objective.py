@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy
 
-from nestnet.config.schema import DataConfig, LossConfig
+from nestnet.config.schema_sections import DataConfig, LossConfig
 from nestnet.training.objective import Objective
 
 LOGITS, LABELS = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])

@@ -69,7 +69,7 @@ def test_skipped_batches_and_the_place_where_a_run_goes_on():
         progress.live.refresh()
         progress.epoch_done(METRICS | {"epoch": 2, "skipped_steps": 2})
     printed = plain(output.getvalue())
-    assert "goes on after 1 of 3 epochs and 4 batches" in printed
+    assert "resumes after 1 of 3 epochs and 4 batches" in printed
     assert "batch 5/10" in printed
     assert "2 batches (NaN or infinite loss)" in printed
     assert "data wait 6.2%  2 batches skipped" in printed

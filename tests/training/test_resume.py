@@ -18,16 +18,17 @@ from PIL import Image
 
 from nestnet.cli.main import main
 from nestnet.config import parsing
-from nestnet.data.loaders import train_batches
+from nestnet.data.loaders import create_train_loader
 from nestnet.models.build import build_model
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.runs.checkpoints import Checkpoints, read, write
+from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
+from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.directory import RunDirectory
 from nestnet.runs.reading import read_run, read_table
-from nestnet.runs.stopped import Stopped
-from nestnet.runtime.interrupts import Interrupted, Interrupts, Watched, leave_to_parent
+from nestnet.runs.run_stopped import RunStopped
+from nestnet.runtime.interrupts import Interrupted, InterruptibleIterable, Interrupts, leave_signals_to_parent
+from nestnet.step.train_step import TrainStep
 from nestnet.training.resume import _notice_other_bits, resume
-from nestnet.training.step import TrainStep
 from nestnet.training.trainer import Trainer
 
 RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--model.drop_rate", "0.1", "--data.loader", "files",
@@ -108,7 +109,7 @@ def test_a_run_that_is_killed_again_and_again(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments", [RESNET, VIT], ids=["resnet", "vit"])
 def test_families_with_workers_dropout_and_schedules(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "nestnet.training.trainer.build_model", lambda run: shallow(build_model(run))
+        "nestnet.training.setup.build_model", lambda run: shallow(build_model(run))
     )  # smaller checkpoints
     run, whole = whole_run([*arguments, *EACH], tmp_path / "whole")
     kill(run, tmp_path / "run", monkeypatch, "add_step", 7)
@@ -120,7 +121,7 @@ def test_families_with_workers_dropout_and_schedules(arguments, tmp_path, monkey
 def test_any_epoch_goes_on_at_any_batch(data):
     repeats, loader = data.draw(st.integers(1, 3)), data.draw(st.sampled_from(["resident", "files"]))
     run = parse_with_recipe([*TINY, "--data.batch_size", "8", "--data.repeats", str(repeats), "--data.loader", loader])
-    batches = train_batches(few(run), run.data, run.seed)
+    batches = create_train_loader(few(run), run.data, run.seed)
     epoch, start = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(batches) - 1))
     whole, rest = list(batches.epoch(epoch))[start:], list(batches.epoch(epoch, start))
     assert len(rest) == len(batches) - start
@@ -137,7 +138,7 @@ def test_any_epoch_goes_on_at_any_batch(data):
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tiny, tmp_path, monkeypatch, number, where):
     run, whole = tiny
     path, handlers = tmp_path / "run", (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    place, step = {"step": ("mix_batch", 7), "evaluation": ("prepare_for_eval", 8)}[where]
+    place, step = {"step": ("mix_batch", 7), "evaluation": ("evaluate", 8)}[where]
     original = getattr(Trainer, place)
 
     def signalling(self, *arguments):
@@ -150,7 +151,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tiny, tmp_path, monk
         with pytest.raises(Interrupted) as caught:
             Trainer(replace(run, run_dir=str(path)), images=few(run)).fit()
     assert str(caught.value) == (
-        f"interrupted by {number.name} at step {step} (epoch 2); `nestnet resume {path}` goes on from the last checkpoint"
+        f"interrupted by {number.name} at step {step} (epoch 2); `nestnet resume {path}` continues from the last checkpoint"
     )
     assert caught.value.number == number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -171,7 +172,7 @@ def test_a_damaged_test_image_is_left_out_on_resuming(tmp_path, capsys):
     assert main(["train", "--data.root", str(tmp_path / "images"), *settings, *pair, "--run_dir", path]) == 1
     said = capsys.readouterr().err
     assert "7.png cannot be read as an image" in said
-    assert "give --data.corrupt skip" in said
+    assert "set data.corrupt to skip" in said
     assert main(["resume", path, "--data.corrupt", "skip"]) == 0
     assert "7.png cannot be read as an image" in capsys.readouterr().err
     assert read_run(path).config.data.corrupt == "skip"
@@ -225,30 +226,30 @@ def forge(change):
 
     def forging(path):
         for file in (path / "checkpoints").iterdir():
-            state = read(file)
+            state = read_checkpoint(file)
             change(state)
-            write(file, state)
+            write_checkpoint(file, state)
 
     return forging
 
 
 REFUSED = [
-    (damage_last, [], "checkpoints has no whole checkpoint ("),
+    (damage_last, [], "checkpoints has no complete checkpoint ("),
     (edit("config.yaml", "lr: 0.1", "lr: 0.3"), [], "the checkpoint is of another configuration: optimizer.lr = 0.1 (now 0.3)"),
     (edit("config.yaml", "lr: 0.1", "rl: 0.1"), [], "optimizer.rl"),
-    (lambda path: (path / "config.yaml").unlink(), [], "is no run directory: it has no config.yaml"),
-    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: step is 4 in row 3: rows are missing, or come twice"),
+    (lambda path: (path / "config.yaml").unlink(), [], "is not a run directory: it has no config.yaml"),
+    (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: step is 4 in row 3: rows are missing or repeated"),
     (lambda path: (path / "metrics.csv").unlink(), [], "metrics.csv cannot be read: No such file or directory"),
     (lambda path: None, ["--optimizer.lr", "0.3"], "optimizer.lr = 0.1 (now 0.3)"),
     (lambda path: None, ["--epochs", "9"], "epochs = 3 (now 9)"),
-    (lambda path: None, ["--optimizer.rl", "0.3"], "--optimizer.rl is no option"),
+    (lambda path: None, ["--optimizer.rl", "0.3"], "--optimizer.rl is not an option"),
     (forge(lambda s: s["net"].pop("fc.weight")), [], "of another network: net.fc.weight is absent, and must be (10, 64)"),
     (forge(lambda s: s["net"].update(more=torch.zeros(1))), [], "net.more is (1,) of float32, and must be absent"),
     (forge(lambda s: s["net"].update({"fc.bias": torch.zeros(9)})), [], "net.fc.bias is (9,) of float32, and must be (10,)"),
     (forge(lambda s: s["net"].update({"fc.bias": torch.zeros(10).long()})), [], "net.fc.bias is (10,) of int64"),
     (forge(lambda s: s.update(average=None)), [], "the checkpoint has no average"),
     (forge(lambda s: s.pop("schedule")), [], "not of this version of nestnet: it has no schedule"),
-    (forge(lambda s: s["optimizer"]["param_groups"].pop()), [], "another optimizer: it has other groups of parameters"),
+    (forge(lambda s: s["optimizer"]["param_groups"].pop()), [], "another optimizer: it has other parameter groups"),
     (forge(lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(2))), [],
      "momentum_buffer of parameter 0 is (2,)"),
     (forge(lambda s: s["optimizer"].update(state=3)), [], "the checkpoint is of another optimizer"),
@@ -303,7 +304,7 @@ def test_another_number_of_threads_is_noticed(unfinished, monkeypatch, capsys):
     _notice_other_bits(state, SimpleNamespace(device=torch.device("cpu"), process_group=processes))
     assert capsys.readouterr().err == (
         f"nestnet: {threads} threads trained this run before, and {threads + 3} do now: it will not end with the same bits; "
-        f"with OMP_NUM_THREADS={threads} it does\n"
+        f"with OMP_NUM_THREADS={threads} it will\n"
     )
 
 
@@ -322,17 +323,20 @@ def test_the_command_goes_on_with_a_run_of_its_own(tmp_path, monkeypatch, capsys
         patch.setattr(
             Trainer,
             "evaluate",
-            lambda self: os.kill(os.getpid(), signal.SIGTERM) or next(iter(Watched([1], self.interrupts))),
+            lambda self: (
+                os.kill(os.getpid(), signal.SIGTERM) or next(iter(InterruptibleIterable([1], self.interrupts)))
+            ),
         )
         assert main(train) == 128 + signal.SIGTERM
     error = capsys.readouterr().err
     assert error == (
-        f"nestnet train: interrupted by SIGTERM at step 2 (epoch 1); `nestnet resume {path}` goes on from the last checkpoint\n"
+        f"nestnet train: interrupted by SIGTERM at step 2 (epoch 1); `nestnet resume {path}` continues from the last "
+        "checkpoint\n"
     )
     assert main(train) == 2
     assert "`nestnet resume" in capsys.readouterr().err
     assert main(["resume", path]) == 0
-    assert "goes on after 0 of 2 epochs and 2 batches" in capsys.readouterr().out
+    assert "resumes after 0 of 2 epochs and 2 batches" in capsys.readouterr().out
     assert len(read_table(tmp_path / "run" / "steps.csv")) == 4
 
 
@@ -359,7 +363,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_checkpoint_from_before_it(tiny, 
         with pytest.raises(FloatingPointError) as caught:
             Trainer(replace(run, run_dir=str(path)), images=few(run)).fit()
     assert f"the loss is nan at step {step} (epoch {(step + 3) // 4}, " in str(caught.value)
-    assert f"`nestnet resume {path} --non_finite skip`" in str(caught.value)
+    assert f"set non_finite to skip and run `nestnet resume {path}`" in str(caught.value)
     assert read_table(path / "steps.csv")[-1]["loss"] == "nan"
     assert Checkpoints(path / "checkpoints").newest()["steps_done"] == step - 1
     # without the fault it ends as if there had been none: nothing of the bad batch is left
@@ -385,7 +389,7 @@ def test_batches_that_are_not_finite_are_skipped_and_counted(tiny, tmp_path, mon
 def test_a_run_whose_batches_are_all_bad_ends(tiny, tmp_path, monkeypatch):
     run, _ = tiny
     monkeypatch.setattr(Trainer, "mix_batch", poisoned({5, 6, 7, 8}))
-    with pytest.raises(FloatingPointError, match=r"at step 8 .*as it was at all batches of this epoch"):
+    with pytest.raises(FloatingPointError, match=r"at step 8 .*as for all batches of this epoch"):
         Trainer(replace(run, run_dir=str(tmp_path / "run"), non_finite="skip"), images=few(run)).fit()
 
 
@@ -438,16 +442,16 @@ def test_a_fault_is_explained_and_the_run_goes_on_after_it(tiny, tmp_path, error
     run = replace(run, run_dir=str(tmp_path / "run"), data=replace(run.data, loader="files"))
     images = few(run)
     images = replace(images, train=Broken(images.train, error))
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(RunStopped) as caught:
         Trainer(run, images=images).fit()
     assert message in str(caught.value)
-    assert str(caught.value).endswith(f"`nestnet resume {run.run_dir}` goes on from the last checkpoint")
+    assert str(caught.value).endswith(f"`nestnet resume {run.run_dir}` continues from the last checkpoint")
     assert "\n" not in str(caught.value)
     images.train.broken = False
     path = resume(run.run_dir, images=images)
     uninterrupted = Trainer(replace(run, run_dir=str(tmp_path / "whole")), images=images).fit()
     assert content(path) == content(uninterrupted)
-    monkeypatch.setattr("nestnet.cli.main.VERBS", {"train": lambda _: (_ for _ in ()).throw(caught.value)})
+    monkeypatch.setattr("nestnet.cli.main.COMMANDS", {"train": lambda _: (_ for _ in ()).throw(caught.value)})
     capsys.readouterr()
     assert main(["train"]) == 1
     assert capsys.readouterr().err == f"nestnet train: stopped: {caught.value}\n"
@@ -458,7 +462,7 @@ def test_a_helper_leaves_signals_to_its_parent(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        leave_to_parent()
+        leave_signals_to_parent()
         os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C on a terminal
         assert not ended
         os.kill(os.getpid(), signal.SIGTERM)

@@ -16,8 +16,9 @@ from timm.optim import list_optimizers
 
 from nestnet.conditions.base import JOINT
 from nestnet.conditions.registry import CONDITIONS
-from nestnet.config.schema import Augmentation, DataConfig, LossConfig, ScheduleConfig
-from nestnet.config.validation import validate, why_refused
+from nestnet.config.optimizer_checks import explain_refusal
+from nestnet.config.schema_sections import Augmentation, DataConfig, LossConfig, ScheduleConfig
+from nestnet.config.validation import validate
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.training.resume import resume
 
@@ -83,7 +84,7 @@ def plain_run():
     return parse_with_recipe([*PLAIN, *SHORT, *ALTERNATING, "--epochs", "1"])
 
 
-@pytest.mark.parametrize("name", [str(name) for name in list_optimizers() if why_refused(str(name)) is None])
+@pytest.mark.parametrize("name", [str(name) for name in list_optimizers() if explain_refusal(str(name)) is None])
 def test_each_optimizer(name, plain_run, tmp_path, monkeypatch):
     monkeypatch.setattr("timm.optim.kron.has_dynamo", False)  # it would compile each shape for seconds
     run = validate(replace(plain_run, optimizer=replace(plain_run.optimizer, name=name)))
@@ -119,6 +120,13 @@ def choices(section, field):
 
 def settings():
     """Arguments for each setting, generated from what the configuration knows."""
+    yield from schedule_settings()
+    yield from condition_settings()
+    yield from image_settings()
+    yield from step_settings()
+
+
+def schedule_settings():
     for name, interval in itertools.product(choices(ScheduleConfig, "name"), choices(ScheduleConfig, "interval")):
         arguments = ["--schedule.name", name]
         if name != "none":
@@ -133,11 +141,15 @@ def settings():
             yield [*ALTERNATING, *arguments, "--schedule.warmup_epochs", "1"]
     yield [*ALTERNATING, "--schedule.warmup_epochs", "1", "--schedule.warmup_prefix", "true"]
 
+
+def condition_settings():
     for name in (*CONDITIONS, JOINT):
         runs = ["--motivation.runs", '["RUN"]'] if name == "random_like" else []
         yield ["--motivation.name", name, "--motivation.k", "1", *runs]
     yield ["--motivation.name", JOINT, "--motivation.distillation", "0.5"]
 
+
+def image_settings():
     for augment, loader in itertools.product(typing.get_args(Augmentation), ("resident", "files")):
         if (augment, loader) != ("resized_crop", "resident"):
             yield [*ALTERNATING, "--data.augment", augment, "--data.loader", loader]
@@ -150,6 +162,8 @@ def settings():
     yield [*ALTERNATING, "--data.cutmix", "1.0", "--data.mixup_prob", "0.5"]
     yield [*ALTERNATING, "--data.mixup", "0.2", "--data.cutmix", "1.0"]
 
+
+def step_settings():
     for name in choices(LossConfig, "name"):
         yield [*ALTERNATING, "--loss.name", name, "--loss.label_smoothing", "0.1"]
     yield [*ALTERNATING, "--loss.name", "bce", "--loss.target_threshold", "0.2", "--data.mixup", "0.2"]

@@ -22,16 +22,17 @@ from nestnet.cli.main import main
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config import parsing, schema
 from nestnet.data.image_data import load_data
-from nestnet.data.loaders import eval_batches, train_batches
-from nestnet.data.seeding import mix_seed, seeded
-from nestnet.optim.factory import create_optimizer, create_scheduler
+from nestnet.data.loaders import create_eval_loader, create_train_loader
+from nestnet.data.seeding import mix_seed, seeded_rng
+from nestnet.optim.factory import create_optimizer
+from nestnet.optim.schedule import create_scheduler
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.runs.checkpoints import read, write
+from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
 from nestnet.runs.reading import read_run, read_table
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.evaluation import top1
 from nestnet.training.trainer import Trainer
-from nestnet.weights.exporting import read_metadata
+from nestnet.weights.export_file import read_metadata
 
 QUICK = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256", "--epochs", "2"]
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml"
@@ -39,7 +40,7 @@ DIGITS = Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml"
 
 def few(run, train=256, test=64):
     """Some of a run's training images, and others of them as test images."""
-    return load_data(run.data, run.model).split(range(train), range(train, train + test))
+    return load_data(run.data, run.model).resplit(range(train), range(train, train + test))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_exports_give_the_recorded_accuracy(run_dir):
             found["architecture"], num_classes=10, in_chans=1, checkpoint_path=str(run_dir / f"{mode}.safetensors")
         ).eval()
         with torch.inference_mode():
-            correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in eval_batches(images, run.config.data))
+            correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in create_eval_loader(images, run.config.data))
         assert 100 * correct / 360 == pytest.approx(float(last[f"{mode}_top1"]))
         assert json.loads(found["class_names"]) == [str(digit) for digit in range(10)]
         assert json.loads(found["input_size"]) == [1, 8, 8]
@@ -122,7 +123,7 @@ def test_a_run_is_never_written_over(run_dir, capsys):
     assert main(["train", *QUICK, "--run_dir", str(run_dir)]) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"nestnet train: error: run_dir = {str(run_dir)!r}: a run is there, and `nestnet resume {run_dir}` goes on with it; "
+        f"nestnet train: error: run_dir = {str(run_dir)!r}: a run is there, and `nestnet resume {run_dir}` continues it; "
         "name another folder\n"
     )
     assert before == {path.name: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
@@ -164,7 +165,7 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
     trainer = Trainer(run, images=images)
     model = trainer.net.standalone(mode)
     optimizer = create_optimizer(model, run)
-    batches = train_batches(images, run.data, run.seed)
+    batches = create_train_loader(images, run.data, run.seed)
     schedule = create_scheduler(optimizer, run.schedule, run.epochs, len(batches))
     mixup = Mixup(0.3, 0.0, label_smoothing=0.0, num_classes=10)
 
@@ -175,7 +176,7 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
     step, losses = 0, []
     for epoch in range(run.epochs):
         for x, y in batches.epoch(epoch):
-            with seeded(mix_seed(run.seed, epoch, step)):
+            with seeded_rng(mix_seed(run.seed, epoch, step)):
                 x, y = mixup(x, y)
             loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad()
@@ -276,7 +277,7 @@ def test_joint_training_is_one_step_on_the_sum_of_both_losses(distillation):
         optimizer.zero_grad()
         sum(losses).backward()
         optimizer.step()
-        watched = trainer.watched(outcome, Mode.MOTIVATED)
+        watched = trainer.watched_quantity(outcome, Mode.MOTIVATED)
         assert outcome.loss() == watched == pytest.approx(sum(losses).item() / 2, rel=1e-5)
     expected = dict(net.named_parameters())
     for name, parameter in trainer.net.named_parameters():
@@ -291,7 +292,7 @@ def test_the_gradient_norm_is_that_before_clipping(clip):
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
-    watched, net = trainer.watched(outcome, Mode.MOTIVATED), trainer.net
+    watched, net = trainer.watched_quantity(outcome, Mode.MOTIVATED), trainer.net
     net.zero_grad()
     nn.functional.cross_entropy(net(images, "motivated"), labels).backward()
     norm = math.sqrt(sum((p.grad**2).sum().item() for p in net.parameters() if p.grad is not None))
@@ -307,18 +308,18 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
         [*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet32", *loss]
     )
     trainer, everything = Trainer(run), load_data(run.data, run.model)
-    held_out, labels = trainer.held_out
+    held_out, labels = trainer.watched_quantity.held_out
     assert held_out.shape == (256, 1, 8, 8)
     assert len(trainer.images.train) == len(everything.train) - 256
     assert len(trainer.images.test) == len(everything.test)
-    plain = [everything.test_transform(trainer.images.train.dataset[i][0]) for i in range(len(trainer.images.train))]
+    plain = [everything.eval_transform(trainer.images.train.dataset[i][0]) for i in range(len(trainer.images.train))]
     apart = {tuple(image.flatten().tolist()) for image in plain} & {tuple(x.flatten().tolist()) for x in held_out}
     assert len(apart) <= 1, "one digit was scanned twice"
     trainer.net.train()
     images, own = trainer.mix_batch(*next(trainer.epoch_batches()))
-    monkeypatch.setattr("nestnet.device.DeviceContext.put", None)  # it is on the device already
+    monkeypatch.setattr("nestnet.device.DeviceContext.to_device", None)  # it is on the device already
     for mode in Mode:
-        watched = trainer.watched(trainer.step(images, own, mode), mode)
+        watched = trainer.watched_quantity(trainer.step(images, own, mode), mode)
         assert trainer.net.training
         logits = trainer.net.eval()(held_out, mode)
         expected = nn.functional.cross_entropy(logits, labels).item()
@@ -417,7 +418,7 @@ def test_recalibrated_runs_export_and_evaluate_alike(tmp_path, capsys):
         found = float(re.search(r"top-1 (.*) %", capsys.readouterr().out)[1])
         assert abs(found - float(last[f"{mode}_top1"])) < 5, "the run took the batches of another epoch"
     assert main(["evaluate", str(path), "--mode", "base", "--recalibrate", "-1"]) == 2
-    assert "--recalibrate -1: it must be at least 0 training batches" in capsys.readouterr().err
+    assert "recalibrate = -1: it must be at least 0 training batches" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -506,7 +507,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--model.base", "resnet21"], "base = 'resnet21' is no known architecture; did you mean resnet"),
+        (["train", "--model.base", "resnet21"], "base = 'resnet21' is not a known architecture; did you mean resnet"),
         (["train", "--model.motivated", "vit_tiny_patch16_224"], "does not fit inside"),
         (["train", "--model.num_classes", "7"], "model.num_classes = 7: the data has 10 classes"),
         (["train", "--model.in_chans", "3"], "model.in_chans = 3: the digits have 1 channel"),
@@ -519,17 +520,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             "data.root = '/absent': there is no such folder",
         ),
         (["train", "--run_dir", "/dev/null/x"], "run_dir = '/dev/null/x': /dev/null is a device; name a folder"),
-        (["evaluate", "/absent", "--mode", "base"], "/absent is no run directory: it has no config.yaml"),
-        (["plot", "/absent"], "/absent is no run directory: it has no config.yaml"),
+        (["evaluate", "/absent", "--mode", "base"], "/absent is not a run directory: it has no config.yaml"),
+        (["plot", "/absent"], "/absent is not a run directory: it has no config.yaml"),
         (["evaluate", "runs/x"], "the following arguments are required: --mode; see `nestnet evaluate --help`"),
         (["export", "runs/x", "--mode", "small", "--output", "x"], "argument --mode: invalid choice: 'small'"),
         (
             ["evaluate", "/absent", "--mode", "base", "--recalibrate", "x"],
             "argument --recalibrate: invalid int value: 'x'",
         ),
-        (["table", "/absent"], "/absent is no run directory"),
-        (["dynamics", "/absent"], "/absent is no run directory"),
-        (["cost", "--model.base", "resnet21"], "base = 'resnet21' is no known architecture; did you mean resnet"),
+        (["table", "/absent"], "/absent is not a run directory"),
+        (["dynamics", "/absent"], "/absent is not a run directory"),
+        (["cost", "--model.base", "resnet21"], "base = 'resnet21' is not a known architecture; did you mean resnet"),
         (["train", "--motivation.period", "3"], "motivation.period = 3: loss_decrease has no such setting; it has k"),
         (
             ["train", "--motivation.distillation", "0.5"],
@@ -541,7 +542,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (
             ["train", "--motivation.name", "random_like", "--motivation.runs", "[/absent]"],
-            "/absent is no run directory",
+            "/absent is not a run directory",
         ),
         (
             ["train", "--model.base_weights", "/absent.pth"],
@@ -551,7 +552,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         (["check", "--motivation.name", "joint"], "motivation.name = 'joint': it does not switch"),
         (
             ["check", "--motivation.name", "gradient_norm_increase"],
-            "the check knows losses alone; take --sequence random",
+            "the check only provides losses; set sequence to random",
         ),
         (
             ["train", "--motivation.runs", "[/absent]"],
@@ -559,7 +560,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
-        (["fly"], "'fly' is no verb; there are train, resume, cost, "),
+        (["fly"], "'fly' is not a command; the commands are train, resume, cost, "),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
@@ -580,7 +581,7 @@ def test_a_damaged_checkpoint_is_named(run_dir, tmp_path, damage, capsys):
         elif damage == "pickle":
             torch.save({"net": print}, file)
         elif damage == "other":
-            write(file, read(file) | {"net": {"x": torch.zeros(1)}})
+            write_checkpoint(file, read_checkpoint(file) | {"net": {"x": torch.zeros(1)}})
         elif damage == "absent":
             file.unlink()
     assert main(["evaluate", str(path), "--mode", "base"]) == 2
@@ -597,7 +598,7 @@ def test_the_best_checkpoint_of_a_mode(run_dir, capsys):
         found = read_run(run_dir, best=mode)
         assert found.checkpoint["epochs_done"] == int(best["epoch"])
         images = load_data(found.config.data, found.config.model)
-        accuracy = top1(found.net.eval(), eval_batches(images, found.config.data), [mode])[mode]
+        accuracy = top1(found.net.eval(), create_eval_loader(images, found.config.data), [mode])[mode]
         assert accuracy == pytest.approx(float(best[f"{mode}_top1"]))
         assert main(["evaluate", str(run_dir), "--mode", mode, "--best"]) == 0
         assert f"top-1 {accuracy:.2f} %" in capsys.readouterr().out
@@ -618,7 +619,7 @@ def test_check(capsys):
 
 def test_help_and_version(monkeypatch, capsys):
     assert main([]) == main(["--help"]) == 0
-    assert "usage: nestnet <verb>" in capsys.readouterr().out
+    assert "usage: nestnet <command>" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["nestnet", "--version"])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("nestnet", run_name="__main__")  # as `python -m nestnet` does

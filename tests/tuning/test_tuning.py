@@ -21,18 +21,22 @@ import torch
 from folders import plant
 from PIL import Image
 
-from nestnet.analysis.figures import draw_run
+from nestnet.analysis.run_figure import draw_run
 from nestnet.cli.main import main
-from nestnet.config.schema import DataConfig
+from nestnet.config.schema_sections import DataConfig
 from nestnet.data.image_data import load_data
 from nestnet.nn.mode import Mode
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_run, read_table
-from nestnet.storage import files
-from nestnet.training.step import TrainStep
+from nestnet.step.train_step import TrainStep
+from nestnet.storage import atomic
 from nestnet.training.trainer import Trainer
-from nestnet.tuning.report import FoldResult, best, markdown, summarised, tuning_figure, write_report
-from nestnet.tuning.tune_k import Study, tune_k
+from nestnet.tuning.figure import plot_summaries
+from nestnet.tuning.fold_result import FoldResult
+from nestnet.tuning.report import render_markdown, write_study_report
+from nestnet.tuning.study import Study
+from nestnet.tuning.summary import find_best, summarize_by_k
+from nestnet.tuning.tune_k import tune_k
 
 QUICK = ["--data.batch_size", "128", "--epochs", "1"]
 KS, FOLDS = [1, 2], 2
@@ -127,7 +131,7 @@ def test_a_study_keeps_to_its_images(tmp_path, run):
     study.begin(load_data(config.data, config.model))
     plant(tmp_path / "more", {"cat": 1})
     (tmp_path / "more" / "cat" / "00.png").rename(tmp_path / "images" / "cat" / "new.png")
-    with pytest.raises(ValueError, match=r"it was begun with images = '3\d training image files, .*; go back to that"):
+    with pytest.raises(ValueError, match=r"it was started with images = '3\d training image files, .*; use that again"):
         study.begin(load_data(config.data, config.model))
 
 
@@ -253,10 +257,10 @@ def test_what_is_wrong_is_found_before_anything_is_trained(overrides, arguments,
 )
 def test_a_folder_is_of_one_configuration(overrides, folds, differences, arguments, whole):
     before = contents(whole)
-    with pytest.raises(ValueError, match="it was begun with") as error:
+    with pytest.raises(ValueError, match="it was started with") as error:
         tune_k(parse_with_recipe([*arguments, *overrides]), KS, whole, folds=folds)
     name = f"folder = {str(whole)!r}"
-    assert str(error.value) == f"{name}: it was begun with {differences}; go back to that, or name another folder"
+    assert str(error.value) == f"{name}: it was started with {differences}; use that again, or name another folder"
     assert contents(whole) == before
 
 
@@ -271,8 +275,8 @@ def test_folders_that_cannot_be_used(run, tmp_path):
 RESULT = "k-1/fold-1/result.json"
 REMEDY = "remove it, and the same command trains this run again"
 DAMAGE = {
-    "an empty result": (RESULT, "", f"it is no JSON \\(.*\\); {REMEDY}"),
-    "a result cut short": (RESULT, '{"k": 1, "fold"', f"it is no JSON \\(.*\\); {REMEDY}"),
+    "an empty result": (RESULT, "", f"it is not JSON \\(.*\\); {REMEDY}"),
+    "a result cut short": (RESULT, '{"k": 1, "fold"', f"it is not JSON \\(.*\\); {REMEDY}"),
     "a list": (RESULT, "[1]", rf"it holds \[1\] in place of fields; {REMEDY}"),
     "no fields": (RESULT, "{}", f"it has no k; {REMEDY}"),
     "an accuracy of 500 %": (RESULT, ("base_top1", 500), f"base_top1 is 500, and must be a number from 0 to 100; {REMEDY}"),
@@ -281,9 +285,9 @@ DAMAGE = {
     "of another run": (RESULT, ("k", 2), f"it is of fold 1 of 2 with k = 2; {REMEDY}"),
     "a FIFO": (RESULT, None, f"it is a FIFO, not a file; {REMEDY}"),
     "an empty record": ("tune-k.yaml", "", "it holds None in place of fields; put back a copy of it, or name another folder"),
-    "a record cut short": ("tune-k.yaml", "folds: 2\nmodel.ba", "it is no YAML|it holds|; put back a copy of it, or name"),
+    "a record cut short": ("tune-k.yaml", "folds: 2\nmodel.ba", "it is not YAML|it holds|; put back a copy of it, or name"),
     "another record": ("tune-k.yaml", "a: 1\n", "it has a field 'a', which nestnet does not write; put back a copy of it"),
-    "code": ("tune-k.yaml", "folds: !!python/object/apply:os.getpid []\n", "it is no YAML .*; put back a copy of it"),
+    "code": ("tune-k.yaml", "folds: !!python/object/apply:os.getpid []\n", "it is not YAML .*; put back a copy of it"),
     "a record that is a FIFO": ("tune-k.yaml", None, "it is a FIFO, not a file; put back a copy of it"),
 }  # fmt: skip
 
@@ -330,8 +334,8 @@ def test_on_a_full_disk_the_older_report_stays(arguments, whole, tmp_path, monke
 
     command = ["tune-k", *arguments, "--k", "1", "2", "--folds", str(FOLDS), "--output", str(folder)]
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "write", full)
-        patch.setattr("nestnet.tuning.tune_k.Lock", lambda *_: SimpleNamespace(close=lambda: None))  # which writes, too
+        patch.setattr(atomic.os, "write", full)
+        patch.setattr("nestnet.tuning.study.Lock", lambda *_: SimpleNamespace(close=lambda: None))  # which writes, too
         assert main(command) == 2
     error = capsys.readouterr().err
     assert error == f"nestnet tune-k: error: {folder / 'tune-k.csv'} cannot be written: No space left on device\n"
@@ -367,7 +371,7 @@ RESULTS = [
 
 
 def test_the_table():
-    assert markdown(summarised(RESULTS)) == (
+    assert render_markdown(summarize_by_k(RESULTS)) == (
         "|  k |    base top-1, % | motivated top-1, % | motivated batches, % | expected, % | cost / base alone |\n"
         "| -: | ---------------: | -----------------: | -------------------: | ----------: | ----------------: |\n"
         "|  1 |     92.00 ± 2.00 |   **96.00 ± 1.00** |                25.00 |       50.00 |             1.100 |\n"
@@ -380,12 +384,12 @@ def test_the_table():
 
 
 def test_the_best_k_is_the_cheapest_of_equal_ones():
-    summaries = summarised(RESULTS)
-    assert [best(summaries, mode).k for mode in Mode] == [2, 1]
+    summaries = summarize_by_k(RESULTS)
+    assert [find_best(summaries, mode).k for mode in Mode] == [2, 1]
 
 
 def test_the_files(tmp_path):
-    text = write_report(RESULTS, tmp_path)
+    text = write_study_report(RESULTS, tmp_path)
     assert (tmp_path / "tune-k.md").read_text() == text
     with (tmp_path / "tune-k.csv").open(newline="") as file:
         first, second, last = csv.DictReader(file)
@@ -402,7 +406,7 @@ def test_the_files(tmp_path):
 
 
 def test_the_figure():
-    *subnets, cost = tuning_figure(summarised(RESULTS)).axes
+    *subnets, cost = plot_summaries(summarize_by_k(RESULTS)).axes
     assert [axes.get_title() for axes in subnets] == ["base: best at k = 2", "motivated: best at k = 1"]
     assert [list(axes.containers[0].lines[0].get_ydata()) for axes in subnets] == [[92, 92, 80], [96, 93, 70]]
     measured, expected = cost.get_lines()

@@ -8,7 +8,8 @@ from helpers import batch, make
 from timm.optim import create_optimizer_v2
 
 from nestnet import Mode
-from nestnet.verification.reference import CopyReference, check_against_reference
+from nestnet.verification.comparison import check_against_reference
+from nestnet.verification.reference import CopyReference
 
 OPTIMIZERS = {
     "sgd": {"opt": "momentum", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import nestnet
 from nestnet import Mode
-from nestnet.storage.files import write_atomically
+from nestnet.storage.atomic import write_atomically
 from nestnet.storage.hashed import serialize_hashed
-from nestnet.weights.exporting import read_export, read_metadata
+from nestnet.weights.export_file import read_export, read_metadata
 from nestnet.weights.metadata import Metadata
 
 NAMES_OF_ANY_KIND = ["猫", "\u200dx", "<b>", 'a, "b"', " "]
@@ -33,7 +33,7 @@ def test_timm_loads_the_file(family, mode, tmp_path):
         names = list(file.keys())
         tensors = sum(file.get_tensor(name).numel() * file.get_tensor(name).element_size() for name in names)
     expected = net.skeleton(mode).state_dict()
-    assert read_export(path) == Metadata.of(net, mode)
+    assert read_export(path) == Metadata.from_network(net, mode)
     assert sorted(names) == sorted(expected)
     assert tensors == sum(t.numel() * t.element_size() for t in expected.values())
     assert path.stat().st_size < tensors + 120 * len(names) + 2000, "nothing but the subnet's tensors and a header"
@@ -62,7 +62,7 @@ def test_an_export_is_read_as_it_was_written(tmp_path):
     found = read_export(path)
     assert (found.architecture, found.mode, found.num_classes, found.size) == ("resnet20", Mode.BASE, 5, (32, 32))
     assert {name: getattr(found, name) for name in given} == given
-    assert read_metadata(path).keys() - found.entries().keys() == {"format", "sha256"}
+    assert read_metadata(path).keys() - found.to_entries().keys() == {"format", "sha256"}
     nestnet.export(net.half(), "base", path, **given)
     assert read_export(path) == found, "timm converts floating-point tensors as it loads them"
 
@@ -190,21 +190,21 @@ FORGED = [
         "does not hold resnet32: layer1.3.bn1.bias is absent, and must be floating-point [16]",
     ),
     ({"mode": "big"}, {}, "mode = 'big' in its metadata: it must be base or motivated"),
-    ({"num_classes": "five"}, {}, "num_classes = 'five' in its metadata is no JSON"),
+    ({"num_classes": "five"}, {}, "num_classes = 'five' in its metadata is not JSON"),
     ({"num_classes": "5.0"}, {}, "num_classes = 5.0 in its metadata: it must be a whole number from 1"),
     ({"num_classes": "6", "class_names": "[]"}, {}, "fc.bias is floating-point [5], and must be floating-point [6]"),
     ({"num_classes": "1" + "0" * 5000}, {}, "num_classes = "),
     (
         {"class_names": '["a", "b"]'},
         {},
-        "class_names = ['a', 'b'] in its metadata: it must be a list of 5 texts, or empty",
+        "class_names = ['a', 'b'] in its metadata: it must be a list of 5 strings, or empty",
     ),
     (
         {"class_names": "[1, 2, 3, 4, 5]"},
         {},
-        "class_names = [1, 2, 3, 4, 5] in its metadata: it must be a list of 5 texts",
+        "class_names = [1, 2, 3, 4, 5] in its metadata: it must be a list of 5 strings",
     ),
-    ({"class_names": "[" * 100_000}, {}, "in its metadata is no JSON"),
+    ({"class_names": "[" * 100_000}, {}, "in its metadata is not JSON"),
     ({"input_size": "[3, 32]"}, {}, "input_size = [3, 32] in its metadata: it must be three whole numbers"),
     (
         {"input_size": "[3, 32, 2000000]"},
@@ -215,12 +215,16 @@ FORGED = [
     (
         {"mean": "[0.5, NaN, 0.5]"},
         {},
-        "mean = [0.5, nan, 0.5] in its metadata: it must be a list of 3 numbers, one a channel",
+        "mean = [0.5, nan, 0.5] in its metadata: it must be a list of 3 numbers, one for each channel",
     ),
-    ({"mean": f"[0.5, 0.5, 1{'0' * 400}]"}, {}, "in its metadata: it must be a list of 3 numbers, one a channel"),
+    (
+        {"mean": f"[0.5, 0.5, 1{'0' * 400}]"},
+        {},
+        "in its metadata: it must be a list of 3 numbers, one for each channel",
+    ),
     ({"std": "[1, 1, 0]"}, {}, "std = [1, 1, 0] in its metadata: it must be a list of 3 numbers above 0"),
     ({"crop_pct": "2"}, {}, "crop_pct = 2 in its metadata: it must be empty, or above 0 and at most 1"),
-    ({"crop_pct": None}, {}, "is no export of nestnet: its metadata has no crop_pct"),
+    ({"crop_pct": None}, {}, "is not an export of nestnet: its metadata has no crop_pct"),
     ({}, {"fc.weight": torch.zeros(5, 63)}, "fc.weight is floating-point [5, 63], and must be floating-point [5, 64]"),
     ({}, {"fc.bias": torch.zeros(5, dtype=torch.uint8)}, "fc.bias is U8 [5], and must be floating-point [5]"),
     ({}, {"fc.more": torch.zeros(5)}, "fc.more is floating-point [5], and must be absent"),
@@ -245,7 +249,7 @@ def test_a_right_hash_is_not_enough(entries, tensors, message, export_file, tmp_
 
 def test_files_of_others(tmp_path):
     save_file(make("resnet").standalone("base").state_dict(), tmp_path / "timm.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"timm\.safetensors is no export of nestnet: its metadata has neither"):
+    with pytest.raises(ValueError, match=r"timm\.safetensors is not an export of nestnet: its metadata has neither"):
         read_export(tmp_path / "timm.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         read_export(tmp_path / "absent.safetensors")
@@ -272,27 +276,30 @@ def test_what_is_wrong_is_said_and_leaves_no_file(tmp_path):
         nestnet.export(net, "base", tmp_path / "absent" / "x.safetensors")
     assert os.listdir(tmp_path) == []
     (tmp_path / "no.safetensors").write_bytes(b"\x00" * 64)
-    with pytest.raises(ValueError, match=r"no\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"no\.safetensors is not a safetensors file"):
         read_metadata(tmp_path / "no.safetensors")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"class_names": [0, 1, 2, 3, 4]}, "class_names[0] = 0: a name must be a text; take [str(name) for"),
-        ({"class_names": ["a", "b", None, "d", "e"]}, "class_names[2] = None: a name must be a text"),
-        ({"class_names": [b"a", "b", "c", "d", "e"]}, "class_names[0] = b'a': a name must be a text"),
-        ({"class_names": "abcde"}, "class_names = 'abcde': it must be a list of texts, one for each class"),
+        ({"class_names": [0, 1, 2, 3, 4]}, "class_names[0] = 0: a name must be a string; pass [str(name) for"),
+        ({"class_names": ["a", "b", None, "d", "e"]}, "class_names[2] = None: a name must be a string"),
+        ({"class_names": [b"a", "b", "c", "d", "e"]}, "class_names[0] = b'a': a name must be a string"),
+        ({"class_names": "abcde"}, "class_names = 'abcde': it must be a list of strings, one for each class"),
         ({"class_names": ["a", "b", "", "d", "e"]}, "class_names[2] = '': a name must not be empty"),
         ({"class_names": ["a", "b", "c", "a", "e"]}, "class_names[3] = 'a': class 0 has this name too"),
         (
             {"class_names": ["a", "b\udcff", "c", "d", "e"]},
             r"class_names[1] = 'b\xff': it cannot be written as UTF-8",
         ),
-        ({"class_names": range(5)}, "class_names[0] = 0: a name must be a text"),
+        ({"class_names": range(5)}, "class_names[0] = 0: a name must be a string"),
         ({"class_names": list("abcdef")}, "class_names has 6 names for a network of num_classes = 5"),
         ({"std": [1, 0, 1]}, "std = [1.0, 0.0, 1.0]: it must be a list of 3 numbers above 0"),
-        ({"mean": [float("nan"), 0, 0]}, "mean = [nan, 0.0, 0.0]: it must be a list of 3 numbers, one a channel"),
+        (
+            {"mean": [float("nan"), 0, 0]},
+            "mean = [nan, 0.0, 0.0]: it must be a list of 3 numbers, one for each channel",
+        ),
         ({"input_size": (3, 0, 32)}, "input_size = [3, 0, 32]: it must be three whole numbers from 1"),
     ],
 )

@@ -15,11 +15,11 @@ from helpers import FAMILIES, make, randomised
 import nestnet
 from nestnet import Mode, load_weights
 from nestnet.data.class_names import imagenet_class_names
-from nestnet.deploy.predict import Predictor
+from nestnet.deploy.predictor import Predictor
 from nestnet.recipes.command_line import parse_with_recipe
-from nestnet.weights.exporting import read_export, read_metadata
+from nestnet.weights.export_file import read_export, read_metadata
+from nestnet.weights.heads import TrainedHead, match_head
 from nestnet.weights.initial import load_initial_weights
-from nestnet.weights.pretrained import Weights, _rows
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,7 +75,7 @@ class Evil:
     ("content", "name", "message"),
     [
         (None, "x.safetensors", "cannot be read as weights: there is no such file"),
-        (b"half", "x.safetensors", "is damaged: its header is to have"),
+        (b"half", "x.safetensors", "is damaged: its header should have"),
         (b"half", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict ("),
         (pickle.dumps(Evil()), "x.pth", "cannot be read as weights: "),
         ("other", "x.safetensors", "holds resnet32, and the base network is resnet20: name a file of that network"),
@@ -84,9 +84,9 @@ class Evil:
         (
             "scalar",
             "x.pth",
-            "holds no weights of resnet20: fc.weight is no tensor of as many dimensions as it must have",
+            "holds no weights of resnet20: fc.weight is not a tensor with the number of dimensions",
         ),
-        ("number", "x.pth", "holds no weights of resnet20: fc.bias is no tensor of as many dimensions as it must have"),
+        ("number", "x.pth", "holds no weights of resnet20: fc.bias is not a tensor with the number of dimensions"),
         ("list", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict (AttributeError: "),
         (
             "model",
@@ -201,21 +201,21 @@ HEADS = [
     (NAMES, NAMES, False, [0, 1, 2, 3, 4], None),
     (["dog", "ant", "emu", "cat", "bee"], NAMES, False, [1, 4, 3, 0, 2], None),
     (["dog", "ant", "emu", "cat", "bee"], None, False, [0, 1, 2, 3, 4], None),
-    (["dog", "ant", "fox", "cat", "bee"], NAMES, False, None, "its classes are others, none of them is 'emu'"),
-    (["dog", "ant", "fox", "cat", "bee"], NAMES, True, None, "its classes are others"),
-    (["ant", "ant", "bee", "cat", "dog"], NAMES, False, None, "its classes are others"),
-    (None, NAMES, False, None, "it does not name its classes, which may be others than these: the head is left out"),
-    (None, NAMES, True, [0, 1, 2, 3, 4], "it does not name its classes, which are taken to be those of the data"),
+    (["dog", "ant", "fox", "cat", "bee"], NAMES, False, None, "its classes differ, none of them is 'emu'"),
+    (["dog", "ant", "fox", "cat", "bee"], NAMES, True, None, "its classes differ"),
+    (["ant", "ant", "bee", "cat", "dog"], NAMES, False, None, "its classes differ"),
+    (None, NAMES, False, None, "it does not name its classes, which may differ from these: the head is left out"),
+    (None, NAMES, True, [0, 1, 2, 3, 4], "it does not name its classes, which are assumed to be those of the data"),
     (None, None, False, [0, 1, 2, 3, 4], None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("there", "wanted", "usual", "rows", "remark"), HEADS)
 def test_which_output_each_class_gets(there, wanted, usual, rows, remark):
-    found, said = _rows(Weights(("fc",), 5, there), 5, wanted, usual_classes=usual)
-    assert found == rows
-    assert (said or "").startswith(remark or "")
-    assert bool(said) == bool(remark)
+    match = match_head(TrainedHead(("fc",), 5, there), 5, wanted, has_usual_classes=usual)
+    assert match.rows == rows
+    assert (match.remark or "").startswith(remark or "")
+    assert bool(match.remark) == bool(remark)
 
 
 @pytest.mark.parametrize(("family", "mode"), [("resnet", Mode.MOTIVATED), ("vit", Mode.BASE)])
@@ -249,15 +249,20 @@ def test_a_head_of_other_classes_is_left_as_it_is(family, mode, tmp_path):
 @pytest.mark.parametrize(
     ("data", "file", "kept", "said"),
     [
-        ("digits", "plain", True, "{}: it does not name its classes, which are taken to be those of the data in their"),
+        (
+            "digits",
+            "plain",
+            True,
+            "{}: it does not name its classes, which are assumed to be those of the data in their",
+        ),
         (
             "folder",
             "plain",
             False,
-            "{}: it does not name its classes, which may be others than these: the head is left out",
+            "{}: it does not name its classes, which may differ from these: the head is left out",
         ),
         ("folder", "named", True, ""),
-        ("folder", "others", False, "{}: its classes are others, none of them is '0': the head is left out"),
+        ("folder", "others", False, "{}: its classes differ, none of them is '0': the head is left out"),
         ("folder", "fewer", False, "{}: its head is for 4 classes, and this network has 10: the head is left out"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The report of runs as a page: `nestnet.report.writing.write_report`."""
+"""The report of runs as a page: `nestnet.analysis.report.write_report.write_report`."""

@@ -1,165 +1,178 @@
-"""What both subnets of a run say of each test image, and how their answers relate."""
+"""Both subnets' predictions on the test images, and how they relate."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nestnet.data.image_data import ImageData
-from nestnet.data.loaders import Batch, eval_batches
-from nestnet.device import DeviceContext, autocast
 from nestnet.nn.mode import Mode, PerMode
-from nestnet.runs.reading import Run
-from nestnet.training.evaluation import memory_format, prepare_for_eval
 
 
-class Kind(StrEnum):
-    """How the two subnets' answers to an image relate. Each image is of one kind."""
+class Agreement(StrEnum):
+    """Relation of the two subnets' predictions for an image. Each image has exactly one."""
 
-    BOTH_RIGHT = "both right"
-    MOTIVATED_RIGHT = "motivated right, base wrong"
-    BASE_RIGHT = "base right, motivated wrong"
-    SAME_WRONG = "both wrong, with the same class"
-    BOTH_WRONG = "both wrong, with different classes"
+    BOTH_CORRECT = "both correct"
+    ONLY_MOTIVATED_CORRECT = "motivated correct, base wrong"
+    ONLY_BASE_CORRECT = "base correct, motivated wrong"
+    SAME_ERROR = "both wrong, with the same class"
+    DIFFERENT_ERRORS = "both wrong, with different classes"
+
+
+EXAMPLE_ORDER = {
+    Agreement.ONLY_MOTIVATED_CORRECT: "the motivated network's probability of the true class exceeds the base's most",
+    Agreement.ONLY_BASE_CORRECT: "the base's probability of the true class exceeds the motivated network's most",
+    Agreement.DIFFERENT_ERRORS: "both are most confident of their wrong predictions, by the sum of the two probabilities",
+}
+"""Criterion that puts an image first among the examples, for each way in which the subnets disagree."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A subnet's answers to N images.
+class SubnetPredictions:
+    """A subnet's predictions for N images.
 
     Attributes:
-        classes: those of the largest logits [N].
-        probabilities: of these classes [N].
-        of_truth: the probabilities of the true classes [N].
+        classes: predicted classes, those with the largest logits [N].
+        confidences: probabilities of the predicted classes [N].
+        true_class_probabilities: probabilities of the true classes [N].
     """
 
     classes: np.ndarray
-    probabilities: np.ndarray
-    of_truth: np.ndarray
+    confidences: np.ndarray
+    true_class_probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What both subnets say of N test images of K classes.
+    """Both subnets' predictions for N test images of K classes.
 
     Attributes:
-        class_names: [K].
-        labels: the true classes [N].
-        answers: per mode.
+        class_names: names of the classes [K].
+        labels: true classes [N].
+        subnets: predictions of each mode's subnet.
     """
 
     class_names: list[str]
     labels: np.ndarray
-    answers: PerMode[Answers]
+    subnets: PerMode[SubnetPredictions]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def which(self, kind: Kind) -> np.ndarray:
-        """The images of a kind: their places, in order."""
-        base, motivated = self.answers.base.classes, self.answers.motivated.classes
-        base_right, motivated_right, same = base == self.labels, motivated == self.labels, base == motivated
-        match kind:
-            case Kind.BOTH_RIGHT:
-                return np.flatnonzero(base_right & motivated_right)
-            case Kind.MOTIVATED_RIGHT:
-                return np.flatnonzero(motivated_right & ~base_right)
-            case Kind.BASE_RIGHT:
-                return np.flatnonzero(base_right & ~motivated_right)
-            case Kind.SAME_WRONG:
-                return np.flatnonzero(~base_right & same)
-            case Kind.BOTH_WRONG:
-                return np.flatnonzero(~base_right & ~motivated_right & ~same)
-
-    def clearest(self, kind: Kind, number: int) -> np.ndarray:
-        """At most so many images of a kind on which the subnets differ: those that come first by its rule in `RULES`."""
-        base, motivated = self.answers.base, self.answers.motivated
-        scores = {
-            Kind.MOTIVATED_RIGHT: motivated.of_truth - base.of_truth,
-            Kind.BASE_RIGHT: base.of_truth - motivated.of_truth,
-            Kind.BOTH_WRONG: base.probabilities + motivated.probabilities,
-        }[kind]
-        places = self.which(kind)
-        return places[np.argsort(-scores[places], kind="stable")][:number]
-
     def top1(self, mode: Mode) -> float:
-        """In percent."""
-        return 100 * float(np.mean(self.answers.of(mode).classes == self.labels))
+        """Return the top-1 of a subnet, in percent.
 
-    @property
-    def lead(self) -> tuple[float, float]:
-        """By how many points of top-1 the motivated network leads the base, and the standard error of that.
+        Args:
+            mode: mode of the subnet.
 
-        Both answer the same images, so that those on which both are right, or both wrong, add nothing (McNemar 1947).
+        Returns:
+            The top-1.
         """
-        won, lost, number = len(self.which(Kind.MOTIVATED_RIGHT)), len(self.which(Kind.BASE_RIGHT)), len(self)
-        return 100 * (won - lost) / number, 100 * (won + lost - (won - lost) ** 2 / number) ** 0.5 / number
+        return 100 * float(np.mean(self.subnets.of(mode).classes == self.labels))
 
-    def confusion(self, mode: Mode) -> np.ndarray:
-        """How many images of each true class (rows) got each answer (columns) [K, K]."""
+    def find_images(self, agreement: Agreement) -> np.ndarray:
+        """Return the indices of the images for which the predictions relate in this way, in ascending order.
+
+        Args:
+            agreement: relation of the two predictions.
+
+        Returns:
+            The indices [M].
+        """
+        # All arrays here hold a boolean or a class for each image [N].
+        base = self.subnets.base.classes
+        motivated = self.subnets.motivated.classes
+        base_correct = base == self.labels
+        motivated_correct = motivated == self.labels
+        both_wrong = ~base_correct & ~motivated_correct
+        match agreement:
+            case Agreement.BOTH_CORRECT:
+                selected = base_correct & motivated_correct
+            case Agreement.ONLY_MOTIVATED_CORRECT:
+                selected = motivated_correct & ~base_correct
+            case Agreement.ONLY_BASE_CORRECT:
+                selected = base_correct & ~motivated_correct
+            case Agreement.SAME_ERROR:
+                selected = both_wrong & (base == motivated)
+            case Agreement.DIFFERENT_ERRORS:
+                selected = both_wrong & (base != motivated)
+        return np.flatnonzero(selected)
+
+    def find_examples(self, agreement: Agreement, count: int) -> np.ndarray:
+        """Return the indices of the images that best show how the predictions differ.
+
+        Args:
+            agreement: one of the ways to disagree in `EXAMPLE_ORDER`, which defines the order.
+            count: number of images.
+
+        Returns:
+            At most `count` indices, the best first.
+        """
+        # The score of each image [N]; see `EXAMPLE_ORDER`.
+        base = self.subnets.base
+        motivated = self.subnets.motivated
+        match agreement:
+            case Agreement.ONLY_MOTIVATED_CORRECT:
+                scores = motivated.true_class_probabilities - base.true_class_probabilities
+            case Agreement.ONLY_BASE_CORRECT:
+                scores = base.true_class_probabilities - motivated.true_class_probabilities
+            case Agreement.DIFFERENT_ERRORS:
+                scores = base.confidences + motivated.confidences
+            case _:
+                raise AssertionError(f"the subnets do not disagree: {agreement}")
+        indices = self.find_images(agreement)
+        # A stable sort keeps images with equal scores in order, so that reports are reproducible.
+        descending = np.argsort(-scores[indices], kind="stable")
+        return indices[descending][:count]
+
+    def top1_difference(self) -> tuple[float, float]:
+        """Return the motivated network's top-1 minus the base's, and its standard error, both in percentage points.
+
+        Both subnets predict the same images, so that the images on which both are correct, or both are wrong,
+        contribute no variance (McNemar 1947).
+
+        Returns:
+            The difference and its standard error.
+        """
+        images = len(self)
+        won = len(self.find_images(Agreement.ONLY_MOTIVATED_CORRECT))
+        lost = len(self.find_images(Agreement.ONLY_BASE_CORRECT))
+        # The difference of an image is 1, -1 or 0: its variance over the images is E[d^2] - E[d]^2.
+        difference = 100 * (won - lost) / images
+        variance_of_sum = won + lost - (won - lost) ** 2 / images
+        return difference, 100 * variance_of_sum**0.5 / images
+
+    def confusion_matrix(self, mode: Mode) -> np.ndarray:
+        """Return how many images of each true class (rows) a subnet predicted as each class (columns) [K, K].
+
+        Args:
+            mode: mode of the subnet.
+
+        Returns:
+            The numbers of images [K, K].
+        """
         from sklearn.metrics import confusion_matrix
 
-        return confusion_matrix(self.labels, self.answers.of(mode).classes, labels=np.arange(len(self.class_names)))
+        classes = np.arange(len(self.class_names))
+        return confusion_matrix(self.labels, self.subnets.of(mode).classes, labels=classes)
 
-    def most_confused(self, number: int) -> list[tuple[int, int]]:
-        """At most so many pairs of a true class and a wrong answer, the most frequent by the subnet that confuses them more."""
-        counts = np.maximum(*(self.confusion(mode) for mode in Mode))
+    def find_most_confused(self, count: int) -> list[tuple[int, int]]:
+        """Return the pairs of a true class and a wrong prediction that occur most often.
+
+        Args:
+            count: number of pairs.
+
+        Returns:
+            At most `count` pairs, the most frequent first. The count of a pair is that of the subnet that
+            confuses it more.
+        """
+        # Take the larger count of both subnets, and ignore correct predictions.
+        counts = np.maximum(self.confusion_matrix(Mode.BASE), self.confusion_matrix(Mode.MOTIVATED))
         np.fill_diagonal(counts, 0)
-        places = np.argsort(-counts, axis=None, kind="stable")[:number]
-        pairs = [divmod(int(place), len(counts)) for place in places]
-        return [(label, answer) for label, answer in pairs if counts[label, answer]]
-
-
-RULES = {
-    Kind.MOTIVATED_RIGHT: "the motivated network's probability of the true class exceeds the base's most",
-    Kind.BASE_RIGHT: "the base's probability of the true class exceeds the motivated network's most",
-    Kind.BOTH_WRONG: "both are surest of their wrong answers, by the sum of the two probabilities",
-}
-"""The kinds of image on which the subnets differ, and which images of each come first."""
-
-
-def predict(
-    run: Run, images: ImageData, device: torch.device, track: Callable[[Iterable[Batch]], Iterable[Batch]] = iter
-) -> Predictions:
-    """Both subnets' answers to all test images, as the run itself evaluates them.
-
-    Args:
-        track: gets the batches and passes them on; it may show how far they are.
-    """
-    data = run.config.data
-    nets = PerMode(
-        *(prepare_for_eval(run, mode, images, device, run.config.recalibration_batches).eval() for mode in Mode)
-    )
-    probable = torch.sigmoid if run.config.loss.name == "bce" else lambda logits: logits.softmax(dim=1)
-    labels: list[Tensor] = []
-    answers: dict[Mode, list[Tensor]] = {mode: [] for mode in Mode}
-    with torch.inference_mode():
-        for pixels, truth in track(eval_batches(images, data, DeviceContext(device, memory_format(run)))):
-            labels.append(truth.cpu())
-            for mode in Mode:
-                with autocast(device, run.config.precision):
-                    logits = nets.of(mode)(pixels, mode)
-                probabilities = probable(logits.float())  # [B, K]
-                largest, classes = probabilities.max(dim=1)
-                of_truth = probabilities.gather(1, truth.unsqueeze(1)).squeeze(1)
-                answers[mode].append(torch.stack([classes.double(), largest.double(), of_truth.double()]).cpu())
-    rows = {mode: torch.cat(answers[mode], dim=1).numpy() for mode in Mode}
-    base, motivated = (Answers(rows[mode][0].astype(int), *rows[mode][1:]) for mode in Mode)
-    return Predictions(list(images.class_names), torch.cat(labels).numpy(), PerMode(base, motivated))
-
-
-def seen(images: ImageData, index: int) -> Tensor:
-    """A test image `[C, H, W]` as the networks see it, in bytes."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (images.mean, images.std))
-    image, _ = images.test[index]
-    return (image * std + mean).clamp(0, 1).mul(255).round().byte()
-
-
-def file_name(images: ImageData, index: int) -> str:
-    """Of a test image's file; empty if it is part of a larger one."""
-    samples = getattr(images.test.dataset, "samples", None)
-    return Path(samples[index][0]).name if samples else ""
+        cells = np.argsort(-counts, axis=None, kind="stable")[:count]
+        pairs = []
+        for cell in cells:
+            label, prediction = divmod(int(cell), len(counts))
+            # There may be fewer confused pairs than `count`.
+            if counts[label, prediction]:
+                pairs.append((label, prediction))
+        return pairs

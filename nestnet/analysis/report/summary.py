@@ -1,4 +1,4 @@
-"""What a run came to, up to now: the numbers behind `nestnet plot` and `nestnet report`. It need not be finished."""
+"""The numbers of a run in a report, read from its tables. The run need not be finished."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,28 +12,33 @@ from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
 from nestnet.nn.mode import Mode, PerMode
-from nestnet.runs.history import Steps, read_course
-from nestnet.runs.same_training import apart
+from nestnet.runs.history import Steps, read_run_tables
+from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
-from nestnet.training.condition_plan import condition_from_config
+from nestnet.training.condition_plan import build_condition
 
-_network_cost = cache(network_cost)  # it takes up to seconds, and runs have networks in common
+# Counting can take seconds, and the runs of a report often have the same networks.
+_cached_network_cost = cache(network_cost)
+
+# In classical training only one subnet is trained, and the other one has no result.
+CLASSICAL_CONDITIONS = {Mode.BASE: "never", Mode.MOTIVATED: "always"}
+"""Name of the condition that trains the network of each mode alone."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run, as its tables tell it.
+    """A run with the values that follow from its tables.
 
     Attributes:
-        path: its folder.
-        name: what a report calls it.
-        config: as the run resolved it.
-        steps: every batch that was trained.
-        epochs: the columns of `metrics.csv`, each with a value a finished epoch [E]; what a run does not have is absent.
-        networks: what it takes to train either network on its own.
-        expected_fraction: of motivated batches, from 0 to 1; `None` where the condition gives no forecast, and before an
-            epoch is finished, whose length it depends on.
-        expected_cost: multiply-accumulates of an average forward pass by that forecast.
+        path: run directory.
+        name: name of the run in the report.
+        config: resolved configuration of the run.
+        steps: batches that were trained, including those of an unfinished epoch.
+        epochs: columns of `metrics.csv`, each with a value per finished epoch [E]. Optional columns may be absent.
+        network_costs: cost of training either network alone.
+        expected_fraction: forecast of the share of motivated batches, from 0 to 1; `None` where the condition has no forecast,
+            and before an epoch is finished, because a forecast depends on its length.
+        expected_cost: forecast of the multiply-accumulates of an average forward pass; `None` where there is none.
     """
 
     path: Path
@@ -41,132 +46,181 @@ class RunSummary:
     config: Config
     steps: Steps
     epochs: dict[str, np.ndarray]
-    networks: PerMode[Cost]
+    network_costs: PerMode[Cost]
     expected_fraction: float | None
     expected_cost: float | None
 
     @property
-    def names(self) -> PerMode[str]:
-        """timm's names of both networks."""
+    def network_names(self) -> PerMode[str]:
+        """Names of both networks in timm."""
         return PerMode(self.config.model.base, self.config.model.motivated)
 
     @property
-    def epochs_done(self) -> int:
+    def finished_epochs(self) -> int:
+        """Number of finished epochs."""
         return len(self.epochs["epoch"])
 
     @property
-    def finished(self) -> bool:
-        return self.epochs_done >= self.config.epochs
+    def is_finished(self) -> bool:
+        """Whether all epochs are finished."""
+        return self.finished_epochs >= self.config.epochs
 
     @property
-    def steps_beyond(self) -> int:
-        """Batches of an epoch that is not finished."""
-        return int((self.steps.epoch > self.epochs_done).sum())
+    def unfinished_batches(self) -> int:
+        """Number of batches trained in the epoch that is not finished."""
+        return int((self.steps.epoch > self.finished_epochs).sum())
 
     @property
-    def trained(self) -> tuple[Mode, ...]:
-        """The subnets that the condition has trained in their own mode: one of them alone in classical training."""
-        return {"never": (Mode.BASE,), "always": (Mode.MOTIVATED,)}.get(self.config.motivation.name, tuple(Mode))
+    def trained_modes(self) -> tuple[Mode, ...]:
+        """Modes that the condition trains: a single one in classical training."""
+        # Decide by the condition, because a nested run may not have had a motivated batch yet.
+        for mode, condition_name in CLASSICAL_CONDITIONS.items():
+            if self.config.motivation.name == condition_name:
+                return (mode,)
+        return tuple(Mode)
 
     @property
     def trained_batches(self) -> dict[str, int]:
-        """How many batches trained the subnet of each mode up to now; skipped ones trained neither."""
-        modes = self.steps.mode[np.isfinite(self.steps.loss)]
-        return {str(mode): int(np.isin(modes, (mode.value, JOINT)).sum()) for mode in Mode}
+        """Number of batches that trained the subnet of each mode; skipped batches trained none."""
+        # A skipped batch has a mode, but no finite loss.
+        trained = self.steps.mode[np.isfinite(self.steps.loss)]
+        counts = {}
+        for mode in Mode:
+            counts[str(mode)] = int(np.isin(trained, (mode.value, JOINT)).sum())
+        return counts
+
+    @property
+    def skipped_batches(self) -> int:
+        """Number of batches that changed no weights, because their loss was NaN or infinite."""
+        # Older runs have no such column; an unfinished epoch has no row yet.
+        recorded = 0
+        if "skipped_steps" in self.epochs:
+            recorded = int(self.epochs["skipped_steps"].sum())
+        not_finite = int((~np.isfinite(self.steps.loss)).sum())
+        return max(recorded, not_finite)
 
     @property
     def motivated_fraction(self) -> float | None:
-        """Of all batches, from 0 to 1; joint ones count. `None` before the first."""
-        return float(np.mean(self.steps.mode != Mode.BASE)) if len(self.steps) else None
+        """Share of the batches that trained the motivated network, from 0 to 1; `None` before the first batch."""
+        if not len(self.steps):
+            return None
+        return float(np.mean(self.steps.mode != Mode.BASE))
 
     @property
-    def cost(self) -> float | None:
+    def average_cost(self) -> float | None:
         """Multiply-accumulates of a forward pass of one training image, averaged over all batches; `None` before the first."""
         if not len(self.steps):
             return None
-        base, motivated = self.networks.base.macs, self.networks.motivated.macs
-        costs = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, JOINT: base + motivated}
-        return float(sum(cost * np.mean(self.steps.mode == mode) for mode, cost in costs.items()))
-
-    def top1(self, mode: Mode) -> np.ndarray:
-        """Of a subnet after each finished epoch [E], in percent."""
-        return self.epochs[f"{mode}_top1"]
+        # A joint batch runs both networks.
+        base = self.network_costs.base.macs
+        motivated = self.network_costs.motivated.macs
+        macs_of_batch = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, JOINT: base + motivated}
+        average = 0.0
+        for mode, macs in macs_of_batch.items():
+            average += float(macs * np.mean(self.steps.mode == mode))
+        return average
 
     @property
     def has_validation(self) -> bool:
-        """Whether the best epoch is chosen on images of their own."""
+        """Whether the run has validation images, on which the best epoch is chosen."""
         return f"{Mode.BASE}_val_top1" in self.epochs
 
-    def best(self, mode: Mode) -> tuple[float, int]:
-        """A subnet's top-1 in its best epoch, and which that was; at least one must be finished.
-
-        It is the first epoch with the highest top-1 on the validation images, or, in a run without any, on the test images.
-        """
-        index = int(self.epochs.get(f"{mode}_val_top1", self.top1(mode)).argmax())
-        return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
-
-    def mean(self, column: str) -> float | None:
-        """A column of `metrics.csv`, averaged over the time of training; `None` where the run has none."""
-        if column not in self.epochs or not self.epochs_done:
-            return None
-        return float(np.average(self.epochs[column], weights=self.epochs["seconds"]))
-
     @property
-    def seconds(self) -> float:
-        """Of training, without evaluations."""
+    def training_seconds(self) -> float:
+        """Time of training without evaluation, in seconds."""
         return float(self.epochs["seconds"].sum())
 
-    @property
-    def skipped(self) -> int:
-        """Batches that moved no weights, as their loss was NaN or infinite."""
-        recorded = int(self.epochs["skipped_steps"].sum()) if "skipped_steps" in self.epochs else 0
-        return max(recorded, int((~np.isfinite(self.steps.loss)).sum()))
+    def top1(self, mode: Mode) -> np.ndarray:
+        """Return the top-1 of a subnet on the test images after each finished epoch [E], in percent."""
+        return self.epochs[f"{mode}_top1"]
+
+    def final_top1(self, mode: Mode) -> float:
+        """Return the top-1 of a subnet after the last finished epoch, in percent; there must be one."""
+        return float(self.top1(mode)[-1])
+
+    def best_epoch(self, mode: Mode) -> tuple[float, int]:
+        """Return the top-1 of a subnet on the test images after its best epoch, and the number of this epoch.
+
+        The best epoch is the first one with the highest top-1 on the validation images, or on the test images if the run has
+        no validation images. At least one epoch must be finished.
+        """
+        # `argmax` returns the first of equal maxima.
+        criterion = self.epochs.get(f"{mode}_val_top1", self.top1(mode))
+        index = int(criterion.argmax())
+        return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
+
+    def mean_metric(self, column: str) -> float | None:
+        """Return a column of `metrics.csv`, averaged over the time of training; `None` where the run has no such column."""
+        if column not in self.epochs or not self.finished_epochs:
+            return None
+        # Weights by time: the mean of a speed is then the number of images over the total time.
+        return float(np.average(self.epochs[column], weights=self.epochs["seconds"]))
+
+
+def read_summaries(run_dirs: Sequence[Path]) -> list[RunSummary]:
+    """Read runs, each of them once even if its folder is given repeatedly.
+
+    Args:
+        run_dirs: run directories, at least one.
+
+    Returns:
+        The runs, each named after its folder, or by its path where folders share a name.
+
+    Raises:
+        ValueError: If no folder is given, or a folder is not a run directory.
+    """
+    # A folder may be given by several names, such as `run` and `run/`.
+    paths = list({real_path(path): path for path in run_dirs}.values())
+    return [read_summary(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
 
 
 def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
-    """The run in a folder, finished or not.
+    """Read a run, finished or not.
 
     Args:
-        name: what a report calls it; by default its folder's name.
+        run_dir: run directory.
+        name: name of the run in the report; the name of its folder by default.
+
+    Returns:
+        The run.
 
     Raises:
-        ValueError: if the folder is no run.
+        ValueError: If the folder is not a run directory, or a file is damaged.
     """
-    config, steps, epochs = read_course(run_dir, ("motivated_fraction", "seconds"))
-    model, size = config.model, config.data.img_size
-    if size is None or model.num_classes is None or model.in_chans is None:
-        raise ValueError(
-            f"{run_dir / 'config.yaml'} is not as a run leaves it: it lacks data.img_size or model.num_classes"
-        )
-    base, motivated = (
-        _network_cost(network, img_size=size, num_classes=model.num_classes, in_chans=model.in_chans)
-        for network in (model.base, model.motivated)
-    )
-    fraction: float | None = None
-    if len(epochs["epoch"]):  # the forecast depends on an epoch's length
-        batches = max(int((steps.epoch == 1).sum()), 1)
-        fraction = expected_fraction(condition_from_config(config, batches), batches)
+    config, steps, epochs = read_run_tables(run_dir, ("motivated_fraction", "seconds"))
+    costs = _count_network_costs(run_dir, config)
+    # The forecast depends on the length of an epoch, which is known when one is finished.
+    fraction = None
+    if len(epochs["epoch"]):
+        epoch_length = max(int((steps.epoch == 1).sum()), 1)
+        fraction = expected_fraction(build_condition(config, epoch_length), epoch_length)
+    macs = PerMode(costs.base.macs, costs.motivated.macs)
     return RunSummary(
         path=run_dir,
         name=name or real_path(run_dir).name,
         config=config,
         steps=steps,
         epochs=epochs,
-        networks=PerMode(base, motivated),
+        network_costs=costs,
         expected_fraction=fraction,
-        expected_cost=expected_cost(
-            PerMode(base.macs, motivated.macs), fraction, joint=config.motivation.name == JOINT
-        ),
+        expected_cost=expected_cost(macs, fraction, joint=config.motivation.name == JOINT),
     )
 
 
-def grouped(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
-    """The runs, those beside each other that differ in their seed alone."""
-    groups: list[list[RunSummary]] = []
-    for run in runs:
-        same = next((group for group in groups if not apart(run.config, group[0].config)), None)
-        if same is None:
-            groups.append([run])
-        else:
-            same.append(run)
-    return groups
+def _count_network_costs(run_dir: Path, config: Config) -> PerMode[Cost]:
+    """Return the cost of both networks of a run.
+
+    Args:
+        run_dir: run directory, for the message.
+        config: resolved configuration of the run.
+
+    Raises:
+        ValueError: If the configuration is not resolved.
+    """
+    model = config.model
+    img_size = config.data.img_size
+    if img_size is None or model.num_classes is None or model.in_chans is None:
+        path = run_dir / "config.yaml"
+        raise ValueError(f"{path} is not the configuration of a run: it lacks data.img_size or model.num_classes")
+    options = {"img_size": img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
+    return PerMode(_cached_network_cost(model.base, **options), _cached_network_cost(model.motivated, **options))

@@ -1,0 +1,51 @@
+from . import cost
+from .conditions.base import Condition
+from .conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
+from .conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
+from .conditions.registry import register_condition
+from .distributed.gradients import synchronise_batch_norm
+from .models.architecture import Architecture
+from .models.registry import create_model, list_models, register_architecture
+from .nn.mode import Mode
+from .nn.model import NestedModel
+from .nn.placement import Placement, WeightsMap
+from .nn.recalibration import recalibrate
+from .nn.subnet import Subnet
+from .optim.momentum import fill_momentum
+from .optim.step_counts import share_step_counts
+from .step.train_step import TrainStep
+from .version import __version__
+from .weights.exporting import export
+from .weights.pretrained import load_weights
+
+__all__ = [
+    "Always",
+    "Architecture",
+    "Condition",
+    "EMADecrease",
+    "GradientNormIncrease",
+    "HeldOutLossDecrease",
+    "LossDecrease",
+    "Mode",
+    "NestedModel",
+    "Never",
+    "Periodic",
+    "Placement",
+    "RandomBatches",
+    "RandomLike",
+    "Subnet",
+    "TrainStep",
+    "WeightsMap",
+    "__version__",
+    "cost",
+    "create_model",
+    "export",
+    "fill_momentum",
+    "list_models",
+    "load_weights",
+    "recalibrate",
+    "register_architecture",
+    "register_condition",
+    "share_step_counts",
+    "synchronise_batch_norm",
+]

@@ -1,0 +1,133 @@
+"""The commands that take a trained network: evaluate, export and predict.
+
+Each imports what it needs only when it runs, so that its help and errors in its arguments are printed at once.
+"""
+
+import sys
+
+from nestnet.cli.parser import Parser, add_state_options, path
+from nestnet.cli.terminal import drop_unwritten_output, flush, print_result, print_text
+from nestnet.text.escape import for_terminal
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Print the top-1 accuracy of a subnet on the test images of its run."""
+    parser = Parser("nestnet evaluate", evaluate.__doc__)
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument("--mode", required=True, choices=("base", "motivated"), help="subnet to use")
+    add_state_options(parser)
+    options = parser.parse_args(arguments)
+
+    from nestnet.data.loaders import create_eval_loader
+    from nestnet.device import DeviceContext, choose_device, choose_memory_format
+    from nestnet.nn.mode import Mode
+    from nestnet.runs.reading import read_run
+    from nestnet.runtime.log import log_notice
+    from nestnet.training.evaluation import prepare_for_eval, top1
+    from nestnet.training.subnet_warnings import subnet_warnings
+
+    mode = Mode(options.mode)
+    device = choose_device("auto")
+    run = read_run(options.run_dir, best=mode if options.best else None)
+    images = run.images()
+    # By default the statistics are those of the run's own evaluation.
+    recalibration_batches = options.recalibrate
+    if recalibration_batches is None:
+        recalibration_batches = run.config.recalibration_batches
+    net = prepare_for_eval(run, mode, images, device, recalibration_batches)
+    batches = create_eval_loader(images, run.config.data, DeviceContext(device, choose_memory_format(run.config)))
+    accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
+    print_text(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
+    shortcomings = subnet_warnings(
+        net,
+        mode,
+        run.trained,
+        recalibrated=recalibration_batches,
+        run_dir=run.path,
+        output=f"{mode}.safetensors",
+        best=options.best,
+    )
+    for shortcoming in shortcomings:
+        log_notice(shortcoming)
+
+
+def export(arguments: list[str]) -> None:
+    """Export a subnet of a run to a file, check it against the network, and write a model card beside it.
+
+    Standard output shows how to load the file, and standard error what was checked.
+    """
+    parser = Parser("nestnet export", export.__doc__)
+    parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument("--mode", required=True, choices=("base", "motivated"), help="subnet to use")
+    parser.add_argument("--output", required=True, type=path, metavar="FILE")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "onnx", "torch-export"),
+        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors",
+    )
+    add_state_options(parser)
+    options = parser.parse_args(arguments)
+
+    from nestnet.deploy.export_run import export_run
+    from nestnet.deploy.formats import choose_format
+    from nestnet.nn.mode import Mode
+    from nestnet.runs.reading import read_run
+
+    # A missing package is reported before the run is read.
+    choose_format(options.output, options.format).check_packages()
+    mode = Mode(options.mode)
+    run = read_run(options.run_dir, best=mode if options.best else None)
+    done = export_run(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate)
+    print_text(for_terminal(f"wrote {done.path} and {done.card}; checked with {done.check}"), file=sys.stderr)
+    print_text(done.usage)
+
+
+def predict(arguments: list[str]) -> None:
+    """Print the most likely classes of image files, as an exported network predicts them.
+
+    A file that cannot be read is named on standard error. The other files are still classified, and the exit
+    code is 2.
+    """
+    parser = Parser("nestnet predict", predict.__doc__)
+    parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
+    parser.add_argument("--model", required=True, type=path, metavar="FILE", help=".safetensors or .onnx export")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
+    parser.add_argument(
+        "--batch_size", type=int, default=32, metavar="N", help="number of images at a time (default: 32)"
+    )
+    parser.add_argument("--format", choices=("text", "csv", "json"), default="text")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module of yours that registers the network's family",
+    )
+    options = parser.parse_args(arguments)
+    # An export names no modules of its own: a file that somebody sends must not have code imported.
+    from nestnet.config.imports import import_modules
+
+    import_modules(options.imports)
+
+    from nestnet.deploy.predict import predict as predict_files
+
+    errors: list[str] = []
+    try:
+        predict_files(
+            options.paths,
+            options.model,
+            top=options.top,
+            batch_size=options.batch_size,
+            layout=options.format,
+            tell=print_result,
+            tell_error=errors.append,
+        )
+        flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has closed the pipe. Files that could not be read are still reported.
+        drop_unwritten_output()
+    for error in errors[:-1]:
+        print_text(for_terminal(f"nestnet predict: error: {error}"), file=sys.stderr)
+    if errors:
+        raise ValueError(errors[-1])

@@ -1,0 +1,81 @@
+"""Checks of the section `motivation`."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from nestnet.conditions.base import JOINT
+from nestnet.conditions.registry import CONDITIONS, create_condition
+from nestnet.config.refusal import refuse
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import MotivationConfig
+
+CONDITION_SETTINGS = ("decay", "min_drop", "period", "distillation")
+"""Fields of `motivation` that only some of nestnet's built-in conditions have."""
+
+
+def check_condition_name(config: Config) -> None:
+    """Check that the condition is known, and that `random_like` has runs or counts.
+
+    Args:
+        config: configuration, each of whose values is in its own range.
+
+    Raises:
+        ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
+    motivation = config.motivation
+    names = [*CONDITIONS, JOINT]
+    if motivation.name not in names:
+        near = difflib.get_close_matches(motivation.name, names, n=1) or names
+        refuse("motivation.name", motivation.name, f"it must be a condition, such as {', '.join(near)}")
+    if motivation.runs == []:
+        refuse("motivation.runs", motivation.runs, "it must be a list of run directories")
+    if motivation.name == "random_like":
+        if motivation.runs is None and motivation.counts is None:
+            refuse("motivation.runs", motivation.runs, "it must be a list of run directories")
+        if motivation.counts is not None and len(motivation.counts) < config.epochs:
+            rule = f"a number for each of the {config.epochs} epochs"
+            remedy = "or null to count the motivated batches of motivation.runs"
+            refuse("motivation.counts", motivation.counts, f"it must be {rule}, {remedy}")
+    # A setting that is both a field and an option could have two values.
+    fields = {field.name for field in dataclasses.fields(motivation)}
+    if fields.intersection(motivation.options):
+        reason = "it must be arguments of a condition of your own; the others are fields of motivation"
+        refuse("motivation.options", motivation.options, reason)
+
+
+def check_condition(motivation: MotivationConfig) -> None:
+    """Refuse settings that the condition does not have.
+
+    Conditions of the user, and earlier runs, are checked when the condition is created.
+
+    Args:
+        motivation: section `motivation` of a configuration, whose name is known.
+
+    Raises:
+        ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
+    if not _is_built_in(motivation.name):
+        return
+    if motivation.options:
+        reason = f"{motivation.name} takes no options; they are for a condition of your own"
+        refuse("motivation.options", motivation.options, reason)
+    settings: dict[str, Any] = {}
+    for name in CONDITION_SETTINGS:
+        value = getattr(motivation, name)
+        if value is not None:
+            settings[name] = value
+    if motivation.name == JOINT:
+        # Joint training has no condition: both networks are trained at every batch.
+        settings.pop("distillation", None)
+        for name, value in settings.items():
+            refuse(f"motivation.{name}", value, "joint has no such setting; it has distillation")
+        return
+    # Its counts may come from runs, which are read when training begins.
+    if motivation.name == "random_like":
+        settings["counts"] = [0]
+    create_condition(motivation.name, settings, k=motivation.k, batches=1, seed=0, period=1)
+
+
+def _is_built_in(name: str) -> bool:
+    return name == JOINT or CONDITIONS[name].__module__.startswith("nestnet.conditions.")

@@ -1,0 +1,77 @@
+"""Checks of the section `data`."""
+
+import re
+
+from nestnet.config.data_sets import DATA_SETS
+from nestnet.config.refusal import refuse
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import DataConfig
+
+AUTO_AUGMENT = re.compile(r"cifar10|imagenet|rand(-(m(10|\d)|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]))+")
+"""Policies of AutoAugment, and timm's notation of RandAugment. timm ignores parts of it that it does not know."""
+
+
+def check_data(config: Config) -> None:
+    """Check the source of the images, and how they are augmented and mixed.
+
+    Args:
+        config: configuration, each of whose values is in its own range and whose networks are known.
+
+    Raises:
+        ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
+    _check_source(config.data)
+    _check_augmentation(config)
+    _check_mixing(config.data)
+
+
+def _check_source(data: DataConfig) -> None:
+    facts = DATA_SETS[data.name]
+    if data.name == "folder" and data.root is None:
+        refuse("data.root", data.root, "it must be a folder of images: set data.root")
+    if data.name == "digits" and data.root is not None:
+        reason = (
+            "the digits come with scikit-learn; leave it out, or set data.name to what the folder holds, such as folder"
+        )
+        refuse("data.root", data.root, reason)
+    if data.download and not facts.can_download:
+        downloaded = [name for name, facts in DATA_SETS.items() if facts.can_download]
+        refuse("data.download", data.download, f"it is for {', '.join(downloaded)}; leave it out")
+    if data.corrupt != "stop" and not facts.has_image_files:
+        with_files = [name for name, facts in DATA_SETS.items() if facts.has_image_files]
+        refuse("data.corrupt", data.corrupt, f"{data.name} has no image files; it is for {', '.join(with_files)}")
+
+
+def _check_augmentation(config: Config) -> None:
+    data = config.data
+    facts = DATA_SETS[data.name]
+    # Image files are read in colour unless the network asks for grey.
+    channels = facts.channels or config.model.in_chans or 3
+    for name, values in (("data.mean", data.mean), ("data.std", data.std)):
+        if values is not None and len(values) != channels:
+            refuse(name, values, f"it must be a number for each of the {channels} channels")
+    if data.auto_augment is not None:
+        if AUTO_AUGMENT.fullmatch(data.auto_augment) is None:
+            rule = "cifar10, imagenet, or timm's RandAugment by its magnitude m (0 to 10) such as rand-m9-mstd0.5-inc1"
+            refuse("data.auto_augment", data.auto_augment, f"it must be {rule}")
+        if channels != 3:
+            reason = "it is for colour images, and these are grey; leave it out"
+            refuse("data.auto_augment", data.auto_augment, reason)
+    size = data.img_size or facts.img_size
+    if data.cutout > size:
+        refuse("data.cutout", data.cutout, f"it must be at most the {size} pixels of an image")
+    if data.repeats > data.batch_size:
+        refuse("data.repeats", data.repeats, f"it must be at most data.batch_size = {data.batch_size}")
+
+
+def _check_mixing(data: DataConfig) -> None:
+    # timm mixes each image with the one at the mirrored position in the batch.
+    is_mixed = data.mixup > 0 or data.cutmix > 0
+    if is_mixed and data.batch_size % 2 != 0:
+        refuse("data.batch_size", data.batch_size, "it must be even, because Mixup and CutMix mix pairs of images")
+    if is_mixed and data.mixup_prob == 0:
+        reason = "it must be above 0, or data.mixup and data.cutmix have no effect"
+        refuse("data.mixup_prob", data.mixup_prob, reason)
+    if not is_mixed and data.mixup_prob != 1:
+        reason = "nothing is mixed; give data.mixup or data.cutmix, or leave it out"
+        refuse("data.mixup_prob", data.mixup_prob, reason)

@@ -1,0 +1,98 @@
+"""Rules for single values of a configuration, which are declared with their fields."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ValueRule:
+    """A rule for a value of a field. It does not apply to null, and a list obeys it if each of its values does.
+
+    Attributes:
+        holds: function that returns whether a value obeys the rule.
+        text: rule in words, which follow "it must be" in messages.
+    """
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+def limited(default: Any, *rules: ValueRule) -> Any:
+    """Return a field of a dataclass whose value must obey rules.
+
+    Args:
+        default: default value of the field.
+        rules: rules; the message names the first one that is broken.
+
+    Returns:
+        The field, with the rules in its metadata.
+    """
+    # jsonargparse and pdoc see an ordinary field; only `nestnet.config.validation` reads the metadata.
+    return field(default=default, metadata={"rules": rules})
+
+
+def at_least(limit: float, more: str = "") -> ValueRule:
+    """Return the rule for values of at least a limit.
+
+    Args:
+        limit: smallest value.
+        more: text that follows the limit in the message, such as its unit or the reason.
+
+    Returns:
+        The rule.
+    """
+    return ValueRule(lambda value: value >= limit, f"at least {limit:g}{more}")
+
+
+def at_most(limit: float, more: str = "") -> ValueRule:
+    """Return the rule for values of at most a limit.
+
+    Args:
+        limit: greatest value.
+        more: text that follows the limit in the message.
+
+    Returns:
+        The rule.
+    """
+    return ValueRule(lambda value: value <= limit, f"at most {limit:g}{more}")
+
+
+def above(limit: float, more: str = "") -> ValueRule:
+    """Return the rule for values greater than a limit.
+
+    Args:
+        limit: limit, which is excluded.
+        more: text that follows the limit in the message.
+
+    Returns:
+        The rule.
+    """
+    return ValueRule(lambda value: value > limit, f"above {limit:g}{more}")
+
+
+def between(low: float, high: float, more: str = "") -> ValueRule:
+    """Return the rule for values from one limit to another, both included.
+
+    Args:
+        low: smallest value.
+        high: greatest value.
+        more: text that follows the limits in the message.
+
+    Returns:
+        The rule.
+    """
+    return ValueRule(lambda value: low <= value <= high, f"from {low} to {high}{more}")
+
+
+def from_to_below(low: float, high: float) -> ValueRule:
+    """Return the rule for values from one limit to below another.
+
+    Args:
+        low: smallest value.
+        high: upper limit, which is excluded.
+
+    Returns:
+        The rule.
+    """
+    return ValueRule(lambda value: low <= value < high, f"from {low} to below {high}")

@@ -1,0 +1,257 @@
+"""The sections of a configuration, which `nestnet.config.schema` joins."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nestnet.config.schema_rules import ValueRule, above, at_least, at_most, between, from_to_below, limited
+
+Pair = float | list[float]
+Corrupt = Literal["stop", "skip"]
+Augmentation = Literal["shift", "crop", "resized_crop", "none"]
+DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
+
+HIGHEST_LR = 1e30
+"""Highest learning rate that a schedule may reach. Products with it in an optimizer still fit into float32."""
+
+
+@dataclass
+class ModelConfig:
+    """The pair of networks (an option that is null takes the family's default: see `nestnet.create_model`)."""
+
+    base: str = "resnet20"
+    """timm's name of the network that trains by default."""
+    motivated: str = "resnet32"
+    """timm's name of the bigger network of the same family that contains it."""
+    num_classes: int | None = limited(None, at_least(1))
+    """Number of outputs of the head, at least 1; null: the number of classes of the data."""
+    in_chans: int | None = None
+    """Number of channels of the images, 1 or 3; null: that of the data."""
+    # Options that only some families have; with null a family takes its own default.
+    batch_norm: Literal["private", "shared"] | None = None
+    """Whether each mode keeps its own BatchNorm running statistics (`private`) or both share one set
+    (`shared`, the paper's way). Not for a ViT, which has none."""
+    depth_map: Literal["last", "first"] | None = None
+    """Which motivated block holds a stage's last base block: the last one, or the first free one."""
+    qkv_map: Literal["heads", "prefix"] | None = None
+    """ViT: whether the base has the first heads of the queries, of the keys and of the values (`heads`), or the
+    first rows of the packed matrix (`prefix`)."""
+    drop_rate: Pair | None = None
+    """Dropout before the head, from 0 to below 1: one number, or a pair [base, motivated]."""
+    drop_path_rate: Pair | None = None
+    """Stochastic depth of the last block, from 0 to below 1: one number, or a pair [base, motivated]."""
+    pos_drop_rate: Pair | None = None
+    """ViT: dropout of the position embedding, from 0 to below 1: one number, or a pair [base, motivated]."""
+    proj_drop_rate: Pair | None = None
+    """ViT: dropout after the projections of attention and MLP, from 0 to below 1: one number, or a pair."""
+    attn_drop_rate: Pair | None = None
+    """ViT: dropout of the attention weights, from 0 to below 1: one number, or a pair [base, motivated]."""
+    zero_init_last: bool | None = None
+    """ResNet: whether the last BatchNorm of each block starts at 0."""
+    # Initial weights other than random ones.
+    base_weights: str | None = None
+    """Checkpoint file from which the base starts, such as an export, or `timm`: the weights that timm
+    downloads for it. The rows of a head are matched by the names of its classes; a head for other classes, or
+    for classes without names, is left out with a notice. If no networks are named, they and the image size are
+    those of the export."""
+    motivated_weights: str | None = None
+    """The same for the motivated network, of which the base is a part; `base_weights` are then written over
+    that part."""
+
+
+@dataclass
+class DataConfig:
+    """The images, how they are augmented, and how they are read."""
+
+    name: DataName = "digits"
+    """`digits`: the 1,797 digits of scikit-learn, 8 x 8 grey pixels, of which a fifth is held out. `cifar10`, `cifar100`,
+    `flowers102`, `oxford_pets`: as torchvision stores them below `root`. `imagenet`: `train/` and `val/` with
+    a folder for each WordNet id. `folder`: your own images."""
+    root: str | None = None
+    """Folder of the images. For `folder` it holds `train/` and `test/` or `val/` (or other usual names), each
+    with a folder of images for each class, or the class folders themselves: about a fifth of each class is
+    then held out for testing, chosen by the names of the files. With both `val/` and `test/` the best epoch
+    is chosen on the former and the latter is reported. null: the folder `data`; for `folder`, `root` must be
+    set."""
+    corrupt: Corrupt = "stop"
+    """What happens when an image file cannot be read. `stop`: the run ends. `skip`: in training, the next
+    readable image takes its place; a test image is left out, and all test images are read once at the start to
+    find such files. Each of them is named in a warning. The same holds for a training image of a resumed run
+    that is missing."""
+    download: bool = False
+    """Whether torchvision may download a data set that is missing (CIFAR, Flowers, Pets)."""
+    # Sizes of the images that the network gets.
+    img_size: int | None = limited(None, at_least(1, " pixel"))
+    """Height and width of training images in pixels, at least 1; null: 8 for digits, 32 for CIFAR, otherwise
+    224."""
+    eval_img_size: int | None = limited(None, at_least(1, " pixel"))
+    """Height and width of test images in pixels, at least 1; null: `img_size`."""
+    crop_pct: float | None = limited(
+        None,
+        ValueRule(lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        at_least(0.01, ", because test images are enlarged by 1 / crop_pct"),
+    )
+    """Part of a large test image's shorter side that is kept, from 0.01 to 1; null: timm's value for the
+    network."""
+    # Batches.
+    batch_size: int = limited(128, at_least(2, ", because BatchNorm needs more than one image"))
+    """Number of images per training step, at least 2, over all processes together, each of which gets an equal
+    part. An incomplete last batch of an epoch is dropped."""
+    eval_batch_size: int = limited(256, at_least(1))
+    """Number of images per batch in evaluation, at least 1. It does not change the result."""
+    # Augmentation, in the order in which it is applied to a training image.
+    augment: Augmentation | None = None
+    """Augmentation of training images. `shift`: padded by an eighth and cropped at random. `crop`: `shift`
+    and a random flip, usual for small images. `resized_crop`: a random part, flipped at random, usual for large
+    images. `none`: no augmentation. null: `shift` for digits, `crop` up to 64 pixels, otherwise
+    `resized_crop`."""
+    auto_augment: str | None = None
+    """Policy that is applied after `augment`, for colour images: `cifar10` or `imagenet` (AutoAugment), or timm's notation of
+    RandAugment, such as `rand-m9-mstd0.5-inc1`. null: none."""
+    random_erasing: float = limited(0.0, between(0, 1))
+    """Probability that a random rectangle of an image is filled with noise (timm's Random Erasing), from 0 to
+    1."""
+    cutout: int = limited(0, at_least(0, " pixels"))
+    """Side in pixels of a square at a random place of each training image that is set to the mean colour, from 0
+    (no square) to the size of the image. Usual values for CIFAR are 8 and 16."""
+    # Mixing within a batch, and repeating images.
+    mixup: float = limited(0.0, at_least(0))
+    """Alpha of timm's Mixup, at least 0; 0: no Mixup. Usual values are 0.1 to 0.8."""
+    cutmix: float = limited(0.0, at_least(0))
+    """Alpha of timm's CutMix, at least 0; 0: no CutMix. The usual value is 1. With Mixup and CutMix, one of them
+    is chosen for each batch."""
+    mixup_prob: float = limited(1.0, between(0, 1))
+    """Probability that a batch is mixed by Mixup or CutMix, above 0, at most 1."""
+    repeats: int = limited(1, at_least(1))
+    """Repeated augmentation: number of differently augmented copies of each image in an epoch, from 1 to
+    `batch_size`. The length of the epoch stays the same, so that it has fewer different images."""
+    # Normalisation.
+    mean: list[float] | None = limited(
+        None, between(0, 1, " for each channel, like the values of the images; divide values of bytes by 255")
+    )
+    """Mean of each channel by which images are normalised, from 0 to 1 like their values; null: that of the
+    data set (digits, CIFAR), otherwise timm's of the motivated network."""
+    std: list[float] | None = limited(
+        None,
+        above(0, " for each channel"),
+        at_most(
+            1, " for each channel, because the values of the images are from 0 to 1; divide values of bytes by 255"
+        ),
+    )
+    """Standard deviation of each channel by which images are normalised, above 0, at most 1; null: as for
+    `mean`."""
+    # How images come to the device.
+    loader: Literal["auto", "resident", "files"] = "auto"
+    """`resident`: all images are kept on the device as bytes and augmented there, a whole batch at a time;
+    for images of up to 64 pixels and the augmentations of `augment` and `cutout`. `files`: each image is read
+    and augmented by itself. `auto`: `resident` if that is possible, otherwise `files`. The two draw different
+    random numbers."""
+    workers: int = limited(0, at_least(0))
+    """Number of processes that read images, at least 0 (resident images are read once, at the start); 0: the
+    training process reads them."""
+
+
+@dataclass
+class LossConfig:
+    """The loss function."""
+
+    name: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """Loss function. `bce`: timm's binary cross entropy of each class, averaged over the classes."""
+    label_smoothing: float = limited(0.0, from_to_below(0, 1))
+    """Part of a label that is spread over all classes, from 0 to below 1."""
+    target_threshold: float | None = limited(None, from_to_below(0, 1))
+    """bce with Mixup or CutMix: threshold from 0 to below 1. Targets above it become 1 and all others 0, so that
+    a mixed image belongs to both classes. null: targets stay as Mixup and smoothing make them."""
+
+
+@dataclass
+class OptimizerConfig:
+    """One of timm's optimizers (biases, norms, position embedding and class token have no weight decay)."""
+
+    name: str = "momentum"
+    """timm's name: `momentum` (SGD), `sgd` (SGD with Nesterov's momentum), `adamw`, `rmsprop`, `lamb` and so on.
+    `docs/optimizers.md` says for each of them whether it trains as the paper's copying does."""
+    lr: float = limited(0.1, above(0), at_most(HIGHEST_LR, "; usual values are 1e-5 to 10"))
+    """Learning rate, above 0, at most 1e30."""
+    weight_decay: float = limited(5e-4, at_least(0), at_most(1e6, "; usual values are 0 to 0.3"))
+    """Weight decay, from 0 to 1e6."""
+    momentum: float = limited(0.9, from_to_below(0, 1))
+    """Momentum of optimizers that have one, from 0 to below 1."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer, such as `{betas: [0.9, 0.99]}`."""
+    # Where the optimizer treats a divided weight as several tensors.
+    step_count: Literal["own", "literal"] = "own"
+    """Adam and related optimizers: whether the differential part of a weight counts its own steps (`own`), or
+    takes over the base's count as the paper's copying does (`literal`). `literal` requires an optimizer that
+    counts the steps of each weight, unlike SGD and LAMB, and that does not update a tensor as a whole, unlike
+    Adafactor."""
+    clip_grad: float | None = limited(None, above(0, ", or null for no clipping"))
+    """Largest norm of all gradients together, above 0, to which they are clipped; null: no clipping."""
+
+
+@dataclass
+class ScheduleConfig:
+    """One of timm's learning rate schedules."""
+
+    name: Literal["cosine", "tanh", "step", "multistep", "poly", "none"] = "cosine"
+    """timm's name of the schedule; `none` keeps the learning rate constant."""
+    interval: Literal["step", "epoch"] = "step"
+    """Whether the learning rate changes after each batch or after each epoch."""
+    # Warm-up.
+    warmup_epochs: int = 0
+    """Number of epochs of linear warm-up, from 0 to below `epochs`, in which they are included. Not with
+    `none`."""
+    warmup_lr: float = limited(1e-5, at_least(0))
+    """Learning rate at the start of warm-up, from 0 to `optimizer.lr`. Only with warm-up."""
+    warmup_prefix: bool = False
+    """Whether the schedule starts when warm-up ends; otherwise warm-up covers its first epochs. Only with
+    warm-up."""
+    # Settings of single schedules.
+    min_lr: float = limited(0.0, at_least(0))
+    """cosine, tanh, poly: learning rate at the end, from 0 to `optimizer.lr`."""
+    decay_epochs: float = limited(30.0, above(0))
+    """step: number of epochs between decays, above 0 and below `epochs`."""
+    decay_milestones: list[int] = field(default_factory=lambda: [30, 60])
+    """multistep: epochs of the decays, rising, from 1 to below `epochs`."""
+    decay_rate: float = limited(0.1, above(0))
+    """step, multistep: factor by which a decay multiplies the learning rate, above 0; poly: exponent, above 0.
+    With a factor above 1 the learning rate grows, to 1e30 at most."""
+
+
+@dataclass
+class MotivationConfig:
+    """The motivation condition, which decides which of the two networks a batch trains."""
+
+    name: str = "loss_decrease"
+    """`loss_decrease`: k falling losses in a row, as in the paper. `ema_decrease`: k falls of the loss's
+    moving average. `held_out_loss_decrease`: k falling losses on one batch of training images that is kept
+    out of training. `gradient_norm_increase`: k rising gradient norms. `random`: a random number of random
+    batches in each epoch (the paper's experiment A). `random_like`: random batches, as many as in earlier
+    runs (experiment B). `periodic`: every period-th batch. `always`, `never`: classical training of the
+    motivated or the base network. `joint`: both networks at every batch. Your own: see
+    `nestnet.register_condition` and `imports`."""
+    k: int = limited(
+        2,
+        at_least(1, ", the number of falling losses that motivate"),
+        at_most(20, ", where one batch in 51090942171709440000 is motivated"),
+    )
+    """Number of falls in a row, from 1 to 20. With falling losses about one batch in (k+1)! is motivated: a
+    sixth for 2, a 24th for 3. The first k + 1 batches of an epoch never are, so an epoch must have more.
+    Conditions without k ignore it, so that the same configuration can be trained with each condition."""
+    # Settings of single conditions.
+    decay: float | None = limited(None, from_to_below(0, 1))
+    """ema_decrease: decay of the moving average at each batch, from 0 to below 1; null: 0.9."""
+    min_drop: float | None = limited(None, from_to_below(0, 1))
+    """ema_decrease: smallest relative fall that counts, from 0 to below 1; null: 0.002."""
+    period: int | None = limited(None, at_least(1))
+    """periodic: number of batches from one motivated batch to the next, at least 1; null: (k+1)!, as often as
+    k falling losses are expected."""
+    runs: list[str] | None = None
+    """random_like: run directories whose motivated batches are counted."""
+    counts: list[int] | None = limited(None, ValueRule(lambda value: value >= 0, "numbers of at least 0"))
+    """random_like: number of motivated batches of each epoch, at least 0; null: the averages over `runs`, which
+    the run then records here, so that it no longer needs `runs`."""
+    distillation: float | None = limited(None, between(0, 1))
+    """joint: weight of the motivated network's output in the base's targets, from 0 to 1; the labels have the
+    remaining weight. null: 0. At 1 the base learns from the motivated network alone (in-place distillation)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of a condition of your own."""

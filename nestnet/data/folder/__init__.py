@@ -1,0 +1,1 @@
+"""A folder of your own images: how its files, classes and splits are found."""

@@ -1,0 +1,243 @@
+"""The sections of a model card as Markdown. Text from outside is escaped here."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+from nestnet.conditions.description import describe_condition
+from nestnet.config.schema_sections import DataConfig
+from nestnet.cost.network import forward_cost
+from nestnet.data.image_data import ImageData
+from nestnet.data.preprocessing import describe_eval_transform
+from nestnet.deploy.export_format import ExportFormat, UsageCode
+from nestnet.nn.mode import Mode
+from nestnet.nn.recalibration import has_running_statistics
+from nestnet.runs.reading import Run, read_cost, read_table
+from nestnet.text.commands import format_command
+from nestnet.text.escape import for_markdown, markdown_block, markdown_code
+from nestnet.text.units import format_macs
+from nestnet.version import __version__
+from nestnet.weights.metadata import Metadata
+
+# With more classes than this, only some names are shown.
+MAX_SHOWN_NAMES = 20
+
+# Meaning of the channels, by their number.
+COLOURS = {1: "grey", 3: "red, green, blue"}
+
+
+def render_data(metadata: Metadata, data: DataConfig, images: ImageData | None) -> str:
+    """Return the section on the training data and the preparation of the input.
+
+    Args:
+        metadata: metadata of the file.
+        data: section `data` of the run's configuration.
+        images: images of the run; `None` where they cannot be read.
+    """
+    source: str = data.name
+    if data.name == "folder" and data.root:
+        # Show only the folder's name, because its path belongs to one machine.
+        source = f"folder {markdown_code(Path(data.root).name)}"
+    rows = {"data set": source}
+    # The images may no longer be on this machine.
+    if images is not None:
+        counts = [f"{len(images.train_labels):,} for training"]
+        if images.val is not None:
+            counts.append(f"{len(images.val):,} for choosing the best epoch")
+        counts.append(f"{len(images.test):,} for testing")
+        rows["images"] = ", ".join(counts)
+    # Describe the preparation of the input in a way that can be implemented without nestnet.
+    size = " x ".join(map(str, metadata.input_size))
+    colours = COLOURS.get(metadata.input_size[0], "as they were trained")
+    mean = _join_numbers(metadata.mean)
+    std = _join_numbers(metadata.std)
+    rows |= {
+        "classes": f"{metadata.num_classes:,}: {_shown_class_names(metadata)}",
+        "input": f"{size} (channels, height, width), {colours}",
+        "reading": metadata.image_reading,
+        "size": describe_eval_transform(metadata.size, metadata.crop_pct),
+        "normalisation": f"values from 0 to 1, minus {mean}, divided by {std}",
+    }
+    return _table(rows)
+
+
+def _shown_class_names(metadata: Metadata) -> str:
+    """Return the names of the classes; of many classes only the first ones and the last."""
+    names = [for_markdown(metadata.class_name(index)) for index in range(metadata.num_classes)]
+    if len(names) > MAX_SHOWN_NAMES:
+        names = [*names[: MAX_SHOWN_NAMES // 2], "...", names[-1]]
+    return ", ".join(names)
+
+
+def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibration_batches: int) -> str:
+    """Return the section on the accuracy that the run measured, and the BatchNorm statistics it was measured with.
+
+    Args:
+        run: run that trained the network.
+        mode: subnet that the file holds.
+        images: images of the run; `None` where they cannot be read.
+        recalibration_batches: number of batches on which the file's BatchNorm statistics were computed; 0 for
+            the running statistics.
+    """
+    config = run.config
+    # The checkpoint may be that of the best epoch instead of the last one.
+    epochs = read_table(run.path / "metrics.csv")
+    epochs_done = run.checkpoint["epochs_done"]
+    if not 0 < epochs_done <= len(epochs):
+        return "Not measured: the run had not finished its first epoch."
+
+    top1 = float(epochs[epochs_done - 1][f"{mode}_top1"])
+    # Include only the parts of the sentence that are informative.
+    number = ""
+    if images is not None:
+        number = f"{len(images.test):,} "
+    precision = ""
+    if config.precision != "float32":
+        precision = f" in {config.precision}"
+    measured_statistics = _describe_statistics(run, config.recalibration_batches)
+    with_statistics = ""
+    if measured_statistics:
+        with_statistics = f", with {measured_statistics}"
+    sentences = [
+        f"Top-1 {top1:.2f} % on the {number}test images, measured by the run{precision} after epoch "
+        f"{epochs_done} of {config.epochs}{with_statistics}."
+    ]
+
+    # Say how the file differs from the network that was measured.
+    if not run.checkpoint["end_of_epoch"]:
+        sentences.append("The network has been trained on some further batches since.")
+    statistics = _describe_statistics(run, recalibration_batches)
+    if statistics != measured_statistics:
+        command = format_command("evaluate", "RUN_DIR", mode=mode, best=run.best, recalibrate=recalibration_batches)
+        sentences.append(f"This file has {statistics}, with which it was not measured: `{command}` does.")
+    return " ".join(sentences)
+
+
+def _describe_statistics(run: Run, recalibration_batches: int) -> str:
+    """Return the source of the BatchNorm statistics; empty for a network without any."""
+    if not has_running_statistics(run.net):
+        return ""
+    if recalibration_batches:
+        return f"BatchNorm statistics recomputed on {recalibration_batches} training batches"
+    return "running BatchNorm statistics"
+
+
+def render_cost(metadata: Metadata, run_dir: Path) -> str:
+    """Return the section on the cost of the network and of its training.
+
+    Args:
+        metadata: metadata of the file.
+        run_dir: folder of the run that trained the network.
+    """
+    name = metadata.architecture
+    # Count for square images, as for the run.
+    channels, size, _ = metadata.input_size
+    macs = forward_cost(name, img_size=size, num_classes=metadata.num_classes, in_chans=channels)
+    parameters = sum(parameter.numel() for parameter in metadata.skeleton().parameters())
+    rows = {
+        "parameters": f"{parameters:,}",
+        "multiply-accumulates": f"{format_macs(macs)} for an image",
+    }
+    # A run that was stopped early has no costs yet.
+    cost: dict[str, Any] = {}
+    if (run_dir / "cost.json").exists():
+        cost = read_cost(run_dir)
+    actual = cost.get("actual")
+    if actual:
+        alone = cost[metadata.mode]
+        rows["training"] = (
+            f"{format_macs(actual)} multiply-accumulates per image for the average forward pass, "
+            f"{actual / alone:.2f} times those of {for_markdown(name)} trained alone ({format_macs(alone)}); "
+            "this trained both networks"
+        )
+    return _table(rows)
+
+
+def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, export_format: ExportFormat) -> str:
+    """Return the section with code that uses the file.
+
+    Args:
+        metadata: metadata of the file.
+        usage: Python that uses the file.
+        check: description of how the logits of the file compare with the network's.
+        file: name of the file.
+        export_format: format of the file.
+    """
+    size = ", ".join(map(str, metadata.input_size))
+    # The example needs torch for its images; each import is written once.
+    imports = dict.fromkeys([*usage.imports, "import torch"])
+    code = [
+        *imports,
+        "",
+        f"{usage.name} = {usage.load}",
+        *usage.setup,
+        f"images = torch.zeros(1, {size})  # normalised as above; any number of them",
+        f"logits = {usage.call}",
+    ]
+    block = markdown_block("\n".join([*code, ""]), "python")
+    command = markdown_code(format_command("predict", "IMAGE", model=file))
+    # nestnet itself does not load files of torch.export.
+    note = f"With nestnet, from image files: {command}"
+    if export_format.name == "torch-export":
+        note = "Loading a file of torch.export can execute code: load only files whose origin you trust."
+    return "\n\n".join([block, f"Checked with {for_markdown(check)}.", note])
+
+
+def render_training(run: Run) -> str:
+    """Return the section on the training of the network, with the complete configuration.
+
+    Args:
+        run: run that trained the network.
+    """
+    config = run.config
+    optimizer = for_markdown(config.optimizer.name)
+    batches = ", ".join(f"{number:,} trained the {mode} network" for mode, number in run.trained.items())
+    rows = {
+        "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
+        "what motivates": for_markdown(describe_condition(config.motivation)),
+        "batches": batches,
+        "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
+        "batch": f"{config.data.batch_size} images",
+        "optimizer": f"{optimizer}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
+        "seed": str(config.seed),
+        "exported by": f"nestnet {__version__}, torch {torch.__version__}, timm {timm.__version__}",
+    }
+    # Fold the configuration, because few readers need it.
+    text = yaml.safe_dump(_without_places(asdict(config)), sort_keys=False)
+    block = markdown_block(text, "yaml")
+    details = f"<details><summary>The complete configuration</summary>\n\n{block}\n\n</details>"
+    return f"{_table(rows)}\n\n{details}"
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the values that belong to one machine: paths, and the device."""
+    # Drop the folder of the run and the device.
+    for name in ("run_dir", "device"):
+        del config[name]
+    del config["data"]["root"]
+    # Keep the names of weights and of other runs, which may be informative, without their folders.
+    model = config["model"]
+    for name in ("base_weights", "motivated_weights"):
+        if model[name]:
+            model[name] = Path(model[name]).name
+    motivation = config["motivation"]
+    if motivation["runs"]:
+        motivation["runs"] = [Path(run).name for run in motivation["runs"]]
+    return config
+
+
+def _table(rows: dict[str, str]) -> str:
+    """Return a table of names and values, which must be Markdown already."""
+    lines = ["| | |", "|---|---|"]
+    for name, value in rows.items():
+        lines.append(f"| {name} | {value} |")
+    return "\n".join(lines)
+
+
+def _join_numbers(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)

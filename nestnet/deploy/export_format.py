@@ -1,0 +1,126 @@
+"""The interface of an export format: writing, loading in its own runtime, and code that uses a file.
+
+Files of all formats hold the plain timm network, with the metadata of `nestnet.weights.metadata`, and accept
+batches of any size.
+"""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from nestnet.nn.model import NestedModel
+from nestnet.text.escape import for_python
+from nestnet.weights.metadata import Metadata
+
+LoadedModel = Callable[[Tensor], Tensor]
+"""A loaded file: from normalised images `[B, C, H, W]` to logits `[B, K]`, on the CPU."""
+
+
+@dataclass(frozen=True)
+class UsageCode:
+    """Python code that uses a file.
+
+    Attributes:
+        imports: import statements.
+        name: name of the variable for the loaded network.
+        load: expression that loads the file.
+        call: expression from `images` to logits.
+        setup: lines between `load` and `call`.
+    """
+
+    imports: list[str]
+    name: str
+    load: str
+    call: str
+    setup: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the code that loads the file, without the imports."""
+        if not self.setup:
+            return self.load
+        return "\n".join([f"{self.name} = {self.load}", *self.setup])
+
+
+class ExportFormat(ABC):
+    """A format of exported files.
+
+    Attributes:
+        name: name of the format in commands and messages.
+        suffix: usual suffix of its files.
+        packages: packages that it needs in addition to nestnet's dependencies; the extra of nestnet that
+            installs them has the name of the format.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """Name and version of the library that loads a file."""
+
+    @abstractmethod
+    def write(self, net: NestedModel, metadata: Metadata, path: Path) -> None:
+        """Write a subnet of a nested network.
+
+        Args:
+            net: nested network, on the CPU.
+            metadata: metadata of the file, which names the subnet.
+            path: file to write.
+
+        Raises:
+            ValueError: If the network cannot be written in this format.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
+        """Load a file that was just written, as its user would.
+
+        Args:
+            path: file that `write` wrote.
+            metadata: metadata that it was written with.
+
+        Returns:
+            The loaded network.
+        """
+
+    @abstractmethod
+    def usage(self, path: str, metadata: Metadata) -> UsageCode:
+        """Return Python code that uses a file.
+
+        Args:
+            path: path of the file in the code.
+            metadata: metadata of the file.
+
+        Returns:
+            The code.
+        """
+
+    def check_packages(self) -> None:
+        """Check that all packages are installed.
+
+        Raises:
+            ValueError: If some are not, with the command that installs them.
+        """
+        # Do not import the packages, which takes seconds.
+        absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if absent:
+            raise ValueError(
+                f"format = {self.name!r}: it needs {', '.join(absent)}; "
+                f'install them with pip install "nestnet[{self.name}]"'
+            )
+
+
+def read_bytes_code(path: str) -> str:
+    """Return Python code that reads a file, for libraries that only accept file names in UTF-8.
+
+    Args:
+        path: path of the file in the code.
+    """
+    return f"pathlib.Path({for_python(path)}).read_bytes()"

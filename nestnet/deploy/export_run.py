@@ -1,0 +1,177 @@
+"""The export of a subnet of a run to a file for a device.
+
+The file is written under a temporary name, loaded again in its own runtime, and checked against the network.
+Only then is it renamed.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from nestnet.data.image_data import ImageData
+from nestnet.deploy.card_file import choose_card_path, read_described_file
+from nestnet.deploy.export_format import ExportFormat, UsageCode
+from nestnet.deploy.formats import choose_format
+from nestnet.deploy.logit_check import LogitCheck, choose_check_images, compare_logits
+from nestnet.deploy.model_card import Export, render_model_card
+from nestnet.device import choose_device
+from nestnet.nn.mode import Mode
+from nestnet.nn.model import NestedModel
+from nestnet.runs.outputs import check_output_beside_runs
+from nestnet.runs.reading import Run
+from nestnet.runtime.log import log_notice
+from nestnet.storage.atomic import move_into_place, resolve_destination, staging_folder, write_atomically
+from nestnet.text.escape import quoted
+from nestnet.text.messages import message_of
+from nestnet.training.evaluation import needs_images, prepare_for_eval
+from nestnet.training.subnet_warnings import subnet_warnings
+from nestnet.weights.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class DeployedFile:
+    """File that was written and checked.
+
+    Attributes:
+        path: path of the file.
+        card: path of its model card.
+        check: comparison of its logits with the network's.
+        usage: Python code that uses the file.
+    """
+
+    path: Path
+    card: Path
+    check: LogitCheck
+    usage: UsageCode
+
+
+def export_run(
+    run: Run, mode: Mode, path: Path, *, format_name: str | None = None, recalibrate: int | None = None
+) -> DeployedFile:
+    """Write a subnet of a run, and a model card beside it.
+
+    Args:
+        run: run from `nestnet.runs.reading.read_run`.
+        mode: mode of the subnet to write.
+        path: file to write. The card has the same name with the suffix `.md`, or `.md` appended to the whole
+            name if the former is the card of another file.
+        format_name: one of `nestnet.deploy.formats.EXPORT_FORMATS`; by default chosen by the suffix of `path`.
+        recalibrate: number of training batches on which the BatchNorm statistics are recomputed; by
+            default the run's own number.
+
+    Returns:
+        The file and its card.
+
+    Raises:
+        ValueError: If packages of the format are absent, the file cannot be written to its place, or it
+            does not compute what the network computes; no file is left then.
+    """
+    export_format = choose_format(path, format_name)
+    export_format.check_packages()
+    # Check that the output can be written before anything is computed.
+    card = _check_card(path)
+    batches = run.config.recalibration_batches if recalibrate is None else recalibrate
+    # Prepare the network on the CPU, with the statistics for the file.
+    images, absence = _load_images(run, needed=needs_images(run, mode, batches))
+    net = prepare_for_eval(run, mode, images, choose_device("auto"), batches).cpu().eval()
+    metadata = _create_metadata(run, net, mode)
+    with staging_folder(path) as folder:
+        unfinished = folder / path.name
+        export_format.write(net, metadata, unfinished)
+
+        check_images, description = choose_check_images(images, absence, metadata)
+        check = _check_file(export_format, unfinished, metadata, net, check_images, description)
+        if not check.passed:
+            raise ValueError(
+                f"output = {quoted(path)}: it was not written, its logits are not those of the network: {check}"
+            )
+
+        # Write the card before the file, so that a file always has its card.
+        export = Export(
+            run=run,
+            metadata=metadata,
+            file=path.name,
+            size=unfinished.stat().st_size,
+            export_format=export_format,
+            usage=export_format.usage(path.name, metadata),
+            images=images,
+            recalibration_batches=batches,
+            check=str(check),
+        )
+        write_atomically(card, render_model_card(export))
+        move_into_place(unfinished, path)
+
+    _log_shortcomings(run, net, mode, batches, path)
+    return DeployedFile(path, card, check, export_format.usage(str(path), metadata))
+
+
+def _log_shortcomings(run: Run, net: NestedModel, mode: Mode, batches: int, path: Path) -> None:
+    """Log warnings about the written network, such as that it was not trained."""
+    shortcomings = subnet_warnings(
+        net, mode, run.trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path
+    )
+    for shortcoming in shortcomings:
+        log_notice(shortcoming)
+
+
+def _check_file(
+    export_format: ExportFormat,
+    file: Path,
+    metadata: Metadata,
+    net: NestedModel,
+    batches: Sequence[Tensor],
+    description: str,
+) -> LogitCheck:
+    """Load a file as its user would, and compare it with the network that it was written from."""
+    model = export_format.load(file, metadata)
+    difference, scale = compare_logits(model, net.subnet(metadata.mode), batches)
+    return LogitCheck(export_format.runtime, description, difference, scale)
+
+
+def _create_metadata(run: Run, net: NestedModel, mode: Mode) -> Metadata:
+    data = run.config.data
+    return Metadata.from_network(
+        net,
+        mode,
+        class_names=run.checkpoint["class_names"],
+        input_size=run.checkpoint["input_size"],
+        mean=data.mean,
+        std=data.std,
+        crop_pct=data.crop_pct,
+    )
+
+
+def _check_card(path: Path) -> Path:
+    """Return the path of a file's model card, after checking that both can be written."""
+    check_output_beside_runs(path)
+    card = choose_card_path(path)
+    field = f"output = {quoted(path)}"
+    if path == card:
+        raise ValueError(f"{field}: the model card takes this name; name a file with another ending")
+    # A card that nestnet wrote for this file may be replaced, but not a file of the user.
+    if os.path.exists(card) and read_described_file(card) != path.name:
+        raise ValueError(f"{field}: {card} exists and is not a model card of nestnet; move it, or name another file")
+    # The card may be a symbolic link into an absent folder, for example.
+    try:
+        resolve_destination(card)
+    except OSError as error:
+        raise ValueError(f"{field}: {card}, the model card, cannot be written: {error.strerror}") from error
+    return card
+
+
+def _load_images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:
+    """Return the images of the run, or `None` and why they cannot be read.
+
+    Args:
+        run: the run.
+        needed: whether the export needs the images. For the check only, they are not downloaded.
+    """
+    try:
+        return run.images(download=needed), ""
+    except (ValueError, OSError) as error:
+        if needed:
+            raise
+        return None, message_of(error)

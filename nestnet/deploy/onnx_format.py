@@ -1,0 +1,126 @@
+"""The ONNX format, for ONNX Runtime and other ONNX runtimes, with safe reading of such files."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
+from nestnet.deploy.exported_program import create_standalone, explain_torch_errors, trace_program
+from nestnet.nn.model import NestedModel
+from nestnet.storage.atomic import write_atomically
+from nestnet.storage.opening import open_regular
+from nestnet.text.escape import for_python, is_utf8
+from nestnet.text.messages import first_line
+from nestnet.weights.metadata import Metadata
+
+# Placeholder for the SHA-256 of the file while the hash is computed; it is as long as the hash in hexadecimal
+# digits.
+HASH_PLACEHOLDER = b"the SHA-256 of this file was taken with these words in its place"
+
+# The entry of the metadata as protobuf writes it: field 1, 6 bytes, "sha256"; field 2, 64 bytes, the hash.
+HASH_ENTRY = re.compile(rb"\x0a\x06sha256\x12\x40([0-9a-f]{64})")
+
+
+class OnnxFormat(ExportFormat):
+    """Format of ONNX files with the input `images`, the output `logits`, and the metadata in `metadata_props`."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+
+    @property
+    def runtime(self) -> str:
+        import onnxruntime
+
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def write(self, net: NestedModel, metadata: Metadata, path: Path) -> None:
+        import onnx
+
+        model = create_standalone(net, metadata)
+        with explain_torch_errors(self.name, metadata):
+            program = torch.onnx.export(
+                trace_program(model, metadata.input_size),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                verbose=False,
+            )
+        assert program is not None
+        proto = program.model_proto
+        onnx.helper.set_model_props(proto, metadata.to_entries() | {"sha256": HASH_PLACEHOLDER.decode()})
+        content = proto.SerializeToString()
+        assert content.count(HASH_PLACEHOLDER) == 1
+        digest = hashlib.sha256(content).hexdigest().encode()
+        write_atomically(path, content.replace(HASH_PLACEHOLDER, digest))
+
+    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
+        read_metadata, model = self.read(path)
+        assert read_metadata == metadata
+        return model
+
+    def read(self, path: Path) -> tuple[Metadata, LoadedModel]:
+        """Read a file, after checking that it is as it was written.
+
+        Args:
+            path: file that nestnet wrote.
+
+        Returns:
+            The metadata of the file, and its network.
+
+        Raises:
+            ValueError: If the file is absent or damaged, or was not written by nestnet.
+        """
+        self.check_packages()
+        try:
+            with open_regular(path) as opened:
+                content = opened.read()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        # Nothing else in the file is used before its hash has been checked.
+        entry = HASH_ENTRY.search(content)
+        if entry is None:
+            raise ValueError(f"{path} is damaged, or no ONNX export of nestnet: its metadata has no sha256")
+        digest = hashlib.sha256(content.replace(entry[1], HASH_PLACEHOLDER)).hexdigest().encode()
+        if digest != entry[1]:
+            raise ValueError(f"{path} is damaged: its SHA-256 is not the one it had when it was written")
+
+        session = self._create_session(content, path)
+        metadata = Metadata.from_entries(session.get_modelmeta().custom_metadata_map, path)
+        shapes = []
+        for value in (*session.get_inputs(), *session.get_outputs()):
+            shapes.append(list(value.shape)[1:])  # the first size is the batch size, which is symbolic
+        if shapes != [list(metadata.input_size), [metadata.num_classes]]:
+            raise ValueError(
+                f"{path} does not hold what its metadata says: its input and output have the shapes {shapes}"
+            )
+
+        def run(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+        return metadata, run
+
+    def _create_session(self, content: bytes, path: Path) -> Any:
+        """Return an `onnxruntime.InferenceSession` with as many threads as torch has."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # The exceptions of onnxruntime have no common base class.
+        except Exception as error:
+            raise ValueError(f"{path} cannot be run by {self.runtime}: {first_line(error)}") from error
+
+    def usage(self, path: str, metadata: Metadata) -> UsageCode:
+        imports = ["import onnxruntime"]
+        file = for_python(path)
+        if not is_utf8(path):
+            imports.insert(0, "import pathlib")
+            file = read_bytes_code(path)
+        load = f"onnxruntime.InferenceSession({file})"
+        return UsageCode(imports, "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')

@@ -1,0 +1,167 @@
+"""An exported network that classifies image files.
+
+The export provides everything that is needed: architecture, class names, image size and normalisation. Images
+are prepared as in the run's own evaluation (`nestnet.data.preprocessing`).
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nestnet.data.image_decoding import read_image
+from nestnet.data.preprocessing import create_eval_transform
+from nestnet.deploy.export_format import LoadedModel
+from nestnet.deploy.onnx_format import OnnxFormat
+from nestnet.deploy.torch_export_format import TorchExportFormat
+from nestnet.storage.opening import utf8_name
+from nestnet.weights.export_file import read_export
+from nestnet.weights.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """Class of an image with its probability.
+
+    Attributes:
+        index: index of the class, from 0.
+        name: name of the class, or its index if the classes have no names.
+        probability: softmax of its logit, from 0 to 1.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction of the network for one file.
+
+    Attributes:
+        file: image file.
+        top: the most probable classes, the most probable first; empty if the file cannot be read.
+        error: reason why the file cannot be read; `None` if it can.
+    """
+
+    file: Path
+    top: list[ClassProbability]
+    error: str | None = None
+
+
+class Predictor:
+    """Exported network that classifies image files.
+
+    Args:
+        path: `.safetensors` or `.onnx` file that `nestnet export` or `nestnet.export` wrote.
+        device: device on which the network of a safetensors file runs; an ONNX file always runs on the CPU.
+
+    Attributes:
+        metadata: metadata of the file.
+        network: function from normalised images `[B, C, H, W]` to logits `[B, K]`.
+        device: device on which the network runs.
+        transform: function from an image to the network's input `[C, H, W]`.
+
+    Raises:
+        ValueError: If the file is absent, damaged, or no export of nestnet; nothing in it is executed.
+
+    Example:
+        ```python
+        predictor = Predictor("base.safetensors")
+        for prediction in predictor.predict([Path("photo.jpg")], top=3):
+            print(prediction.file, prediction.top[0].name)
+        ```
+    """
+
+    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
+        self.metadata, self.network, self.device = _load(Path(path), torch.device(device))
+        size = self.metadata.size
+        crop_pct = self.metadata.crop_pct
+        self.transform = create_eval_transform(size, self.metadata.mean, self.metadata.std, crop_pct)
+        # Pillow's modes are "L" for grey and "RGB" for colour.
+        self.image_mode = "L" if self.metadata.input_size[0] == 1 else "RGB"
+
+    def predict(self, files: Iterable[Path], *, top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
+        """Classify image files.
+
+        Args:
+            files: image files.
+            top: number of classes per image, at least 1; larger numbers are limited to all classes.
+            batch_size: number of images per forward pass, at least 1.
+
+        Returns:
+            An iterator over a prediction for each file, in order. A file that cannot be read has no classes.
+
+        Raises:
+            ValueError: If `top` or `batch_size` is below 1.
+        """
+        for name, value in {"top": top, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} = {value}: it must be at least 1")
+        # The generator is a separate function, so that a wrong argument is refused at once.
+        return self._predict_in_batches(iter(files), min(top, self.metadata.num_classes), batch_size)
+
+    def _predict_in_batches(self, files: Iterator[Path], top: int, batch_size: int) -> Iterator[Prediction]:
+        batch = list(itertools.islice(files, batch_size))
+        while batch:
+            yield from self._predict_batch(batch, top)
+            batch = list(itertools.islice(files, batch_size))
+
+    def _predict_batch(self, files: list[Path], top: int) -> Iterator[Prediction]:
+        # Collect the readable images in a batch, and the errors of the other files.
+        images: dict[int, Tensor] = {}
+        errors: dict[int, str] = {}
+        for position, file in enumerate(files):
+            try:
+                images[position] = self._read(file)
+            except ValueError as error:
+                errors[position] = str(error)
+        tops: dict[int, list[ClassProbability]] = {}
+        if images:
+            classified = self._classify(torch.stack(list(images.values())), top)
+            tops = dict(zip(images, classified, strict=True))
+        # Yield the predictions in the order of the files.
+        for position, file in enumerate(files):
+            yield Prediction(file, tops.get(position, []), errors.get(position))
+
+    def _read(self, file: Path) -> Tensor:
+        """Return the normalised image `[C, H, W]`."""
+        # `Path.exists` would raise an error for a name that the system does not allow.
+        if not os.path.exists(file):
+            raise ValueError(f"{file}: there is no such file")
+        return self.transform(read_image(str(file), self.image_mode))
+
+    @torch.inference_mode()
+    def _classify(self, images: Tensor, top: int) -> list[list[ClassProbability]]:
+        """Return the most probable classes of each image of a batch `[B, C, H, W]`."""
+        # Compute probabilities in float32, whatever precision the network has.
+        logits = self.network(images.to(self.device))
+        probabilities, indices = logits.float().softmax(dim=1).topk(top)  # [B, top]
+        classified = []
+        for image_indices, image_probabilities in zip(indices.tolist(), probabilities.tolist(), strict=True):
+            classes = []
+            for index, probability in zip(image_indices, image_probabilities, strict=True):
+                classes.append(ClassProbability(index, self.metadata.class_name(index), probability))
+            classified.append(classes)
+        return classified
+
+
+def _load(path: Path, device: torch.device) -> tuple[Metadata, LoadedModel, torch.device]:
+    """Return the metadata of an export, its network, and the device on which it runs."""
+    suffix = path.suffix.lower()
+    if suffix == OnnxFormat.suffix:
+        return *OnnxFormat().read(path), torch.device("cpu")
+    # A file of torch.export could execute code.
+    if suffix == TorchExportFormat.suffix:
+        raise ValueError(f"{path}: loading a file of torch.export can execute code; name a .safetensors or .onnx file")
+    # Detect damage before the weights are read.
+    metadata = read_export(path)
+    model = metadata.create_model()
+    with utf8_name(path) as name:
+        model.load_state_dict(load_file(name))
+    return metadata, model.to(device), device

@@ -1,0 +1,185 @@
+"""One mode of a nested network as a separate module."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nestnet.nn.mode import Mode
+from nestnet.nn.parameter import state_dict_name
+
+if TYPE_CHECKING:
+    from nestnet.nn.model import NestedModel
+
+REPORTED_NAMES = 5
+"""Largest number of missing keys, of unexpected keys and of errors that the error about a state dict lists."""
+
+
+class Subnet(nn.Module):
+    """One mode of a nested network as a module over the very same parameters and buffers.
+
+    `NestedModel.subnet` returns it. Its `state_dict` has the keys and shapes of timm's model, and
+    `load_state_dict` takes them. `named_parameters` yields the parameters that the mode trains: in base mode
+    under timm's names, and in motivated mode with the blocks of a divided weight in place of the weight.
+    `train`, `eval` and `to` act on the whole nested network.
+
+    Args:
+        net: nested network.
+        mode: mode in which the network runs.
+
+    Attributes:
+        net: nested network.
+        mode: mode in which the network runs.
+    """
+
+    def __init__(self, net: "NestedModel", mode: Mode) -> None:
+        super().__init__()
+        self.net = net
+        self.mode = mode
+        # A new module is in training mode, whichever mode its children are in.
+        self.training = net.training
+
+    @property
+    def architecture(self) -> str:
+        """Name of this network in timm."""
+        return self.net.architectures.of(self.mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits `[B, K]` of the images `x` `[B, in_chans, H, W]`."""
+        return self.net(x, self.mode)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters that the mode trains, as `nn.Module.named_parameters` does."""
+        tensors = dict(self.net.named_parameters()) if recurse else {}
+        yield from self._used(tensors, prefix)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the buffers that the mode uses, as `nn.Module.named_buffers` does."""
+        tensors = dict(self.net.named_buffers()) if recurse else {}
+        yield from self._used(tensors, prefix)
+
+    def _used(self, tensors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield the nested network's tensors that this mode uses, under their names in the network of the mode."""
+        if prefix:
+            prefix += "."
+        placements = self.net.weights_map
+        if self.mode is Mode.MOTIVATED:
+            # All other tensors of the nested network have timm's names in the motivated network already.
+            private_names = {placement.name for placement in placements.values() if placement.private}
+            for name, tensor in tensors.items():
+                if name not in private_names:
+                    yield prefix + name, tensor
+            return
+        for name, placement in placements.items():
+            # The base block of a divided weight, or a tensor that is stored whole.
+            tensor = tensors.get(f"{placement.name}.base", tensors.get(placement.name))
+            if tensor is None:
+                continue
+            if tuple(tensor.shape) != placement.base_shape:
+                # Shared running statistics are stored in one tensor: the base has a view of it.
+                tensor = tensor[placement.index]
+            yield prefix + name, tensor
+
+    def state_dict(  # type: ignore[override]  # torch declares it by overloads that no override can repeat
+        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """Return the state with the keys and shapes of timm's model of this mode.
+
+        In base mode, and for all weights that are not divided, the entries share memory with the network. A
+        divided weight of the motivated network is joined from its blocks. Writes to it or to a view of it reach
+        the blocks, and operations whose writes would not are refused: see `nestnet.nn.whole_tensor`.
+
+        Args:
+            destination: dictionary to which the entries are added, by default a new one.
+            prefix: start of the keys.
+            keep_vars: whether the entries stay connected to autograd.
+
+        Returns:
+            The dictionary.
+        """
+        if destination is None:
+            destination = OrderedDict()
+        if self.mode is Mode.MOTIVATED:
+            for name, tensor in self._used(self.net.state_dict(keep_vars=keep_vars)):
+                destination[prefix + name] = tensor
+            return destination
+        # In base mode no weight has to be joined.
+        parameters_and_buffers = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+        for name, tensor in self._used(parameters_and_buffers):
+            destination[prefix + name] = tensor if keep_vars else tensor.detach()
+        return destination
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load timm's state of this mode's network. Tensors that the mode does not use keep their values.
+
+        Args:
+            state_dict: tensors by timm's names.
+            strict: whether missing and unexpected keys are errors.
+            assign: must be false, because a subnet shares its memory with the nested network.
+
+        Returns:
+            The missing and the unexpected keys, as `nn.Module.load_state_dict` returns them.
+
+        Raises:
+            RuntimeError: If a shape is wrong, or, with `strict`, a key is missing or unexpected. Nothing is
+                loaded then.
+            ValueError: If `assign` is true.
+        """
+        if assign:
+            raise ValueError(
+                "load_state_dict(assign=True): a subnet shares its memory; load into the nested network itself"
+            )
+        # Everything is checked before anything is written.
+        current = self.state_dict()
+        errors = []
+        for name, tensor in state_dict.items():
+            if name in current and tensor.shape != current[name].shape:
+                errors.append(
+                    f"size mismatch for {name}: {tuple(tensor.shape)} in the state, {tuple(current[name].shape)} in "
+                    f"{self.architecture}"
+                )
+        missing = [name for name in current if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in current]
+        if strict and (missing or unexpected):
+            errors.append(f"missing keys {missing[:REPORTED_NAMES]}, unexpected keys {unexpected[:REPORTED_NAMES]}")
+        if errors:
+            raise RuntimeError(f"loading the {self.mode} subnet: " + "; ".join(errors[:REPORTED_NAMES]))
+
+        # Writing to the joined tensor of a divided weight writes to its blocks.
+        with torch.no_grad():
+            for name, tensor in state_dict.items():
+                if name in current:
+                    current[name].copy_(tensor)
+        return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)
+
+    # timm's optimizer factory asks a model for these two.
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that timm's model of this mode exempts from weight decay, block by block."""
+        # Not every model of timm has this method.
+        model = self.net.skeleton(self.mode)
+        if not hasattr(model, "no_weight_decay"):
+            return set()
+        exempt = model.no_weight_decay()
+        return {name for name, _ in self.named_parameters() if state_dict_name(name) in exempt}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's patterns for layer-wise learning rates.
+
+        Args:
+            coarse: whether a group is a whole stage instead of a block.
+
+        Returns:
+            Regular expressions, as timm's `group_matcher` returns them.
+        """
+        return self.net.skeleton(self.mode).group_matcher(coarse)
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.parameters())
+        return f"Subnet({self.architecture}, mode={self.mode}, {parameters:,} parameters of {self.net.architectures})"

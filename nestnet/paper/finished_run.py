@@ -1,0 +1,106 @@
+"""The accuracy and the cost of one finished run."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestnet.conditions.base import JOINT
+from nestnet.config.schema import Config
+from nestnet.cost.network import forward_cost
+from nestnet.cost.operations import Convention
+from nestnet.cost.run import average_cost
+from nestnet.models.registry import ARCHITECTURES
+from nestnet.runs.contents import TABLE_REMEDY
+from nestnet.runs.history import read_metrics
+from nestnet.runs.reading import read_cost
+from nestnet.runtime.log import log_notice
+from nestnet.storage.read_back import damaged
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Run that has finished all its epochs.
+
+    Attributes:
+        path: run directory.
+        config: configuration of the run.
+        base_top1: top-1 of the base after the last epoch, in percent.
+        motivated_top1: top-1 of the motivated network after the last epoch, in percent.
+        cost: operations of an average forward pass in training, in the convention of `choose_convention`.
+    """
+
+    path: Path
+    config: Config
+    base_top1: float
+    motivated_top1: float
+    cost: float
+
+
+def read_finished_run(path: Path) -> FinishedRun | None:
+    """Read a run directory, and log a notice if the run is not finished.
+
+    Args:
+        path: run directory.
+
+    Returns:
+        The run, or `None` if it is not finished.
+
+    Raises:
+        ValueError: If the folder is not a run directory, or a file is damaged.
+    """
+    config, metrics = read_metrics(path, ("motivated_fraction",))
+    finished_epochs = len(metrics["epoch"])
+    if finished_epochs < config.epochs:
+        log_notice(f"{path} is left out: {finished_epochs} of its {config.epochs} epochs are finished")
+        return None
+    return FinishedRun(
+        path,
+        config,
+        base_top1=float(metrics["base_top1"][-1]),
+        motivated_top1=float(metrics["motivated_top1"][-1]),
+        cost=_average_cost(path, config, metrics),
+    )
+
+
+def choose_convention(config: Config) -> Convention:
+    """Choose the convention in which the costs of a run are comparable with the paper's.
+
+    Args:
+        config: configuration of the run.
+
+    Returns:
+        `"paper"` for the CIFAR ResNets, for which the paper has its own convention; otherwise `"macs"`, because
+        the paper counts multiply-accumulates.
+    """
+    has_own_convention = ARCHITECTURES[config.model.base].paper_counts_flops
+    # No table of the paper has these networks with other image sizes than those of CIFAR.
+    if has_own_convention and config.data.name in ("cifar10", "cifar100"):
+        return "paper"
+    return "macs"
+
+
+def _average_cost(path: Path, config: Config, metrics: dict[str, np.ndarray]) -> float:
+    """Return the operations of an average forward pass of a run."""
+    if choose_convention(config) == "macs":
+        actual = read_cost(path)["actual"]
+        if actual is None:
+            raise damaged(path / "cost.json", "it has no `actual` cost, and the run is finished", TABLE_REMEDY)
+        return float(actual)
+
+    # A run records multiply-accumulates only, so the paper's operations are counted here.
+    model = config.model
+    sizes: dict[str, Any] = {
+        "img_size": config.data.img_size,
+        "num_classes": model.num_classes,
+        "in_chans": model.in_chans,
+    }
+    base = forward_cost(model.base, **sizes, convention="paper")
+    motivated = forward_cost(model.motivated, **sizes, convention="paper")
+    # A joint batch runs both networks.
+    if config.motivation.name == JOINT:
+        return base + motivated
+    motivated_fraction = statistics.fmean(metrics["motivated_fraction"])
+    return average_cost(base, motivated, motivated_fraction=motivated_fraction)

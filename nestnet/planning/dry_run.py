@@ -1,0 +1,191 @@
+"""The dry run: set-up and some steps of a run, with a forecast of its time and memory."""
+
+import torch
+from torch import Tensor
+
+from nestnet.conditions.base import JOINT
+from nestnet.device import autocast
+from nestnet.nn.mode import Mode
+from nestnet.planning import measurement
+from nestnet.planning.forecast import describe_expected_cost
+from nestnet.planning.measurement import EvaluationMeasurement, StepMeasurement, count_bytes, network_tensors
+from nestnet.text.tables import align_columns
+from nestnet.text.units import format_duration, format_mebibytes
+from nestnet.training.trainer import Trainer
+
+
+def dry_run(trainer: Trainer) -> str:
+    """Run some steps in each mode, evaluate a batch, and forecast the whole run from them.
+
+    Nothing is written. The trainer must not be used afterwards, because its weights have changed. All processes
+    must call this function, and each gets its own text.
+
+    Args:
+        trainer: new trainer of the run.
+
+    Returns:
+        A text of several lines: shapes, memory of this process, time of a step, and the forecast.
+    """
+    trainer.net.train()
+    batches = trainer.epoch_batches()
+    # Time the reading of the second batch. With workers, images are read while the device computes.
+    images, targets = trainer.mix_batch(*next(batches))  # the first batch may start workers
+    read_seconds = 0.0
+    if len(trainer.train_batches) > 1 and trainer.config.data.workers == 0:
+        read_seconds = measurement.measure_seconds(lambda: trainer.mix_batch(*next(batches)), trainer)
+    # Measure the steps of each mode, and a batch of the evaluation.
+    steps = _measure_steps(trainer, images, targets)
+    evaluation = measurement.measure_evaluation(trainer)
+    batch_seconds = {name: step.seconds + read_seconds for name, step in steps.items()}
+
+    # Write the text: shapes, a table of memory and time, the expected cost, and a forecast of the time.
+    logits_shape = _logits_shape(trainer, images)
+    training_batch = f"images {list(images.shape)}, targets {list(targets.shape)}, logits {logits_shape}"
+    evaluation_batch = f"images {evaluation.image_shape}, logits {evaluation.logits_shape}"
+    lines = [_headline(trainer), ""]
+    lines += [f"a training batch:    {training_batch}", f"an evaluation batch: {evaluation_batch}", ""]
+    lines += align_columns(_table(trainer, steps))
+    lines += [""]
+    lines += describe_expected_cost(trainer.config, trainer.cost.macs, trainer.condition, len(trainer.train_batches))
+    lines += [""]
+    lines += _forecast(trainer, batch_seconds, evaluation)
+    return "\n".join(lines)
+
+
+def _measure_steps(trainer: Trainer, images: Tensor, targets: Tensor) -> dict[str, StepMeasurement]:
+    """Measure a step in each mode, or in both modes at once for joint training."""
+    if trainer.joint:
+        return {JOINT: measurement.measure_step(trainer, images, targets, (Mode.MOTIVATED, Mode.BASE))}
+    steps: dict[str, StepMeasurement] = {}
+    for mode in Mode:
+        steps[str(mode)] = measurement.measure_step(trainer, images, targets, (mode,))
+    return steps
+
+
+@torch.inference_mode()
+def _logits_shape(trainer: Trainer, images: Tensor) -> list[int]:
+    with autocast(trainer.device, trainer.config.precision):
+        return list(trainer.net(images, Mode.BASE).shape)
+
+
+def _headline(trainer: Trainer) -> str:
+    config = trainer.config
+    images = trainer.images
+    where = str(trainer.device)
+    if trainer.process_group.size > 1:
+        where = f"{trainer.process_group.size} processes on {trainer.device.type}"
+    return (
+        f"dry run on {where} in {config.precision}: {config.data.name}, {len(images.train):,} training and "
+        f"{len(images.test):,} test images, {len(images.class_names)} classes; nothing is written"
+    )
+
+
+def _table(trainer: Trainer, steps: dict[str, StepMeasurement]) -> list[list[str]]:
+    """Return a row per quantity, with a column for each kind of step."""
+    accumulate = trainer.config.accumulate
+    part = "a batch"
+    if accumulate > 1:
+        part = f"a part, of {accumulate}, of a batch"
+    names = trainer.net.architectures
+    networks = [names.base, names.motivated]
+    if trainer.joint:
+        networks = ["both"]
+    persistent = _persistent_bytes(trainer)
+    total = sum(persistent.values())
+
+    # The first column holds names; each kind of step then adds its column.
+    rows = [
+        ["", *steps],
+        ["network", *networks],
+        ["trained parameters"],
+        ["MACs, forward pass of an image"],
+        ["memory, MiB"],
+        ["  gradients"],
+        [f"  activations of {part}"],
+        ["  together"],
+        ["  measured peak"],
+        ["time of a step"],
+    ]
+    for step in steps.values():
+        rows[2].append(f"{step.parameters:,}")
+        rows[3].append(f"{step.macs:,}")
+        rows[4].append("")
+        rows[5].append(format_mebibytes(step.gradient_bytes))
+        rows[6].append(format_mebibytes(step.activation_bytes))
+        rows[7].append(format_mebibytes(total + step.gradient_bytes + step.activation_bytes))
+        rows[8].append(format_mebibytes(step.peak_bytes or 0))
+        rows[9].append(format_duration(step.seconds))
+    # The peak is known only on CUDA.
+    if trainer.device.type != "cuda":
+        del rows[8]
+    # Insert the persistent memory before the rest.
+    for name, size in reversed(persistent.items()):
+        if size:
+            rows.insert(5, [f"  {name}", *[format_mebibytes(size)] * len(steps)])
+    return rows
+
+
+def _persistent_bytes(trainer: Trainer) -> dict[str, int]:
+    """Return the memory that the run holds between steps, by purpose."""
+    average_bytes = 0
+    if trainer.step.average is not None:
+        average_bytes = count_bytes(trainer.step.average.module.state_dict().values())
+    optimizer_bytes = 0
+    for parameter_state in trainer.optimizer.state.values():
+        optimizer_bytes += count_bytes(parameter_state.values())
+    # Resident images are tensors of their loader.
+    image_bytes = count_bytes(vars(trainer.train_batches).values())
+    image_bytes += count_bytes(vars(trainer.test_batches).values())
+    return {
+        "weights and statistics": count_bytes(network_tensors(trainer)),
+        "moving average of them": average_bytes,
+        "optimizer's state": optimizer_bytes,
+        "images kept on the device": image_bytes,
+    }
+
+
+def _forecast(trainer: Trainer, batch_seconds: dict[str, float], evaluation: EvaluationMeasurement) -> list[str]:
+    """Return the number of batches of the run, and how long they take.
+
+    Args:
+        trainer: trainer of the run.
+        batch_seconds: time of a batch with its data, for each kind of step.
+        evaluation: measurement of an evaluation batch.
+    """
+    config = trainer.config
+    batches = len(trainer.train_batches)
+    fraction = trainer.expected_fraction
+    # Without a forecast of the motivated fraction, the time has a lower and an upper bound.
+    if trainer.joint:
+        ends = [batch_seconds[JOINT]]
+        modes = "each in both modes"
+    elif fraction is None:
+        ends = [batch_seconds["base"], batch_seconds["motivated"]]
+        modes = "with none to all of them motivated"
+    else:
+        ends = [(1 - fraction) * batch_seconds["base"] + fraction * batch_seconds["motivated"]]
+        modes = f"{fraction:.2%} motivated"
+
+    # Scale from a batch to an epoch, and from an epoch to the run.
+    evaluation_seconds = evaluation.batches * evaluation.seconds
+    epoch_ends = [batches * seconds + evaluation_seconds for seconds in ends]
+    duration = f"an epoch takes about {_format_range(epoch_ends)}"
+    if config.epochs > 1:
+        run_ends = [config.epochs * seconds for seconds in epoch_ends]
+        duration += f", and all {config.epochs} about {_format_range(run_ends)}"
+    if config.data.workers:
+        duration += f", unless the {config.data.workers} workers read more slowly"
+    recalibration = ""
+    if config.recalibration_batches:
+        recalibration = ", without recalibration"
+    return [
+        f"{config.epochs * batches:,} batches of {config.data.batch_size}, {batches:,} per epoch, {modes}",
+        f"a batch with its data: {_format_range(ends)}",
+        f"evaluation in both modes{recalibration}: {format_duration(evaluation_seconds)} per epoch",
+        duration,
+    ]
+
+
+def _format_range(ends: list[float]) -> str:
+    """Return one duration, or two with "to" between them."""
+    return " to ".join(format_duration(seconds) for seconds in ends)

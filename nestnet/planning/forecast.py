@@ -1,0 +1,151 @@
+"""The forecast of a run's cost, before any training: the text of `nestnet cost`."""
+
+from dataclasses import dataclass
+
+from nestnet.conditions.base import JOINT, Condition, expected_fraction, watched_quantity
+from nestnet.conditions.description import describe_condition
+from nestnet.config.data_sets import DATA_SETS
+from nestnet.config.schema import Config
+from nestnet.cost.network import Cost, network_cost
+from nestnet.cost.run import expected_cost
+from nestnet.data.image_data import load_data
+from nestnet.data.loaders import check_fills_a_batch
+from nestnet.models.registry import check_pair
+from nestnet.nn.mode import Mode, PerMode
+from nestnet.text.tables import align_columns
+from nestnet.text.units import format_mebibytes
+from nestnet.training.condition_plan import plan_condition
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Properties of the training images that the cost of a run depends on.
+
+    Attributes:
+        num_classes: number of classes.
+        count: number of images.
+        channels: number of channels of an image.
+        img_size: height and width of an image in pixels.
+    """
+
+    num_classes: int
+    count: int
+    channels: int
+    img_size: int
+
+
+def forecast_run(config: Config) -> str:
+    """Forecast the cost of both networks and of the whole run.
+
+    Args:
+        config: configuration of the run. The images of a known data set need not be present.
+
+    Returns:
+        A text of several lines: parameters, multiply-accumulates and activation memory of both networks, and
+        the cost of the run relative to training either network alone.
+
+    Raises:
+        ValueError: If the networks do not nest, or images or earlier runs cannot be read.
+    """
+    names = PerMode(config.model.base, config.model.motivated)
+    images = describe_training_images(config)
+    check_pair(names.base, names.motivated)
+    batch_size = config.data.batch_size
+    condition, batches = plan_condition(config, images.count)
+    # The batch for the held-out loss is not trained on.
+    trained_images = images.count
+    if watched_quantity(condition) == "held_out_loss":
+        trained_images = max(images.count - batch_size, 0)
+    check_fills_a_batch(trained_images, config.data)
+
+    # Both networks' costs follow from their architectures.
+    costs: list[Cost] = []
+    for mode in Mode:
+        cost = network_cost(
+            names.of(mode), img_size=images.img_size, num_classes=images.num_classes, in_chans=images.channels
+        )
+        costs.append(cost)
+    macs = PerMode(*(cost.macs for cost in costs))
+    headline = (
+        f"{config.data.name}: {images.count:,} training images, {images.img_size} x {images.img_size} pixels, "
+        f"{images.num_classes} classes; {config.epochs} epochs of {batches} batches of {batch_size}"
+    )
+    lines = [headline, ""]
+    lines += align_columns(_network_rows(names, costs, batch_size))
+    lines += [""]
+    lines += describe_expected_cost(config, macs, condition, batches)
+    return "\n".join(lines)
+
+
+def describe_training_images(config: Config) -> TrainingImages:
+    """Return the number, size and classes of the training images of a run.
+
+    Args:
+        config: configuration of the run.
+
+    Returns:
+        The properties: facts for a known data set, which is not read; otherwise counted from the images.
+    """
+    data = config.data
+    # The classes and images of a folder are only known from its files.
+    facts = DATA_SETS[data.name]
+    if facts.num_classes is not None and facts.train_images is not None:
+        channels = facts.channels or config.model.in_chans or 3
+        return TrainingImages(facts.num_classes, facts.train_images, channels, data.img_size or facts.img_size)
+    images = load_data(data, config.model)
+    channels, height, _ = images.input_size
+    return TrainingImages(len(images.class_names), len(images.train), channels, height)
+
+
+def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condition, batches: int) -> list[str]:
+    """Return the expected share of motivated batches, and the expected cost of the run.
+
+    Args:
+        config: configuration of the run.
+        macs: multiply-accumulates of a forward pass of one image in each mode.
+        condition: motivation condition of the run.
+        batches: number of batches of an epoch.
+
+    Returns:
+        The lines of the text.
+    """
+    names = PerMode(config.model.base, config.model.motivated)
+    joint = config.motivation.name == JOINT
+    fraction = expected_fraction(condition, batches)
+    # The average is over base and motivated batches; it is `None` without a forecast.
+    average = expected_cost(macs, fraction, joint=joint)
+    if average is None:
+        return [
+            f"{describe_condition(config.motivation)}: how many batches will be motivated cannot be forecast; an average "
+            f"forward pass will take {macs.base:,} to {macs.motivated:,} MACs"
+        ]
+    expectation = "joint training: both networks on every batch"
+    if not joint:
+        expectation = f"expected of {describe_condition(config.motivation)}: {fraction:.2%} motivated batches"
+    # Sum over all images of all epochs; incomplete batches are left out.
+    total = average * batches * config.data.batch_size * config.epochs
+    both = macs.base + macs.motivated
+    return [
+        expectation,
+        f"expected average forward pass: {average:,.0f} MACs; of the whole run: {total:.3g}, and about twice that for backward",
+        f"against training {names.base} alone: {average / macs.base:.3f} times the cost",
+        f"against training {names.motivated} alone: {average / macs.motivated:.3f} times the cost",
+        f"against training both, one after the other: {average / both:.3f} times the cost",
+    ]
+
+
+def _network_rows(names: PerMode[str], costs: list[Cost], batch_size: int) -> list[list[str]]:
+    """Return a row per quantity, with both networks side by side."""
+    # The first column holds names; each network then adds its column.
+    rows = [
+        ["", "base", "motivated"],
+        ["network", names.base, names.motivated],
+        ["parameters"],
+        ["MACs, forward pass of an image"],
+        ["activations of a batch, MiB"],
+    ]
+    for cost in costs:
+        rows[2].append(f"{cost.parameters:,}")
+        rows[3].append(f"{cost.macs:,}")
+        rows[4].append(format_mebibytes(cost.activation_bytes * batch_size))
+    return rows

@@ -1,0 +1,222 @@
+"""The recipe for a folder of your own images: a complete configuration that suits the images.
+
+It is a starting point that should train well, not an optimum. Fields that are given take precedence.
+Sources: "He" is He et al. 2016 (arXiv 1512.03385; section 4.2 for CIFAR, 3.4 for ImageNet), "Goyal" is Goyal
+et al. 2017 (arXiv 1706.02677), "torchvision" is its references/classification, and "timm" is its train.py and
+the commands in its documentation.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from nestnet.config.schema import Config
+from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
+from nestnet.models.architecture import Architecture, TrainingDefaults
+from nestnet.models.registry import ARCHITECTURES, complete_pair
+from nestnet.recipes.folder_summary import FolderSummary
+from nestnet.text.escape import for_terminal
+from nestnet.text.units import format_count
+
+LARGE_IMG_SIZE = 224
+"""Height and width in pixels that networks for large images, and their weights, are made for."""
+
+MIN_BATCHES_FOR_K_2 = 6
+"""Number of batches per epoch from which k = 2 is expected to motivate at least half the share of long epochs."""
+
+USUAL_MIN_BATCHES = 40
+"""Number of batches that an epoch should have, because its first k + 1 batches are never motivated."""
+
+
+def choose_fields(folder: FolderSummary, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose a configuration for a folder of images.
+
+    Args:
+        folder: summary of the folder.
+        given: fields that are set by the user, as nested dictionaries. Other fields are chosen
+            to match them.
+
+    Returns:
+        Fields of a configuration, as nested dictionaries. The caller lets the given ones take precedence.
+
+    Raises:
+        ValueError: If another optimizer is given without a learning rate.
+    """
+    model = given.get("model", {})
+    data = given.get("data", {})
+    optimizer = given.get("optimizer", {})
+    starts_from_weights = bool(model.get("base_weights") or model.get("motivated_weights"))
+
+    # Choose the networks and the image size, which depend on each other.
+    base, motivated = complete_pair(model.get("base"), model.get("motivated"))
+    img_size = data.get("img_size") or _choose_img_size(folder.shorter_side, motivated, starts_from_weights)
+    is_small = img_size <= MAX_SMALL_IMG_SIZE
+    if base is None or motivated is None:
+        base, motivated = _choose_networks(is_small, starts_from_weights)
+
+    # Choose the length of training.
+    k = given.get("motivation", {}).get("k")
+    batch_size = data.get("batch_size") or _choose_batch_size(folder.train_images, k)
+    batches = max(folder.train_images // batch_size, 1)
+    epochs = given.get("epochs") or _choose_epochs(batches, starts_from_weights)
+    defaults = _training_defaults(motivated)
+
+    fields: dict[str, Any] = {
+        "model": {"base": base, "motivated": motivated},
+        "data": {
+            "name": "folder",
+            "img_size": img_size,
+            "batch_size": batch_size,
+            # As He and torchvision: padding, a crop and a flip for small images, a resized crop and a flip for large
+            # ones.
+            "augment": "crop" if is_small else "resized_crop",
+            "workers": _choose_workers(is_small),
+        },
+        "loss": {"label_smoothing": 0.1},  # as timm and torchvision
+        "optimizer": _choose_optimizer(optimizer, defaults, batch_size, starts_from_weights),
+        "schedule": _choose_schedule(epochs),
+        "motivation": {},
+        "epochs": epochs,
+        "channels_last": defaults.channels_last,
+    }
+    if folder.is_grey:
+        fields["model"]["in_chans"] = 1
+    if batches < MIN_BATCHES_FOR_K_2:
+        fields["motivation"]["k"] = 1
+    return fields
+
+
+def describe_choice(folder: FolderSummary, config: Config) -> str:
+    """Describe a folder of images, and the training that was chosen for it.
+
+    Args:
+        folder: summary of the folder.
+        config: configuration that was chosen for it.
+
+    Returns:
+        Two lines of text.
+    """
+    model = config.model
+    data = config.data
+    optimizer = config.optimizer
+
+    # Describe the folder.
+    images = f"{folder.train_images:,} training and {folder.test_images:,} test images"
+    if not folder.has_test_split:
+        images += " (about a fifth of each class held out)"
+    typical = f"typically of {folder.width} x {folder.height} pixels"
+    if folder.is_grey:
+        typical += ", grey"
+
+    # Describe the training.
+    epochs = format_count(config.epochs, "epoch", "epochs")
+    batches = f"{folder.train_images // data.batch_size} batches of {data.batch_size}"
+    training = f"{optimizer.name} at lr {optimizer.lr:g}"
+    architecture = ARCHITECTURES[model.motivated]
+    if not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
+        training += f" (usual values, there is no recipe for {architecture.family})"
+    if data.augment not in ("shift", "none"):
+        training += ", with flips (set data.augment to shift where left and right matter)"
+
+    return (
+        f"{for_terminal(folder.root)}: {images}, {folder.classes} classes, {typical}\n"
+        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
+        f"{training}; any field that you set takes precedence"
+    )
+
+
+def _choose_img_size(shorter_side: int, motivated: str | None, starts_from_weights: bool) -> int:
+    # Use the size that the networks are made for, or a smaller one if the images are smaller. Images of slightly
+    # more than 32 pixels are shrunk, which is far cheaper than enlarging them to twice the size.
+    small_size = 32 if shorter_side <= 40 else MAX_SMALL_IMG_SIZE
+    if motivated in ARCHITECTURES and ARCHITECTURES[motivated].is_for_small_images:
+        return small_size
+    # For weights that are made for another image size, the user sets `data.img_size`.
+    if starts_from_weights:
+        return LARGE_IMG_SIZE
+    if shorter_side <= MAX_SMALL_IMG_SIZE:
+        return small_size
+    # ResNets downsample by a factor of 32.
+    rounded_up = -(-shorter_side // 32) * 32
+    return min(LARGE_IMG_SIZE, rounded_up)
+
+
+def _choose_networks(is_small: bool, starts_from_weights: bool) -> tuple[str, str]:
+    # He's ResNets for 32 x 32 pixels, or those for 224; timm has weights for the latter only.
+    if is_small and not starts_from_weights:
+        return "resnet20", "resnet32"
+    return "resnet18", "resnet34"
+
+
+def _choose_batch_size(train_images: int, k: int | None) -> int:
+    # The first k + 1 batches of an epoch are never motivated. If k is not given, it is chosen later by the number
+    # of batches.
+    min_batches = k + 2 if k is not None else 4
+    # He's 128 images, or fewer where an epoch would have too few batches.
+    for size in (128, 64, 32, 16):
+        if train_images >= max(USUAL_MIN_BATCHES, min_batches) * size:
+            return size
+    # At least 8, for BatchNorm, unless an epoch would then have no batch that can be motivated.
+    for size in (8, 4):
+        if train_images >= min_batches * size:
+            return size
+    return 2
+
+
+def _choose_epochs(batches: int, starts_from_weights: bool) -> int:
+    # From new weights: He's 64,000 steps on CIFAR, but not fewer than torchvision's 90 epochs nor more than the 200 of arXiv
+    # 2602.21064.
+    epochs = min(200, max(90, round(64_000 / batches)))
+    if starts_from_weights:
+        # 5,000 to 10,000 steps are usual: Kolesnikov et al. 2020, arXiv 1912.11370.
+        return epochs // 10
+    return epochs
+
+
+def _choose_optimizer(
+    given: Mapping[str, Any], defaults: TrainingDefaults, batch_size: int, starts_from_weights: bool
+) -> dict[str, Any]:
+    # Another optimizer needs other values, which the user must give.
+    if "name" in given:
+        if "lr" not in given:
+            raise ValueError(
+                f"optimizer.name = {given['name']!r}: the learning rate chosen for a folder of images is for "
+                f"{defaults.optimizer}; give optimizer.lr as well"
+            )
+        return {}
+    lr = defaults.lr * (batch_size / defaults.lr_batch) ** defaults.lr_scaling
+    if starts_from_weights:
+        # 0.01 with SGD and 256 images is in the middle of what suits trained weights: Kornblith et al. 2019, arXiv
+        # 1805.08974, section A.5
+        lr *= 0.1
+    return {
+        "name": defaults.optimizer,
+        "lr": float(f"{lr:.2g}"),
+        "weight_decay": defaults.weight_decay,
+        "options": dict(defaults.options),
+    }
+
+
+def _choose_schedule(epochs: int) -> dict[str, Any]:
+    # Cosine is timm's default. The warm-up is Goyal's 5 epochs, but at most a tenth of the run.
+    warmup_epochs = min(5, epochs // 10)
+    if warmup_epochs == 0:
+        return {"name": "cosine"}
+    return {"name": "cosine", "warmup_epochs": warmup_epochs, "warmup_lr": 0.0}
+
+
+def _choose_workers(is_small: bool) -> int:
+    if is_small:
+        return 0  # small images are read once, and then kept on the device
+    return min(4, os.cpu_count() or 1)  # 4 is timm's default
+
+
+def _training_defaults(motivated: str) -> TrainingDefaults:
+    # An unknown network is reported when the configuration is validated.
+    if motivated not in ARCHITECTURES:
+        return Architecture.training_defaults
+    return ARCHITECTURES[motivated].training_defaults
+
+
+def _has_own_defaults(architecture: Architecture) -> bool:
+    return architecture.training_defaults is not Architecture.training_defaults

@@ -1,0 +1,178 @@
+"""Training steps as CUDA graphs: a set for each mode, in one pool of memory.
+
+On a GPU the step of a small network is limited by the host, which launches hundreds of kernels for a few
+milliseconds of work. A graph takes a single launch. The host still decides on the next mode, and launches the
+graphs of that mode.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nestnet.optim.momentum import fill_momentum
+from nestnet.step.capturable import get_settings, make_capturable
+from nestnet.step.cuda_recorder import CudaRecorder, Recorder
+from nestnet.step.phases import Modes, Phases
+
+WARM_UP = 3
+"""Number of ordinary steps of each mode before its capture.
+
+They are training steps like any other: they create the optimizer's state, select convolution algorithms, and
+trigger compilation.
+"""
+
+
+class GraphedPhases:
+    """Phases of a step that are captured for each mode after some ordinary steps, and then replayed.
+
+    The graphs share a pool: none keeps anything in it from one step to the next. Weights, statistics and the
+    optimizer's state lie outside, and so does the learning rate, which is a tensor so that a schedule reaches
+    the captured steps. The optimizer's other settings are those of the capture: after a change of them, or
+    after its `load_state_dict`, ordinary steps and captures start again.
+
+    Args:
+        phases: phases to capture.
+        optimizer: optimizer of the phases; it is made capturable.
+        recorder: recorder of the graphs; by default a `CudaRecorder`.
+
+    Raises:
+        ValueError: If the optimizer cannot be captured.
+    """
+
+    def __init__(self, phases: Phases, optimizer: Optimizer, recorder: Recorder | None = None) -> None:
+        self.device = optimizer.param_groups[0]["params"][0].device
+        self.phases = phases
+        self.optimizer = optimizer
+        self.recorder = recorder or CudaRecorder(self.device)
+        self.inputs: tuple[Tensor, Tensor] | None = None
+        self.modes: Modes = ()
+        # SGD's fused kernel fails if only some parameters have a momentum buffer.
+        make_capturable(optimizer)
+        fill_momentum(optimizer)
+        self._forget_captures()
+
+    def _forget_captures(self) -> None:
+        # NaN compares unequal to everything, so that the first step fills each tensor.
+        self.rate_tensors = [torch.tensor(math.nan, device=self.device) for _ in self.optimizer.param_groups]
+        self.rates = [math.nan] * len(self.rate_tensors)
+        self.ordinary_steps: dict[Modes, int] = {}
+        self.captured: dict[Modes, _CapturedStep] = {}
+        self.groups = self.optimizer.param_groups
+        self.settings = get_settings(self.optimizer)
+
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+        """Run the first phase, or replay it.
+
+        Args:
+            images: images `[B, C, H, W]`.
+            targets: labels `[B]` or soft targets `[B, K]`.
+            modes: modes to train, one or two.
+
+        Returns:
+            The mean loss `[]` over parts and modes.
+        """
+        # `load_state_dict` creates new groups, and new state tensors that a captured step does not refer to.
+        if self.optimizer.param_groups is not self.groups or get_settings(self.optimizer) != self.settings:
+            make_capturable(self.optimizer)
+            self._forget_captures()
+        self._set_rates_to_tensors()
+        self.modes = modes
+        # Ordinary steps read the same memory as captured ones, because its alignment affects the choice of algorithms.
+        inputs = self._copy_inputs(images, targets)
+        if self.ordinary_steps.get(modes, 0) < WARM_UP:
+            with self._warming_up():
+                return self.phases.compute_loss(*inputs, modes)
+        if modes not in self.captured:
+            self.captured[modes] = self._capture(inputs, modes)
+        # The graph reads from `inputs` and writes to `loss`.
+        self.captured[modes].compute_loss()
+        return self.captured[modes].loss
+
+    def compute_gradients(self) -> Tensor | None:
+        """Run the second phase, or replay it.
+
+        Returns:
+            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+        """
+        if self.modes not in self.captured:
+            with self._warming_up():
+                return self.phases.compute_gradients()
+        self.captured[self.modes].compute_gradients()
+        return self.captured[self.modes].norm
+
+    def update(self) -> None:
+        """Run the last phase, or replay it."""
+        if self.modes in self.captured:
+            self.captured[self.modes].update()
+        else:
+            with self._warming_up():
+                self.phases.update()
+            # Only steps with an update count, because they create the optimizer's state. If it were created within
+            # a capture, each replay would create it again.
+            self.ordinary_steps[self.modes] = self.ordinary_steps.get(self.modes, 0) + 1
+        self._set_rates_to_numbers()
+
+    def skip(self) -> None:
+        """Leave the network as it was before the batch."""
+        self.phases.skip()
+        self._set_rates_to_numbers()
+
+    def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes) -> "_CapturedStep":
+        # Each phase is a separate graph, because the host reads the loss between them.
+        compute_loss, loss = self.recorder.capture(lambda: self.phases.compute_loss(*inputs, modes))
+        compute_gradients, norm = self.recorder.capture(self.phases.compute_gradients)
+        update, _ = self.recorder.capture(self.phases.update)
+        self.optimizer.zero_grad()  # returns the gradients' memory to the pool
+        return _CapturedStep(compute_loss, compute_gradients, update, loss, norm)
+
+    def _copy_inputs(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy a batch to the tensors that the captured steps read, and return these."""
+        if self.inputs is None:
+            self.inputs = (images.clone(), targets.clone())
+        for captured, given in zip(self.inputs, (images, targets), strict=True):
+            if captured.shape != given.shape:
+                raise ValueError(
+                    f"cuda_graphs: a batch of shape {tuple(given.shape)} after one of {tuple(captured.shape)}; all must "
+                    "have the same shape"
+                )
+            captured.copy_(given)
+        return self.inputs
+
+    def _set_rates_to_tensors(self) -> None:
+        """Set the learning rates to the tensors that captured steps read, for the duration of a step."""
+        groups = self.optimizer.param_groups
+        for index, (group, tensor) in enumerate(zip(groups, self.rate_tensors, strict=True)):
+            # A schedule has changed the learning rate.
+            if group["lr"] != self.rates[index]:
+                self.rates[index] = group["lr"]
+                tensor.fill_(group["lr"])
+            group["lr"] = tensor
+
+    def _set_rates_to_numbers(self) -> None:
+        """Set the learning rates to numbers between steps, for schedules and checkpoints."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+    @contextmanager
+    def _warming_up(self) -> Iterator[None]:
+        with warnings.catch_warnings(), self.recorder.side_stream():
+            # torch warns that nothing is captured yet.
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")
+            yield
+
+
+@dataclass(frozen=True)
+class _CapturedStep:
+    """Captured step of a mode: functions that replay its phases, and the tensors that they fill."""
+
+    compute_loss: Callable[[], None]
+    compute_gradients: Callable[[], None]
+    update: Callable[[], None]
+    loss: Tensor
+    norm: Tensor | None

@@ -1,0 +1,213 @@
+"""The phases of a training step: up to the loss, up to the gradients, and the update.
+
+Each of the first two phases ends with a number that the host may need before it queues the next one.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from nestnet.distributed.gradients import distributed_forward
+from nestnet.nn.mode import Mode
+from nestnet.nn.model import NestedModel
+from nestnet.optim.foreach import copy_all
+
+Modes = tuple[Mode, ...]
+
+
+class Phases(Protocol):
+    """Interface of the phases of a step, which `TrainStep` runs in this order. `skip` replaces `update`."""
+
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+        """Run all forward passes, and all backward passes but the last.
+
+        Args:
+            images: images `[B, C, H, W]`.
+            targets: labels `[B]` or soft targets `[B, K]`.
+            modes: modes to train, one or two.
+
+        Returns:
+            The mean loss `[]` over parts and modes.
+        """
+
+    def compute_gradients(self) -> Tensor | None:
+        """Run the last backward pass, and clip the gradients.
+
+        Returns:
+            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+        """
+
+    def update(self) -> None:
+        """Let the optimizer take its step."""
+
+    def skip(self) -> None:
+        """Leave the network as it was before the batch."""
+
+
+class Forward:
+    """Forward pass of one mode in training, from images `[B, C, H, W]` to logits `[B, K]`.
+
+    Args:
+        net: nested network.
+        mode: mode of the forward pass.
+        compile: backend of torch.compile; `None` for no compilation.
+        parallel: whether gradients are averaged over the processes.
+    """
+
+    def __init__(self, net: NestedModel, mode: Mode, compile: str | None, *, parallel: bool) -> None:
+        self.parallel: DistributedDataParallel | None = None
+        if parallel:
+            self.parallel = distributed_forward(net, mode)
+        self.function: Callable[[Tensor], Tensor] = self.parallel or net.subnet(mode)
+        if compile is not None:
+            # DistributedDataParallel breaks the graph, so that gradients are sent during the backward pass.
+            self.function = torch.compile(self.function, backend=compile, dynamic=False, fullgraph=not parallel)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits `[B, K]` of images `[B, C, H, W]`."""
+        return self.function(images)
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Return a context without gradient synchronisation, for every part of a batch but the last."""
+        if self.parallel is None:
+            return nullcontext()
+        return self.parallel.no_sync()
+
+
+class BufferSnapshot:
+    """Copy of a network's buffers, the BatchNorm statistics, from before a batch changes them.
+
+    Args:
+        net: nested network. Its buffers must stay the same objects.
+    """
+
+    def __init__(self, net: NestedModel) -> None:
+        self.buffers = list(net.buffers())
+        self.copies = [buffer.clone() for buffer in self.buffers]
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Copy the buffers as they are now."""
+        copy_all(self.buffers, self.copies)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Set the buffers back to the copies."""
+        copy_all(self.copies, self.buffers)
+
+
+@dataclass
+class EagerPhases:
+    """Phases of a step that are executed directly, without CUDA graphs.
+
+    Attributes:
+        forward: forward pass of each mode.
+        optimizer: optimizer over the network's parameters.
+        loss_function: function of logits `[B, K]`, targets and, with `distil`, the teacher's logits `[B, K]`.
+        autocast: context of the forward pass.
+        accumulate: number of equal parts of a batch.
+        clip_grad: largest norm of all gradients together; `None` for no clipping.
+        gradient_norm: whether the norm is computed even without clipping.
+        distil: whether the loss of the second of two modes gets the logits of the first.
+        snapshot: copy of the buffers for `skip`; `None` if no batch is skipped.
+        last_loss: loss whose backward pass is still to be run.
+    """
+
+    forward: dict[Mode, Forward]
+    optimizer: Optimizer
+    loss_function: Callable[..., Tensor]
+    autocast: AbstractContextManager[None]
+    accumulate: int
+    clip_grad: float | None
+    gradient_norm: bool
+    distil: bool
+    snapshot: BufferSnapshot | None
+    last_loss: Tensor = field(init=False)
+
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+        """Run all forward passes, and all backward passes but the last.
+
+        Args:
+            images: images `[B, C, H, W]`.
+            targets: labels `[B]` or soft targets `[B, K]`.
+            modes: modes to train, one or two.
+
+        Returns:
+            The mean loss `[]` over parts and modes.
+
+        Raises:
+            ValueError: If the batch cannot be divided into `accumulate` equal parts.
+        """
+        if len(images) % self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate}: a batch of {len(images)} has no such number of equal parts"
+            )
+        if self.snapshot is not None:
+            self.snapshot.save()
+        # Gradients become None, so that the optimizer ignores parameters that no mode of this batch trains.
+        self.optimizer.zero_grad()
+
+        losses: list[Tensor] = []
+        image_parts = images.chunk(self.accumulate)
+        target_parts = targets.chunk(self.accumulate)
+        for number, (part, part_targets) in enumerate(zip(image_parts, target_parts, strict=True), start=1):
+            is_last_part = number == len(image_parts)
+            teacher: tuple[Tensor, ...] = ()
+            for mode in modes:
+                # The last backward pass is left to the next phase: the host reads the loss while the device runs it.
+                if losses:
+                    self.last_loss.backward()
+                logits = self._forward(part, mode, synchronise=is_last_part)
+                # The first of two modes is the teacher of the second.
+                loss = self.loss_function(logits, part_targets, *teacher)
+                losses.append(loss.detach())
+                # The gradients of the scaled losses add up to the gradient of the mean.
+                self.last_loss = loss / len(image_parts)
+                if self.distil:
+                    teacher = (logits.detach(),)
+        return torch.stack(losses).mean()
+
+    def compute_gradients(self) -> Tensor | None:
+        """Run the last backward pass, and clip the gradients.
+
+        Returns:
+            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+        """
+        self.last_loss.backward()
+        # Free the graph at once. If it lived until the next forward pass, its gradient accumulators would be
+        # reused there, on the stream that they were created on, which a capture on another stream does not
+        # allow.
+        del self.last_loss
+        if self.clip_grad is None and not self.gradient_norm:
+            return None
+        # In base mode differential parameters have no gradient and do not contribute to the norm.
+        parameters: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            parameters.extend(group["params"])
+        # Without clipping, only the norm is computed.
+        largest_norm = float("inf") if self.clip_grad is None else self.clip_grad
+        return nn.utils.clip_grad_norm_(parameters, largest_norm)
+
+    def update(self) -> None:
+        """Let the optimizer take its step."""
+        self.optimizer.step()
+
+    def skip(self) -> None:
+        """Restore the statistics. The next step clears the gradients."""
+        if self.snapshot is not None:
+            self.snapshot.restore()
+
+    def _forward(self, images: Tensor, mode: Mode, *, synchronise: bool) -> Tensor:
+        """Return the logits of a part of a batch, whose gradients are averaged over the processes if `synchronise`."""
+        forward = self.forward[mode]
+        synchronisation: AbstractContextManager[None] = nullcontext()
+        if not synchronise:
+            synchronisation = forward.no_sync()
+        with synchronisation, self.autocast:
+            return forward(images)

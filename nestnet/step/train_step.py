@@ -1,0 +1,185 @@
+"""The training step: from a batch to moved weights, in either mode.
+
+It covers everything around the forward pass: autocast, gradient accumulation, compilation, averaging of
+gradients over processes, clipping, the moving average of the weights, and the copy of the loss to the host
+without stopping the device.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nestnet.device import autocast
+from nestnet.distributed.process_group import ProcessGroup
+from nestnet.nn.mode import Mode
+from nestnet.nn.model import NestedModel
+from nestnet.step.async_scalar import AsyncScalar
+from nestnet.step.cuda_graphs import GraphedPhases
+from nestnet.step.moving_average import MovingAverage
+from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, Phases
+from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Numbers that a step has computed.
+
+    Attributes:
+        loss: loss of the batch before the step, averaged over the processes. Calling it waits for the number.
+        gradient_norm: norm of all gradients together before they were clipped; `None` if it was not computed.
+        skipped: whether the batch was skipped because its loss was NaN or infinite, so that it changed
+            nothing.
+    """
+
+    loss: AsyncScalar
+    gradient_norm: AsyncScalar | None
+    skipped: bool = False
+
+
+class TrainStep:
+    """Training step of a nested network, which is called with one batch at a time.
+
+    Args:
+        net: nested network to train; the step runs on its device.
+        optimizer: optimizer over the network's parameters, any of torch's or timm's.
+        loss_function: function that returns the loss `[]` of logits `[B, K]` and targets.
+        precision: `"float32"`, or `"bfloat16"` for autocast in the forward pass.
+        accumulate: number of equal parts that a batch is trained in, one after another and in the same mode,
+            before one step of the optimizer. More parts take less memory; BatchNorm normalises each part
+            separately.
+        clip_grad: largest norm of all gradients together, above 0; `None` for no clipping.
+        gradient_norm: whether `Outcome` has this norm even without clipping.
+        distil: whether the loss function gets the logits of the first of two modes as a third argument for
+            the second.
+        ema_decay: decay of a moving average of weights and buffers, from 0 to below 1, which warms up as
+            timm's does; `None` for no average. See `averaged`.
+        compile: backend of torch.compile for the forward and backward pass of each mode, such as
+            `"inductor"`; `None` for no compilation.
+        cuda_graphs: whether to capture each mode's step as CUDA graphs after a few ordinary steps and then
+            replay it. All batches must have the same shape.
+        overlap: on CUDA, whether the loss is copied to the host while the device continues. It does not change
+            the loss.
+        skip_non_finite: whether a batch whose loss is NaN or infinite leaves everything as it was: weights,
+            statistics, optimizer and random state. The host then waits for the loss before it queues the
+            update, while the device runs the backward pass.
+        process_group: processes that train together, from
+            `nestnet.distributed.rendezvous.init_process_group`; `None` for a single process.
+
+    Attributes:
+        net: nested network that is trained.
+        average: moving average of the network; `None` if there is none.
+
+    Raises:
+        ValueError: If `cuda_graphs` is set without CUDA, with several processes, or for an optimizer that
+            cannot be captured.
+
+    Example:
+        >>> import nestnet, torch
+        >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+        >>> condition = nestnet.LossDecrease(k=2)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> step = nestnet.TrainStep(net, optimizer, torch.nn.functional.cross_entropy, accumulate=2, clip_grad=1.0)
+        >>> for images, labels in [(torch.randn(8, 3, 32, 32), torch.randint(10, (8,)))] * 3:
+        ...     condition.update(step(images, labels, condition.mode).loss())
+    """
+
+    def __init__(
+        self,
+        net: NestedModel,
+        optimizer: Optimizer,
+        loss_function: Callable[..., Tensor],
+        *,
+        precision: str = "float32",
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        gradient_norm: bool = False,
+        distil: bool = False,
+        ema_decay: float | None = None,
+        compile: str | None = None,
+        cuda_graphs: bool = False,
+        overlap: bool = True,
+        skip_non_finite: bool = False,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        self.net = net
+        self.overlap = overlap
+        self.process_group = process_group or ProcessGroup()
+        self.skip_non_finite = skip_non_finite
+        self.device = next(net.parameters()).device
+        parallel = self.process_group.is_initialized
+        if cuda_graphs and (parallel or self.device.type != "cuda"):
+            raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
+
+        # The forward pass changes the statistics, which must be restored if the batch is skipped.
+        snapshot: BufferSnapshot | None = None
+        if skip_non_finite:
+            snapshot = BufferSnapshot(net)
+        self.phases: Phases = EagerPhases(
+            forward={mode: Forward(net, mode, compile, parallel=parallel) for mode in Mode},
+            optimizer=optimizer,
+            loss_function=loss_function,
+            autocast=autocast(self.device, precision),
+            accumulate=accumulate,
+            clip_grad=clip_grad,
+            gradient_norm=gradient_norm,
+            distil=distil,
+            snapshot=snapshot,
+        )
+        # Replay the same phases as CUDA graphs.
+        if cuda_graphs:
+            self.phases = GraphedPhases(self.phases, optimizer)
+        self.average: MovingAverage | None = None
+        if ema_decay is not None:
+            self.average = MovingAverage(net, ema_decay)
+
+    def __call__(self, images: Tensor, targets: Tensor, *modes: Mode | str) -> Outcome:
+        """Train one or two subnets on a batch.
+
+        With two modes the loss is the mean of theirs, and their gradients are added up for one step of the
+        optimizer (the sandwich rule for two networks: Yu and Huang 2019, arXiv 1903.05134).
+
+        Args:
+            images: images `[B, C, H, W]`, on the network's device.
+            targets: targets of the loss function, with `B` as their first dimension.
+            *modes: modes to train, `"base"`, `"motivated"` or both.
+
+        Returns:
+            The loss and the norm of the gradients, which the host waits for only when they are read.
+
+        Raises:
+            ValueError: If the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`,
+                its shape differs from that of the first one.
+        """
+        # A skipped batch must not change the dropout of the next one.
+        random_state = None
+        if self.skip_non_finite:
+            random_state = get_torch_random_state(self.device)
+
+        # Copying a number to the host starts before the device gets its next work, so that the host waits for the
+        # number only.
+        loss = self.phases.compute_loss(images, targets, tuple(Mode(mode) for mode in modes))
+        loss_on_host = AsyncScalar(self.process_group.all_reduce_mean(loss), overlap=self.overlap)
+        norm = self.phases.compute_gradients()
+        norm_on_host: AsyncScalar | None = None
+        if norm is not None:
+            norm_on_host = AsyncScalar(norm, overlap=self.overlap)
+
+        # Here the host waits for the loss before it queues the update.
+        if random_state is not None and not math.isfinite(loss_on_host()):
+            self.phases.skip()
+            restore_torch_random_state(random_state, self.device)
+            return Outcome(loss_on_host, norm_on_host, skipped=True)
+        self.phases.update()
+        if self.average is not None:
+            self.average.update()
+        return Outcome(loss_on_host, norm_on_host)
+
+    @property
+    def averaged(self) -> NestedModel:
+        """Network to evaluate and export: the moving average if there is one, otherwise the trained network."""
+        if self.average is None:
+            return self.net
+        return self.average.module

@@ -1,0 +1,77 @@
+"""The records of batches and epochs that a run writes to its directory."""
+
+from typing import TYPE_CHECKING, Any
+
+from nestnet.conditions.base import JOINT
+from nestnet.nn.mode import Mode
+from nestnet.runs.checkpoint_file import checkpoint_name
+
+if TYPE_CHECKING:
+    from nestnet.training.trainer import Trainer
+
+
+def make_step_row(trainer: "Trainer", loss: float, modes: tuple[Mode, ...]) -> dict[str, Any]:
+    """Return the row of `steps.csv` for the last batch, before it is counted and the schedule is stepped.
+
+    Args:
+        trainer: trainer of the run.
+        loss: loss of the batch.
+        modes: modes that the batch trained.
+
+    Returns:
+        The values by column, with the learning rate of the batch.
+    """
+    return {
+        "step": trainer.steps_done + 1,
+        "epoch": trainer.epochs_done + 1,
+        "mode": JOINT if trainer.joint else modes[0],
+        "loss": loss,
+        "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+    }
+
+
+def record_batch(trainer: "Trainer", row: dict[str, Any]) -> None:
+    """Write the row of the last batch, and show it.
+
+    Args:
+        trainer: trainer of the run.
+        row: row of `steps.csv`.
+    """
+    trainer.run.add_step(row)
+    save_snapshot_if_due(trainer)
+    metrics = trainer.totals.metrics(trainer.config.data.batch_size)
+    trainer.progress.step_done(row["loss"], row["mode"], metrics)
+
+
+def save_snapshot_if_due(trainer: "Trainer") -> None:
+    """Write the base's weights if the number of batches is a multiple of `snapshot_steps`.
+
+    Args:
+        trainer: trainer of the run.
+    """
+    # 0 means no snapshots.
+    interval = trainer.config.snapshot_steps
+    if interval and trainer.steps_done % interval == 0:
+        base_weights = dict(trainer.net.subnet(Mode.BASE).named_parameters())
+        trainer.run.save_snapshot(trainer.steps_done, base_weights)
+
+
+def record_epoch(trainer: "Trainer", metrics: dict[str, float]) -> None:
+    """Write the row and the cost of the last epoch, and note it as the best epoch of each mode that improved.
+
+    Args:
+        trainer: trainer of the run.
+        metrics: row of `metrics.csv`.
+    """
+    # The test images must not choose the best epoch if there are validation images.
+    column = "top1"
+    if trainer.val_batches is not None:
+        column = "val_top1"
+    # The checkpoint of this epoch is written next, and is kept as long as it is the best of a mode.
+    for mode, best in trainer.best.items():
+        accuracy = metrics[f"{mode}_{column}"]
+        if best is None or accuracy > best["top1"]:
+            name = checkpoint_name(trainer.steps_done, trainer.epochs_done)
+            trainer.best[mode] = {"file": name, "epoch": trainer.epochs_done, "top1": accuracy}
+    trainer.run.add_epoch(metrics, trainer.steps_done)
+    trainer.run.save_cost(trainer.cost.summary())

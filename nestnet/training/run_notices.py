@@ -1,0 +1,57 @@
+"""Notices about a run whose configuration is valid but may not do what its user expects."""
+
+import math
+from typing import TYPE_CHECKING
+
+from nestnet.config.schema import Config
+from nestnet.nn.mode import Mode
+from nestnet.runtime.log import log_notice
+from nestnet.training.subnet_warnings import subnet_warnings
+
+if TYPE_CHECKING:
+    from nestnet.training.trainer import Trainer
+
+
+def log_short_average(config: Config, batches_per_epoch: int) -> None:
+    """Log a notice if the moving average of the weights reaches back further than the run is long.
+
+    Args:
+        config: configuration of the run.
+        batches_per_epoch: number of batches of an epoch.
+    """
+    if config.ema_decay is None:
+        return
+    steps = config.epochs * batches_per_epoch
+    # This is the mean age of the weights in an exponential average. It is rounded, because 1 - 0.999 is not exact.
+    reach = round(1 / (1 - config.ema_decay), 6)
+    if reach <= steps:
+        return
+    # The value is rounded down to the six digits that are printed, so that the printed value satisfies the rule.
+    largest_decay = math.floor((1 - 1 / steps) * 1e6) / 1e6
+    remedy = "leave it out"
+    if largest_decay:
+        remedy = f"take at most {largest_decay:g}"
+    log_notice(
+        f"ema_decay = {config.ema_decay:g}: the average reaches back over about {reach:,.0f} steps, and this run has "
+        f"{steps:,}, so it lags behind the weights; {remedy}"
+    )
+
+
+def log_subnet_warnings(trainer: "Trainer") -> None:
+    """Log warnings about the exported subnets, such as that no batch has trained one of them.
+
+    Args:
+        trainer: trainer of a finished run.
+    """
+    for mode in Mode:
+        warnings = subnet_warnings(
+            trainer.step.averaged,
+            mode,
+            trainer.cost.batches,
+            recalibrated=trainer.config.recalibration_batches,
+            run_dir=trainer.run.path,
+            output=trainer.run.path / f"{mode}-recalibrated.safetensors",
+        )
+        # A run exports two files: name the one that is meant.
+        for warning in warnings:
+            log_notice(f"{mode}.safetensors: {warning}")

@@ -1,0 +1,111 @@
+"""Evaluation and export of both subnets while a run is trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nestnet.nn.mode import Mode
+from nestnet.nn.model import NestedModel
+from nestnet.nn.recalibration import compute_statistics, copy_with_statistics
+from nestnet.runtime.interrupts import InterruptibleIterable
+from nestnet.training.evaluation import recalibration_images, top1
+from nestnet.training.setup import Batches
+from nestnet.weights.exporting import export
+
+if TYPE_CHECKING:
+    from nestnet.training.trainer import Trainer
+
+
+def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
+    """Return the top-1 accuracy of both subnets in percent.
+
+    Args:
+        trainer: trainer of a run. Its recalibrated statistics are recomputed.
+
+    Returns:
+        The accuracies by column of `metrics.csv`.
+
+    Raises:
+        KeyboardInterrupt: After a signal, in a run with a single process.
+    """
+    # Until now each process has the statistics of its own images.
+    averaged = trainer.step.averaged
+    trainer.process_group.average_buffers(trainer.net)
+    if averaged is not trainer.net:
+        trainer.process_group.average_buffers(averaged)
+
+    # With recalibrated statistics the two subnets are separate networks; otherwise one pass over the images
+    # evaluates both.
+    passes = [list(Mode)]
+    if trainer.config.recalibration_batches:
+        passes = [[mode] for mode in Mode]
+    trainer.recalibrated = {}
+    accuracies: dict[str, float] = {}
+    for modes in passes:
+        net = build_eval_network(trainer, modes[0]).eval()
+        accuracies |= _top1(trainer, net, modes, trainer.test_batches, "top1")
+        if trainer.val_batches is not None:
+            accuracies |= _top1(trainer, net, modes, trainer.val_batches, "val_top1")
+    return accuracies
+
+
+def build_eval_network(trainer: "Trainer", mode: Mode) -> NestedModel:
+    """Return the network for evaluating or exporting one mode: averaged and recalibrated as configured.
+
+    Args:
+        trainer: trainer of a run.
+        mode: mode to evaluate or export.
+
+    Returns:
+        The network. Recalibrated statistics are computed once for the present weights, so the export has those of
+        the evaluation.
+    """
+    # Without a moving average this is the trained network itself.
+    net = trainer.step.averaged
+    number = trainer.config.recalibration_batches
+    if number == 0:
+        return net
+    if mode not in trainer.recalibrated:
+        images = recalibration_images(trainer.train_batches, trainer.epochs_done, number)
+        statistics = compute_statistics(net, mode, images)
+        for name, tensor in statistics.items():
+            if tensor.is_floating_point():  # each process has used its own batches
+                statistics[name] = trainer.process_group.all_reduce_mean(tensor)
+        trainer.recalibrated[str(mode)] = statistics
+    return copy_with_statistics(net, mode, trainer.recalibrated[mode])
+
+
+def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
+    """Write a subnet as a checkpoint that timm loads.
+
+    Args:
+        trainer: trainer of a run. All processes must call this function; the first one writes.
+        mode: mode of the subnet.
+        path: file to write.
+    """
+    # Recalibration is a collective operation: all processes take part, although only the first one writes.
+    net = build_eval_network(trainer, mode)
+    if not trainer.process_group.is_first:
+        return
+    images = trainer.images
+    export(
+        net,
+        mode,
+        path,
+        class_names=images.class_names,
+        input_size=(images.input_size[0], *images.eval_size),
+        mean=images.mean,
+        std=images.std,
+        crop_pct=trainer.config.data.crop_pct,
+    )
+
+
+def _top1(trainer: "Trainer", net: NestedModel, modes: list[Mode], batches: Batches, name: str) -> dict[str, float]:
+    """Return the accuracy of some modes on some images, by column of `metrics.csv`."""
+    # With a single process, a signal ends the evaluation at once. Several processes could not end together here.
+    if trainer.process_group.size == 1:
+        batches = InterruptibleIterable(batches, trainer.interrupts)
+    by_mode = top1(net, batches, modes, precision=trainer.config.precision, process_group=trainer.process_group)
+    accuracies: dict[str, float] = {}
+    for mode, accuracy in by_mode.items():
+        accuracies[f"{mode}_{name}"] = accuracy
+    return accuracies

@@ -1,0 +1,72 @@
+"""The number that is passed to a motivation condition after each batch."""
+
+import torch
+from torch import Tensor
+
+from nestnet.device import autocast
+from nestnet.distributed.process_group import ProcessGroup
+from nestnet.nn.mode import Mode
+from nestnet.nn.model import NestedModel
+from nestnet.step.train_step import Outcome
+from nestnet.training.objective import Objective
+
+
+class WatchedQuantity:
+    """Function that returns the number passed to the condition, which is the same in all processes.
+
+    Args:
+        name: `"loss"` or `"gradient_norm"` of the batch, or `"held_out_loss"` of the batch that is held out
+            of training.
+        net: nested network that is trained.
+        objective: loss function.
+        held_out: images `[B, C, H, W]` and labels `[B]` of the held-out batch, on the device; needed for
+            `"held_out_loss"`.
+        precision: `"float32"`, or `"bfloat16"` for autocast.
+        process_group: processes that train together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        net: NestedModel,
+        objective: Objective,
+        held_out: tuple[Tensor, Tensor] | None,
+        precision: str,
+        process_group: ProcessGroup,
+    ) -> None:
+        self.name = name
+        self.net = net
+        self.objective = objective
+        self.held_out = held_out
+        self.precision = precision
+        self.process_group = process_group
+
+    def __call__(self, outcome: Outcome, mode: Mode) -> float:
+        """Return the number for the batch just trained.
+
+        Args:
+            outcome: outcome of its step.
+            mode: mode that the step trained, or the first of two.
+
+        Returns:
+            The quantity. The call waits for the device.
+        """
+        if self.name == "gradient_norm":
+            assert outcome.gradient_norm is not None
+            return outcome.gradient_norm()
+        if self.name == "held_out_loss":
+            return self._held_out_loss(mode)
+        return outcome.loss()
+
+    @torch.no_grad()
+    def _held_out_loss(self, mode: Mode) -> float:
+        """Return the loss of the subnet just trained on the held-out batch."""
+        assert self.held_out is not None
+        images, labels = self.held_out
+        # The held-out batch must not change the running statistics.
+        self.net.eval()
+        with autocast(labels.device, self.precision):
+            logits = self.net(images, mode)
+        self.net.train()
+        # Each process has the whole batch, but running statistics of its own images.
+        return self.process_group.all_reduce_mean(self.objective(logits, labels)).item()

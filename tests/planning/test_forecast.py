@@ -1,0 +1,61 @@
+"""What `nestnet cost` prints against the counts and forecasts that it is made of."""
+
+import re
+
+import pytest
+
+from nestnet.cost.network import network_cost
+from nestnet.cost.run import forecast
+from nestnet.planning.forecast import forecast_run
+from nestnet.recipes.command_line import parse_with_recipe
+from nestnet.training.trainer import Trainer
+
+CIFAR = ["--data.name", "cifar10", "--data.root", "/absent", "--epochs", "3"]
+
+
+def figures(text):
+    """Every number of the text, without its commas."""
+    return [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\.?\d*(?:e\+\d+)?", text)]
+
+
+def test_a_known_data_set_need_not_be_there():
+    text = forecast_run(parse_with_recipe([*CIFAR, "--motivation.k", "3"]))
+    base, motivated = (network_cost(name, img_size=32, num_classes=10) for name in ("resnet20", "resnet32"))
+    average = forecast(base.macs, motivated.macs, k=3, batches=390)
+    shown = figures(text)
+    for cost in (base, motivated):
+        assert {cost.parameters, cost.macs, round(cost.activation_bytes * 128 / 2**20, 1)} <= set(shown)
+    assert "3 epochs of 390 batches of 128" in text
+    assert "expected of loss_decrease, k = 3: 4.12% motivated batches" in text, "386 of 390 in 4!"
+    assert (
+        f"expected average forward pass: {average:,.0f} MACs; of the whole run: {average * 390 * 128 * 3:.3g}" in text
+    )
+    assert f"against training resnet20 alone: {average / base.macs:.3f} times" in text
+    assert f"against training resnet32 alone: {average / motivated.macs:.3f} times" in text
+
+
+@pytest.mark.parametrize("way", ["loss_decrease", "random", "periodic", "always", "never", "joint"])
+def test_a_run_expects_what_was_forecast(way):
+    run = parse_with_recipe(["--motivation.name", way])
+    assert f"expected average forward pass: {Trainer(run).cost.expected:,.0f} MACs" in forecast_run(run)
+
+
+def test_an_average_of_losses_cannot_be_forecast():
+    text = forecast_run(parse_with_recipe([*CIFAR, "--motivation.name", "ema_decrease"]))
+    assert (
+        "how many batches will be motivated cannot be forecast; an average forward pass will take 40,813,184 to 69,"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.batch_size", "50001"], "data.batch_size = 50001: there are only 50000 training images"),
+        (["--model.motivated", "vit_small_patch16_224"], "does not fit inside"),
+        (["--motivation.decay", "0.5"], "motivation.decay = 0.5: loss_decrease has no such setting"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        forecast_run(parse_with_recipe([*CIFAR, *arguments]))

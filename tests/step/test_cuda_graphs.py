@@ -1,0 +1,185 @@
+"""Captured steps, with a recorder that repeats the work itself in place of CUDA's."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import timm.optim
+import torch
+from helpers import batch, make
+from torch import nn
+
+from nestnet import Mode
+from nestnet.optim.momentum import fill_momentum
+from nestnet.step.capturable import make_capturable
+from nestnet.step.cuda_graphs import WARM_UP, GraphedPhases
+from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward
+
+B, M = Mode.BASE, Mode.MOTIVATED
+SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M]
+
+
+class Repeating:
+    """What a capture promises, without a GPU: the work is not done when it is captured, and each repetition reads the
+    inputs, and fills the results, of the capture."""
+
+    def __init__(self, net, optimizer):
+        self.net, self.optimizer, self.captures = net, optimizer, 0
+
+    @contextmanager
+    def side_stream(self):
+        yield
+
+    def capture(self, work):
+        tensors = [*self.net.parameters(), *self.net.buffers()]
+        values = [tensor.detach().clone() for tensor in tensors]
+        state = copy.deepcopy(self.optimizer.state_dict()["state"])
+        result = work()
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.data = value  # not in place: a backward pass that is captured later still finds what it saved
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.state.clear()
+        for index, entry in state.items():
+            self.optimizer.state[parameters[index]] = entry
+        self.captures += 1
+
+        static = None if result is None else result.clone()
+
+        def repeat():
+            again = work()
+            if static is not None:
+                static.copy_(again)
+
+        return repeat, static
+
+
+def phases(net, optimizer, **settings):
+    forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
+    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "distil": False, "snapshot": None} | settings
+    return EagerPhases(forward, optimizer, nn.functional.cross_entropy, torch.autocast("cpu", enabled=False), **own)
+
+
+def trained(make_steps, schedule):
+    torch.manual_seed(0)
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    steps, losses = make_steps(net, optimizer), []
+    for number, mode in enumerate(SEQUENCE):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(number)
+        losses.append(float(steps.compute_loss(*batch(), (mode,))))
+        norm = steps.compute_gradients()
+        losses.append(float(norm))
+        steps.skip() if number % 4 == 3 else steps.update()
+        assert isinstance(optimizer.param_groups[0]["lr"], float), "a schedule finds and puts numbers"
+    return net.state_dict(), losses
+
+
+@pytest.mark.parametrize("schedule", [lambda step: 0.05, lambda step: 0.1 / (1 + step)], ids=["constant", "falling"])
+def test_replayed_steps_are_the_eager_ones(schedule):
+    recorders = []
+
+    def graphs(net, optimizer):
+        recorders.append(Repeating(net, optimizer))
+        return GraphedPhases(
+            phases(net, optimizer, clip_grad=1.0, snapshot=BufferSnapshot(net)), optimizer, recorders[0]
+        )
+
+    def eager(net, optimizer):
+        make_capturable(optimizer)
+        fill_momentum(optimizer)
+        return phases(net, optimizer, clip_grad=1.0, snapshot=BufferSnapshot(net))
+
+    (ours, our_losses), (theirs, their_losses) = trained(graphs, schedule), trained(eager, schedule)
+    assert our_losses == pytest.approx(their_losses, rel=1e-5)
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+    assert recorders[0].captures == 2 * 3, "three phases of two modes, once each"
+
+
+def test_a_mode_is_captured_after_its_ordinary_steps():
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    graphs = GraphedPhases(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    for number in range(WARM_UP + 1):
+        assert not graphs.captured
+        graphs.compute_loss(*batch(), (Mode.BASE,))
+        assert bool(graphs.captured) == (number == WARM_UP)
+        graphs.compute_gradients()
+        graphs.update()
+    assert list(graphs.captured) == [(Mode.BASE,)]
+
+
+def steps(graphs, number, *, skip=False):
+    for _ in range(number):
+        graphs.compute_loss(*batch(), (B,))
+        graphs.compute_gradients()
+        graphs.skip() if skip else graphs.update()
+
+
+def test_only_steps_with_an_update_count_as_ordinary_ones():
+    """The first update makes the optimizer's state: within a capture, each replay would make it anew."""
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    graphs = GraphedPhases(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    steps(graphs, WARM_UP + 2, skip=True)
+    assert not graphs.captured
+    steps(graphs, WARM_UP)
+    assert not graphs.captured
+    base = list(net.subnet(B).parameters())
+    assert all(optimizer.state[p]["momentum_buffer"] is not None for p in base)
+    steps(graphs, 1)
+    assert list(graphs.captured) == [(B,)]
+
+
+@pytest.mark.parametrize("change", ["load_state_dict", "weight_decay", "lr"])
+def test_what_was_captured_is_forgotten_after_a_change_that_it_cannot_see(change):
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    graphs = GraphedPhases(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    steps(graphs, WARM_UP + 1)
+    before = graphs.captured[B,]
+    if change == "load_state_dict":
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    else:
+        optimizer.param_groups[0][change] = 0.01
+    steps(graphs, 1)
+    if change == "lr":
+        assert graphs.captured[B,] is before, "the captured steps read it from a tensor"
+        return
+    assert not graphs.captured
+    steps(graphs, WARM_UP)
+    assert graphs.captured[B,] is not before
+    assert optimizer.param_groups[0]["fused"]
+
+
+def test_a_batch_of_another_shape_is_refused():
+    net = make("resnet")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    graphs = GraphedPhases(phases(net, optimizer), optimizer, Repeating(net, optimizer))
+    for _ in range(WARM_UP + 1):
+        graphs.compute_loss(*batch(4), (Mode.BASE,))
+        graphs.compute_gradients()
+        graphs.update()
+    with pytest.raises(ValueError, match=r"a batch of shape \(2, 3, 32, 32\) after one of \(4, 3, 32, 32\)"):
+        graphs.compute_loss(*batch(2), (Mode.BASE,))
+
+
+def test_which_optimizers_can_be_captured():
+    parameters = [nn.Parameter(torch.zeros(2))]
+    sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    make_capturable(sgd)
+    assert sgd.param_groups[0]["fused"]
+    adamw = torch.optim.AdamW(parameters, lr=0.1, foreach=False)
+    make_capturable(adamw)
+    assert adamw.param_groups[0]["capturable"]
+    assert adamw.param_groups[0]["foreach"], "other loops may read the learning rate as a number"
+    fused = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+    make_capturable(fused)
+    assert not fused.param_groups[0]["foreach"]
+    with pytest.raises(ValueError, match="cuda_graphs: Adagrad cannot be captured; torch's SGD, Adam"):
+        make_capturable(torch.optim.Adagrad(parameters))
+    legacy = timm.optim.create_optimizer_v2(parameters, opt="nadamw", lr=0.1)
+    assert "capturable" in legacy.param_groups[0]
+    with pytest.raises(ValueError, match="cuda_graphs: NAdamW cannot be captured"):  # untried there
+        make_capturable(legacy)

@@ -1,0 +1,205 @@
+"""The training step against plain loops written out."""
+
+import copy
+
+import pytest
+import torch
+from helpers import FAMILIES, batch, make, randomised, shallow
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from nestnet import LossDecrease, Mode, TrainStep
+from nestnet.step.async_scalar import AsyncScalar
+
+cross_entropy = nn.functional.cross_entropy
+MODES = (Mode.BASE, Mode.MOTIVATED, Mode.BASE, Mode.MOTIVATED)
+
+
+def sgd(net, lr=0.05):
+    return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=1e-3)
+
+
+def same(net, other, **tolerance):
+    for (name, ours), theirs in zip(net.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name, **({"rtol": 0, "atol": 0} | tolerance))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_is_the_plain_loop(family, precision):
+    net = shallow(make(family))
+    plain = copy.deepcopy(net)
+    optimizer, own = sgd(plain), sgd(net)
+    step = TrainStep(net, own, cross_entropy, precision=precision, clip_grad=1.0)
+    for number, mode in enumerate(MODES):
+        images, labels = batch()
+        torch.manual_seed(number)
+        outcome = step(images, labels, mode)
+        torch.manual_seed(number)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = plain(images, mode)
+        loss = cross_entropy(logits, labels)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        assert outcome.loss() == loss.item()
+        assert outcome.gradient_norm() == norm.item()
+    same(net, plain)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_parts_of_a_batch_add_up(parts):
+    """A network without BatchNorm does not see that its batch came in parts."""
+    net = make("vit")
+    whole = copy.deepcopy(net)
+    in_parts, at_once = (
+        TrainStep(net, sgd(net), cross_entropy, accumulate=parts),
+        TrainStep(whole, sgd(whole), cross_entropy),
+    )
+    for mode in MODES[:3]:
+        images, labels = batch(6)
+        assert in_parts(images, labels, mode).loss() == pytest.approx(at_once(images, labels, mode).loss(), abs=1e-5)
+    same(net, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_all_parts_are_in_one_mode_and_make_one_step():
+    net = make("resnet")
+    before = copy.deepcopy(net.state_dict())
+    TrainStep(net, sgd(net), cross_entropy, accumulate=2)(*batch(8), "base")
+    for name, tensor in net.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert tensor == (2 if "base_" in name else 0), "each part is a batch to BatchNorm"
+    base = {net.weights_map[name].name for name in net.subnet("base").state_dict()}
+    for name in before.keys() - base:
+        assert torch.equal(net.state_dict()[name], before[name]), name
+
+
+def test_a_batch_that_has_no_such_parts():
+    net = make("resnet")
+    with pytest.raises(ValueError, match="accumulate = 3: a batch of 4 has no such number of equal parts"):
+        TrainStep(net, sgd(net), cross_entropy, accumulate=3)(*batch(4), "base")
+
+
+def test_two_modes_make_one_step_on_the_sum_of_their_gradients():
+    net = make("vit")
+    plain = copy.deepcopy(net)
+    images, labels = batch()
+    loss = TrainStep(net, sgd(net), cross_entropy)(images, labels, "motivated", "base").loss()
+    optimizer = sgd(plain)
+    losses = [cross_entropy(plain(images, mode), labels) for mode in ("motivated", "base")]
+    sum(losses).backward()
+    optimizer.step()
+    assert loss == pytest.approx(torch.stack(losses).mean().item())
+    same(net, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_second_mode_learns_from_the_first_one_s_logits():
+    net, seen = make("resnet"), []
+
+    def loss_function(logits, labels, teacher=None):
+        seen.append((logits.detach(), teacher))
+        return cross_entropy(logits, labels)
+
+    TrainStep(net, sgd(net), loss_function, distil=True, accumulate=2)(*batch(8), "motivated", "base")
+    assert [teacher is None for _, teacher in seen] == [True, False, True, False]
+    for first, second in (seen[:2], seen[2:]):
+        assert torch.equal(first[0], second[1])
+        assert not second[1].requires_grad
+
+
+def test_the_gradient_norm_is_told_where_it_is_wanted():
+    net = make("resnet")
+    assert TrainStep(net, sgd(net), cross_entropy)(*batch(), "base").gradient_norm is None
+    outcome = TrainStep(net, sgd(net), cross_entropy, gradient_norm=True)(*batch(), "base")
+    norms = [p.grad.norm() for p in net.parameters() if p.grad is not None]
+    assert outcome.gradient_norm() == pytest.approx(torch.stack(norms).norm().item())
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(family, poison):
+    net = make(family, drop_rate=0.2)
+    whole = copy.deepcopy(net)
+    ours, theirs = (
+        TrainStep(module, sgd(module), cross_entropy, ema_decay=0.5, skip_non_finite=True) for module in (net, whole)
+    )
+    for number, mode in enumerate((*MODES, *MODES)):
+        images, labels = batch()
+        state = torch.get_rng_state()
+        outcome = theirs(images, labels, mode)
+        torch.set_rng_state(state)
+        if number % 3 == 1:
+            assert ours(images * poison, labels, mode).skipped
+        again = ours(images, labels, mode)  # the same dropout, though another forward pass came before
+        assert not again.skipped
+        assert again.loss() == outcome.loss()
+    same(net, whole)
+    same(ours.averaged, theirs.averaged)
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_the_moving_average(family):
+    """Against timm's with its warm-up, of timm's models: the same bits, and counters of batches are the network's."""
+    net = randomised(make(family))
+    step = TrainStep(net, sgd(net), cross_entropy, ema_decay=0.6)
+    averages = {mode: ModelEmaV3(net.standalone(mode), decay=0.6, use_warmup=True) for mode in Mode}
+    for number, trained in enumerate(MODES, start=1):
+        step(*batch(), trained)
+        for mode, average in averages.items():
+            average.update(net.standalone(mode), step=number)
+    assert step.average.next_decay == 0.6, "the warm-up has ended"
+    for mode, average in averages.items():
+        found = step.averaged.subnet(mode).state_dict()
+        for name, tensor in average.module.state_dict().items():
+            assert torch.equal(found[name], tensor), name
+    assert step.averaged is not net
+    assert TrainStep(net, sgd(net), cross_entropy).averaged is net
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_two_hundred_steps_in_turns_compile_nothing_anew(family):
+    """One graph a mode, compiled at its first step; the losses are those of the eager network."""
+    torch._dynamo.reset()
+    net = shallow(make(family))
+    plain = copy.deepcopy(net)
+    images, labels = batch(2, pixels=32 if family == "vit" else 8)
+    ours, eager = (
+        TrainStep(model, torch.optim.SGD(model.parameters(), lr=1e-3), cross_entropy, compile=backend)
+        for model, backend in ((net, "aot_eager"), (plain, None))
+    )
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts["unique_graphs"]
+    for mode in Mode:
+        assert ours(images, labels, mode).loss() == pytest.approx(eager(images, labels, mode).loss(), abs=1e-4)
+    assert counts["unique_graphs"] == before + 2
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for number in range(200):
+            outcome = ours(images, labels, list(Mode)[number % 2])
+    assert counts["unique_graphs"] == before + 2
+    assert outcome.loss() < 5
+    torch._dynamo.reset()
+
+
+def test_the_decisions_do_not_depend_on_the_overlap():
+    found = []
+    for overlap in (True, False):
+        torch.manual_seed(0)
+        net, condition, modes = make("resnet"), LossDecrease(1), []
+        step = TrainStep(net, sgd(net), cross_entropy, overlap=overlap)
+        for _ in range(6):
+            modes.append(condition.mode)
+            condition.update(step(*batch(), condition.mode).loss())
+        found.append(modes)
+    assert found[0] == found[1]
+
+
+def test_a_reading_on_the_cpu_is_the_number():
+    assert AsyncScalar(torch.tensor(2.5), overlap=True)() == 2.5
+
+
+def test_graphs_are_for_cuda():
+    net = make("resnet")
+    with pytest.raises(ValueError, match="cuda_graphs: it is for one process on CUDA"):
+        TrainStep(net, sgd(net), cross_entropy, cuda_graphs=True)
