@@ -101,7 +101,15 @@ def test_what_an_index_shows_needs_no_repository(wheel):
 def test_the_source_distribution_has_all_that_make_needs(built):
     with tarfile.open(built / f"nestnet-{nestnet.__version__}.tar.gz") as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    wanted = {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/weight.svg"}
+    wanted = {
+        "Makefile",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "pyproject.toml",
+        "docs/weight.svg",
+    }
     for folder in ("benchmarks", "configs", "docs", "examples", "tests"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.[pym]*") if path.is_file()}
     assert {name for name in wanted if "__pycache__" not in name} <= names
