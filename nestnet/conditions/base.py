@@ -64,7 +64,7 @@ class Condition(ABC):
 
     # A condition with state overrides these. The defaults are for a condition without state.
 
-    def reset(self) -> None:  # noqa: B027
+    def reset(self) -> None:  # noqa: B027  # a default, not a method that is owed
         """Forget all earlier batches. This is called at the start of each epoch."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Condition(ABC):
         """
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # a default
         """Restore a state.
 
         Args:

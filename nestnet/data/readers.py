@@ -55,8 +55,8 @@ def _read_digits(data: DataConfig, model: ModelConfig) -> StoredDataSet:
     samples = list(zip(images, labels, strict=True))
     train, test = train_test_split(range(len(samples)), test_size=0.2, random_state=0, stratify=labels)
     return StoredDataSet(
-        train=Subset(samples, train),  # type: ignore[arg-type]
-        test=Subset(samples, test),  # type: ignore[arg-type]
+        train=Subset(samples, train),  # type: ignore[arg-type]  # a list serves as a dataset
+        test=Subset(samples, test),  # type: ignore[arg-type]  # a list serves as a dataset
         train_labels=[labels[index] for index in train],
         class_names=list(map(str, digits.target_names)),
         channels=1,

@@ -10,7 +10,7 @@ import torch
 # all of them. The package's `__init__` must not import them: importing timm imports `cifar_resnet` (see
 # `nestnet/__init__.py`), and where `nestnet.nn` is what imports timm first, the families would need `nestnet.nn` before
 # it is ready.
-from nestnet.models import cifar_resnet, efficientnet, resnet, vit  # noqa: F401
+from nestnet.models import cifar_resnet, efficientnet, resnet, vit  # noqa: F401  # they register themselves
 from nestnet.models.architecture import Architecture
 from nestnet.models.registration import ARCHITECTURES as ARCHITECTURES
 from nestnet.models.registration import register_architecture as register_architecture

@@ -51,10 +51,7 @@ class BasicBlock(nn.Module):
         self.bn1 = norm(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = norm(planes)
-        # Where the shape changes, the shortcut is a projection, and elsewhere the identity.
-        self.downsample: Downsample | None = None
-        if stride > 1 or in_planes != planes:
-            self.downsample = Downsample(in_planes, planes, stride, norm)
+        self.downsample = create_downsample(in_planes, planes, stride, norm)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
@@ -85,10 +82,7 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(planes)
         self.conv3 = nn.Conv2d(planes, out_planes, 1, bias=False)
         self.bn3 = norm(out_planes)
-        # Where the shape changes, the shortcut is a projection, and elsewhere the identity.
-        self.downsample: Downsample | None = None
-        if stride > 1 or in_planes != out_planes:
-            self.downsample = Downsample(in_planes, out_planes, stride, norm)
+        self.downsample = create_downsample(in_planes, out_planes, stride, norm)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
@@ -112,3 +106,10 @@ class Downsample(nn.ModuleList):
         # Children of a ModuleList, whose names are their positions.
         conv, norm = self
         return norm(conv(x), mode)
+
+
+def create_downsample(in_planes: int, out_planes: int, stride: int, norm: Norm) -> Downsample | None:
+    """Return the projection of a shortcut where the block changes the shape, and `None` where the shortcut is the identity."""
+    if stride > 1 or in_planes != out_planes:
+        return Downsample(in_planes, out_planes, stride, norm)
+    return None
