@@ -203,7 +203,13 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     """
     path = output or RESULTS / f"{name}-{device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
+    write_atomically(path, json.dumps({**describe_origin(device), **content}, indent=1) + "\n")
+    return path
+
+
+def describe_origin(device: torch.device) -> dict[str, Any]:
+    """Return the command, the date, the hardware and the versions, which every result file states."""
+    return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(shorten_path, sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(device),
@@ -213,10 +219,7 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
             "timm": timm.__version__,
             "nestnet": nestnet.__version__,
         },
-        **content,
     }
-    write_atomically(path, json.dumps(document, indent=1) + "\n")
-    return path
 
 
 def shorten_path(argument: str) -> str:

@@ -1,0 +1,312 @@
+"""The runs of a study: each is one `nestnet train` in a process and a folder of its own, some of them side by side."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import timm
+import torch
+
+import nestnet
+from nestnet import Mode
+from nestnet.storage.atomic import write_atomically
+from nestnet.storage.lock import Lock
+from nestnet.text.messages import last_line
+
+ROOT = Path(__file__).parent.parent
+
+CONFIG = ROOT / "configs" / "cifar10_folder_resnet20_32.yaml"
+
+NESTNET = [sys.executable, "-m", "nestnet"]
+"""Command of each run's process."""
+
+POLL = 1.0
+"""Seconds between two looks at the processes."""
+
+LAST_CHECKPOINT = 120.0
+"""Seconds that a run has to write a checkpoint after the signal to end, before it is killed."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Way of training the two networks.
+
+    Attributes:
+        name: name in the folders of runs and in the results.
+        title: description for tables and figures.
+        overrides: arguments of `nestnet train` that make it this way.
+        networks: networks that it trains; the other one keeps its initial weights where only one is trained.
+    """
+
+    name: str
+    title: str
+    overrides: tuple[str, ...]
+    networks: tuple[Mode, ...] = tuple(Mode)
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """Run of a way, for a number of epochs, with a seed.
+
+    Attributes:
+        way: way of training.
+        epochs: number of epochs.
+        seed: seed of initial weights and data order.
+        folder: folder of the runs of this pair of networks.
+    """
+
+    way: Way
+    epochs: int
+    seed: int
+    folder: Path
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Way, epochs and seed, which a run is known by in the results."""
+        return self.way.name, self.epochs, self.seed
+
+    @property
+    def path(self) -> Path:
+        """Run directory."""
+        return self.folder / f"{self.way.name}-{self.epochs}epochs-seed{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What its processes printed, one after the other."""
+        return self.path.with_name(f"{self.path.name}.log")
+
+    @property
+    def sessions(self) -> Path:
+        """Command and versions of each of its processes."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "motivated.safetensors").is_file()
+
+    @property
+    def is_started(self) -> bool:
+        # A run that was killed before this file was written has nothing to resume.
+        return (self.path / "config.yaml").is_file()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether another process trains it at present."""
+        if not self.path.is_dir():
+            return False
+        try:
+            lock = Lock(self.path, "train")
+        except ValueError:
+            return True
+        lock.close()
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.way.name}, {self.epochs} epochs, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all runs of a study have in common.
+
+    Attributes:
+        base: timm's name of the base.
+        motivated: timm's name of the motivated network.
+        root: folder of the images.
+        device: device that the runs train on.
+        precision: value of the field `precision`.
+        overrides: further arguments of `nestnet train`.
+    """
+
+    base: str
+    motivated: str
+    root: Path
+    device: str
+    precision: str
+    overrides: tuple[str, ...] = ()
+
+    def command(self, run: StudyRun) -> list[str]:
+        """Return the command that starts a run, or resumes it."""
+        if run.is_started:
+            return [*NESTNET, "resume", str(run.path)]
+        command = [*NESTNET, "train", "--config", str(CONFIG)]
+        command += ["--model.base", self.base, "--model.motivated", self.motivated]
+        command += ["--data.root", str(self.root), "--epochs", str(run.epochs), "--seed", str(run.seed)]
+        command += ["--run_dir", str(run.path), "--device", self.device]
+        command += ["--precision", self.precision, "--channels_last", "true"]
+        return [*command, *run.way.overrides, *self.overrides]
+
+
+class Runner:
+    """Trains runs side by side, in their order, until all are done, a signal arrives, or the time is over.
+
+    Args:
+        training: what the runs have in common.
+        jobs: number of runs side by side.
+        seconds: time limit in seconds.
+        on_finished: function that is called with each finished run, also with those that were finished before.
+
+    Attributes:
+        failed: runs that failed, with the reason.
+        signal: number of the signal that arrived; 0 for none.
+    """
+
+    def __init__(self, training: Training, jobs: int, seconds: float, on_finished: Callable[[StudyRun], None]) -> None:
+        self.training = training
+        self.jobs = jobs
+        self.deadline = time.monotonic() + seconds
+        self.on_finished = on_finished
+        self.processes: dict[StudyRun, subprocess.Popen[bytes]] = {}
+        self.failed: dict[StudyRun, str] = {}
+        self.signal = 0
+
+    def train(self, runs: list[StudyRun]) -> list[StudyRun]:
+        """Train the runs.
+
+        Args:
+            runs: runs in the order in which they start. Finished ones are not trained again.
+
+        Returns:
+            The runs that are neither finished nor failed.
+        """
+        answers = {number: signal.signal(number, self._note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        waiting = deque(runs)
+        held: deque[StudyRun] = deque()
+        try:
+            while (waiting or held or self.processes) and not self.must_stop:
+                self._start_next(waiting, held)
+                time.sleep(POLL)
+                self._collect_ended()
+        finally:
+            stopped = list(self.processes)
+            self._stop_all()
+            for number, answer in answers.items():
+                signal.signal(number, answer)
+        return [*stopped, *waiting, *held]
+
+    @property
+    def must_stop(self) -> bool:
+        return self.signal != 0 or time.monotonic() > self.deadline
+
+    def _note_signal(self, number: int, _: Any) -> None:
+        self.signal = number
+
+    def _start_next(self, waiting: deque[StudyRun], held: deque[StudyRun]) -> None:
+        """Start runs until enough train. Those that other processes train come last."""
+        while waiting and len(self.processes) < self.jobs and not self.must_stop:
+            run = waiting.popleft()
+            if run.is_finished:
+                self._finish(run)
+            elif run.is_held:
+                print(f"{run}: another process trains it; it is looked at again after all others", flush=True)
+                held.append(run)
+            else:
+                self._start(run)
+        # All that is left is trained elsewhere. Whichever of these processes ends, its run is taken over here.
+        if not waiting and len(self.processes) < self.jobs:
+            free = [run for run in held if not run.is_held]
+            for run in free:
+                held.remove(run)
+            waiting.extend(free)
+
+    def _start(self, run: StudyRun) -> None:
+        command = self.training.command(run)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        note_session(run, command)
+        # The order of a sum depends on the number of threads, and two processes that spin on the same cores slow each
+        # other down many times.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        print(f"{run}: {'resuming' if run.is_started else 'training'}", flush=True)
+        with run.log.open("ab") as log:
+            self.processes[run] = start_process(command, log, environment)
+
+    def _collect_ended(self) -> None:
+        for run, process in list(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.processes[run]
+            if code == 0 and run.is_finished:
+                self._finish(run)
+            else:
+                reason = last_line(run.log.read_text(errors="replace")) or f"exit code {code}"
+                self._fail(run, reason)
+
+    def _finish(self, run: StudyRun) -> None:
+        # A run that cannot be measured must not end the others.
+        try:
+            self.on_finished(run)
+        except (OSError, ValueError, LookupError) as error:
+            self._fail(run, str(error))
+
+    def _fail(self, run: StudyRun, reason: str) -> None:
+        self.failed[run] = reason
+        print(f"{run}: failed: {reason}", flush=True)
+
+    def _stop_all(self) -> None:
+        """End all processes: each writes a checkpoint on the signal."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        until = time.monotonic() + LAST_CHECKPOINT
+        for process in self.processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(until - time.monotonic(), 0))
+            # Also what the process may have left running.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.processes.clear()
+
+
+def start_process(command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, which Ctrl-C on the terminal does not reach."""
+    return subprocess.Popen(
+        command,
+        # `python -m` looks for nestnet in this folder first.
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def note_session(run: StudyRun, command: list[str]) -> None:
+    """Add a process of a run to the record of them beside its folder."""
+    session = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "command": " ".join(command[len(NESTNET) :]),
+        "commit": read_commit(),
+        "nestnet": nestnet.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+    write_atomically(run.sessions, json.dumps([*read_sessions(run), session], indent=1) + "\n")
+
+
+def read_sessions(run: StudyRun) -> list[dict[str, str]]:
+    """Return command and versions of each process of a run; an empty list if it was started by hand."""
+    if not run.sessions.is_file():
+        return []
+    return json.loads(run.sessions.read_text())
+
+
+def read_commit() -> str:
+    """Return the commit of this repository, with `-dirty` if files differ from it; empty outside of one."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
