@@ -189,11 +189,16 @@ def make_images(root: Path, count: int, size: int) -> None:
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table as Markdown with aligned columns."""
+    print(f"\n{title}\n\n{format_table(columns, rows)}")
+
+
+def format_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table as Markdown with aligned columns."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = [columns, ["-" * width for width in widths], *rows]
-    print(f"\n{title}\n")
-    for cells in lines:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
+    lines = []
+    for cells in (columns, ["-" * width for width in widths], *rows):
+        lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
+    return "\n".join(lines)
 
 
 def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import make_images, show
-from study_results import CONTROLS, Results
+from study_headlines import CONTROLS
+from study_results import Results
 from study_runs import Runner, StudyRun, Training, Way
 
 from nestnet import Mode
@@ -41,8 +42,8 @@ SECOND_HALF = ("--motivation.start", "0.5")
 
 WAYS = (
     # The controls: each network alone, which together are two separate runs.
-    Way(CONTROLS[Mode.BASE], "base alone", ("--motivation.name", "never"), (Mode.BASE,)),
-    Way(CONTROLS[Mode.MOTIVATED], "motivated alone", ("--motivation.name", "always"), (Mode.MOTIVATED,)),
+    Way(CONTROLS["base"], "base alone", ("--motivation.name", "never"), (Mode.BASE,)),
+    Way(CONTROLS["motivated"], "motivated alone", ("--motivation.name", "always"), (Mode.MOTIVATED,)),
     # The motivated network instead of the base on motivated batches: the first is the paper's way.
     Way("replace_k2", "instead, k = 2 (the paper's)", (*FALLING_LOSSES, "2")),
     Way(

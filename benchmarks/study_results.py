@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from common import RESULTS, describe_origin
+from study_headlines import CONTROLS
 from study_runs import StudyRun, Training, Way, read_sessions
 
 from nestnet import Mode
@@ -21,9 +22,6 @@ from nestnet.storage.atomic import write_atomically
 
 PREDICTIONS = "predictions.json"
 """Name of the file in a run directory with the predicted class of each test image, by network."""
-
-CONTROLS = {Mode.BASE: "base_alone", Mode.MOTIVATED: "motivated_alone"}
-"""Names of the ways that train one network alone."""
 
 CLOSE = 0.5
 """Points of top-1 by which the predictions of the exports may differ from the run's own evaluation: in bfloat16, sums in
@@ -103,7 +101,7 @@ def format_results(document: dict[str, Any]) -> str:
     entries = []
     for name, value in document.items():
         text = json.dumps(value)
-        if name in ROWS:
+        if name in ROWS and value:
             lines = ["  " + json.dumps(row) for row in value]
             text = "[\n" + ",\n".join(lines) + "\n ]"
         entries.append(f' "{name}": {text}')
@@ -123,6 +121,9 @@ def measure(run: StudyRun, training: Training, device: torch.device) -> dict[str
     classes, labels = predict_test_images(run, config, device)
     for mode in run.way.networks:
         check_top1(run, mode, 100 * measure_agreement(classes[mode], labels), by_epoch[mode][-1], len(labels))
+    agreement = None
+    if len(run.way.networks) > 1:
+        agreement = measure_agreement(*classes.values())
     write_atomically(run.path / PREDICTIONS, json.dumps({str(mode): found for mode, found in classes.items()}) + "\n")
     return {
         "way": run.way.name,
@@ -138,7 +139,7 @@ def measure(run: StudyRun, training: Training, device: torch.device) -> dict[str
         "motivated_fraction": 1 - batches[Mode.BASE] / len(steps),
         "macs": {str(mode): macs[mode] for mode in Mode},
         "cost": total_macs(batches, macs) / (macs[Mode.BASE] * in_first_epoch * run.epochs),
-        "agreement": measure_agreement(*classes.values()),
+        "agreement": agreement,
         "seconds": round(sum(float(row["seconds"]) for row in epochs), 1),
         "train_images": len(read_record(run.path).files["train"]),
         "precision": config.precision,
