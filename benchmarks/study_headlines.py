@@ -213,6 +213,11 @@ class Study:
         rows = self.rows.get((CONTROLS[network], epochs), {})
         return {seed: row["top1"][network] for seed, row in rows.items()}
 
+    def without_gap(self, epochs: int) -> set[int]:
+        """Return the seeds with which the motivated network alone is no more accurate than the base alone."""
+        base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
+        return {seed for seed in base if seed in motivated and motivated[seed] <= base[seed]}
+
     def curve(self, network: str) -> Curve | None:
         """Return cost and mean accuracy of a network alone by length; `None` without any run of it."""
         points = []
@@ -259,14 +264,12 @@ class Study:
 
     def _gap_closed(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
         base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
+        # Without a gap there is nothing to close.
+        seeds = set(base) & set(motivated) - self.without_gap(epochs)
         parts = []
         for seed, row in rows.items():
-            if seed not in base or seed not in motivated:
-                continue
-            gap = motivated[seed] - base[seed]
-            # Without a gap there is nothing to close.
-            if gap > 0:
-                parts.append((row["top1"]["motivated"] - base[seed]) / gap)
+            if seed in seeds:
+                parts.append((row["top1"]["motivated"] - base[seed]) / (motivated[seed] - base[seed]))
         return estimate(parts)
 
     def _saving(

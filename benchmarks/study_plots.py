@@ -59,8 +59,10 @@ def draw_updates(study: Study, headlines: list[Headline], output: Path) -> None:
 
     figure = Figure(figsize=(8, 6.2), layout="constrained")
     axes = figure.subplots()
+    # The axis is logarithmic, so a way that never trained the motivated network has no place on it.
+    shown = [line for line in headlines if line.gap_closed is not None and line.motivated_batches.mean > 0]
     for number, way in enumerate(list_ways(headlines)):
-        lines = [line for line in headlines if line.way == way and line.gap_closed is not None]
+        lines = [line for line in shown if line.way == way]
         gaps = [line.gap_closed for line in lines if line.gap_closed is not None]
         if not gaps:
             continue

@@ -29,8 +29,8 @@ marks a lower bound (no control is that accurate), "<" an upper bound (the short
 "?" that both meet. Numbers are mean ± standard error over seeds (standard deviation); the spread of the saving is that of
 the accuracies and costs of the nested runs.
 
-The aim: a base gain above 0 by more than one standard error, at least {100 * GAP_AIM:.0f} % of the gap closed, and a saving of at
-least {SAVING_AIM}."""
+The aim: a base gain above 0 by more than one standard error, at least {100 * GAP_AIM:.0f} % of the gap closed, and a saving
+of at least {SAVING_AIM}."""
 
 
 def spread(found: Estimate | None, decimals: int = 2, factor: float = 1, unit: str = "", sign: str = "") -> str:
@@ -155,8 +155,8 @@ def judge(line: Headline) -> str:
         gain = f"base gain {with_error(line.base_gain, 2)} ({reached_or(gains, reason)})"
     closed = "gap closed: not known"
     if line.gap_closed is not None:
-        reason = f"{100 * (GAP_AIM - line.gap_closed.mean):.0f} points short"
-        closed = f"gap closed {100 * line.gap_closed.mean:.0f} % ({reached_or(closes, reason)})"
+        reason = f"{100 * (GAP_AIM - line.gap_closed.mean):.1f} points short"
+        closed = f"gap closed {100 * line.gap_closed.mean:.1f} % ({reached_or(closes, reason)})"
     saving = "saving: not known"
     if line.saving is not None:
         reason = "the bound does not tell" if saves is None else f"{SAVING_AIM - line.saving.value:.2f} short"
@@ -181,19 +181,12 @@ def verdict(headlines: list[Headline]) -> list[str]:
     return sentences + [f"- {judge(line)}" for line in nearest]
 
 
-def find_gaps(study: Study) -> list[str]:
+def find_notes(study: Study) -> list[str]:
     """Return what is missing, and what does not belong together, in sentences."""
     notes = []
-    for (way, epochs), rows in study.rows.items():
-        if way in CONTROLS.values():
-            continue
-        for network, control in CONTROLS.items():
-            absent = sorted(set(rows) - set(study.alone(network, epochs)))
-            if absent:
-                seeds = ", ".join(map(str, absent))
-                notes.append(f"{way}, {epochs} epochs: {control} of the same length has no run with seed {seeds}.")
-        if len(rows) < 2:
-            notes.append(f"{way}, {epochs} epochs: one seed, so there is no spread.")
+    for way, epochs in study.rows:
+        if way not in CONTROLS.values():
+            notes += find_missing_controls(study, way, epochs)
     for network, control in CONTROLS.items():
         lengths = study.lengths(control)
         if len(lengths) < 2:
@@ -208,6 +201,22 @@ def find_gaps(study: Study) -> list[str]:
     return notes
 
 
+def find_missing_controls(study: Study, way: str, epochs: int) -> list[str]:
+    """Return what the headline figures of a way and length lack, in sentences."""
+    notes = []
+    name, seeds = f"{way}, {epochs} epochs", set(study.rows[way, epochs])
+    for network, control in CONTROLS.items():
+        absent = sorted(seeds - set(study.alone(network, epochs)))
+        if absent:
+            listed = ", ".join(map(str, absent))
+            notes.append(f"{name}: {control} of the same length has no run with seed {listed}.")
+    for seed in sorted(study.without_gap(epochs) & seeds):
+        notes.append(f"{name}: with seed {seed} {study.pair[1]} alone is no better, and there is no gap to close.")
+    if len(seeds) < 2:
+        notes.append(f"{name}: one seed, so there is no spread.")
+    return notes
+
+
 def write_report(result: Path) -> str:
     """Write the report of a result file beside it, and return its text."""
     study = Study(json.loads(result.read_text()))
@@ -215,7 +224,7 @@ def write_report(result: Path) -> str:
     base, motivated = study.pair
     origin = f"{len(study.document['runs'])} runs, {machine_name(study.document)}, {study.document['date']}."
     nested = [f"- {describe(line)}" for line in headlines if not line.is_control]
-    missing = [f"- {note}" for note in find_gaps(study)]
+    missing = [f"- {note}" for note in find_notes(study)]
     pareto, updates = result.with_suffix(".png"), result.with_name(f"{result.stem}-updates.png")
     draw_pareto(study, headlines, pareto)
     draw_updates(study, headlines, updates)
