@@ -162,7 +162,7 @@ def draw(document: dict[str, Any], output: Path) -> Path:
     from matplotlib.figure import Figure
 
     results = document["results"]
-    colours = {"unread": MODE_COLOURS["joint"], "overlap": MODE_COLOURS["base"], "waiting": MODE_COLOURS["motivated"]}
+    colours = {"unread": MODE_COLOURS["both"], "overlap": MODE_COLOURS["base"], "waiting": MODE_COLOURS["motivated"]}
     panels: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         panels.setdefault(f"{Case(**result['case']).name}, {result['step']}", []).append(result)

@@ -326,7 +326,7 @@ def draw(document: dict[str, Any], output: Path) -> Path:
 
 def _draw_speeds(axes: "Axes", result: dict[str, Any]) -> None:
     colours = {
-        "nested": MODE_COLOURS["joint"],
+        "nested": MODE_COLOURS["both"],
         "timm base": MODE_COLOURS["base"],
         "timm motivated": MODE_COLOURS["motivated"],
     }
@@ -353,7 +353,7 @@ def _draw_ideal(axes: "Axes", result: dict[str, Any]) -> None:
     errors = [[middle - low for middle, low, _ in ratios], [high - middle for middle, _, high in ratios]]
     places = list(range(len(ratios)))
     axes.errorbar(
-        [middle for middle, _, _ in ratios], places, xerr=errors, fmt="o", color=MODE_COLOURS["joint"], capsize=3
+        [middle for middle, _, _ in ratios], places, xerr=errors, fmt="o", color=MODE_COLOURS["both"], capsize=3
     )
     axes.axvline(1, color="0.4", lw=1, ls="--")
     axes.set_yticks(places, [""] * len(places))

@@ -2,6 +2,7 @@ from . import cost
 from .conditions.base import Condition
 from .conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from .conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
+from .conditions.limits import MotivationLimits
 from .conditions.registry import register_condition
 from .distributed.gradients import synchronise_batch_norm
 from .models.architecture import Architecture
@@ -13,6 +14,7 @@ from .nn.recalibration import recalibrate
 from .nn.subnet import Subnet
 from .optim.momentum import fill_momentum
 from .optim.step_counts import share_step_counts
+from .step.policy import Policy
 from .step.train_step import TrainStep
 from .version import __version__
 from .weights.exporting import export
@@ -27,10 +29,12 @@ __all__ = [
     "HeldOutLossDecrease",
     "LossDecrease",
     "Mode",
+    "MotivationLimits",
     "NestedModel",
     "Never",
     "Periodic",
     "Placement",
+    "Policy",
     "RandomBatches",
     "RandomLike",
     "Subnet",

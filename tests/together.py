@@ -5,7 +5,7 @@ import torch.distributed as dist
 from helpers import make, shallow
 from torch import nn
 
-from nestnet import LossDecrease, Mode, TrainStep, synchronise_batch_norm
+from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
 
@@ -30,7 +30,7 @@ def trained(family, process_group, device, lr, **settings):
     return {"modes": modes, "losses": losses, "weights": net.state_dict()}
 
 
-def joint(process_group, device):
+def both(process_group, device):
     """The gradients of one step of both modes, in two parts."""
     torch.manual_seed(0)
     net = shallow(make("vit")).to(device)
@@ -39,13 +39,14 @@ def joint(process_group, device):
         torch.optim.SGD(net.parameters(), lr=0.0),
         nn.functional.cross_entropy,
         accumulate=2,
+        policy=Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7),
         process_group=process_group,
     )
     images, labels = torch.randn(8, 3, 32, 32).to(device), torch.randint(5, (8,)).to(device)
     order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
     share = process_group.batch_slice(8)
     own = order[share] if process_group.is_initialized else torch.arange(8)
-    loss = step(images[own], labels[own], "motivated", "base").loss()
+    loss = step(images[own], labels[own], "motivated").loss()
     return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
 
 
@@ -88,6 +89,6 @@ def everything(process_group, device):
         "vit": trained("vit", process_group, device, 1e-3),
         "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
         "resnet": trained("resnet", process_group, device, 0.02),
-        "joint": joint(process_group, device),
+        "both": both(process_group, device),
         "normalised": normalised(process_group, device),
     }

@@ -8,9 +8,6 @@ from typing import Any, ClassVar
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import check_whole_number
 
-JOINT = "joint"
-"""Name of joint training in `motivation.name` and in the column `mode` of `steps.csv`: each batch trains both networks."""
-
 WATCHED = ("loss", "held_out_loss", "gradient_norm")
 """Quantities of a training step that a condition can watch."""
 
@@ -60,6 +57,14 @@ class Condition(ABC):
         Args:
             loss: loss of the batch before its step changed the weights, or the quantity that `watches` names.
                 It may be NaN or infinite.
+        """
+
+    # The trainer calls this, for conditions that learn from what their motivated batches did.
+
+    def overrule(self) -> None:  # noqa: B027  # a default, not a method that is owed
+        """Record that the next batch trains the base, although `mode` is motivated: the limits allow no other.
+
+        `update` follows.
         """
 
     # A condition with state overrides these. The defaults are for a condition without state.

@@ -1,13 +1,27 @@
-"""A condition in words, for forecasts, reports, tables and model cards."""
+"""The motivation of a run in words, for forecasts, reports, tables and model cards."""
 
 import inspect
+from dataclasses import fields
 
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config.schema_sections import MotivationConfig
+from nestnet.nn.mode import Mode
+
+POLICY_FIELDS = (
+    "trains",
+    "watched_loss",
+    "distillation",
+    "temperature",
+    "motivated_loss_weight",
+    "start",
+    "until",
+    "budget",
+)
+"""Fields of `motivation` that say what a motivated batch trains and when in the run: all but the condition."""
 
 
-def describe_condition(motivation: MotivationConfig) -> str:
-    """Return the name of a configuration's condition, with k where the condition has one.
+def describe_motivation(motivation: MotivationConfig) -> str:
+    """Return the condition of a configuration, with k where it has one, and what differs from the paper's policy.
 
     Args:
         motivation: section `motivation` of the configuration. A name that is not registered in this process
@@ -17,12 +31,57 @@ def describe_condition(motivation: MotivationConfig) -> str:
         A description of a few words, such as `loss_decrease, k = 2`.
 
     Example:
-        >>> describe_condition(MotivationConfig(name="gradient_norm_increase", k=3))
+        >>> describe_motivation(MotivationConfig(name="gradient_norm_increase", k=3))
         'gradient_norm_increase, k = 3'
-        >>> describe_condition(MotivationConfig(name="always"))
-        'always'
+        >>> describe_motivation(MotivationConfig(name="always", trains="both", start=0.5))
+        'always, trains = both, start = 0.5'
     """
+    words = [motivation.name]
     condition_class = CONDITIONS.get(motivation.name)
-    if condition_class is None or "k" not in inspect.signature(condition_class).parameters:
-        return motivation.name
-    return f"{motivation.name}, k = {motivation.k}"
+    if condition_class is not None and "k" in inspect.signature(condition_class).parameters:
+        words.append(f"k = {motivation.k}")
+    # Without motivated batches the policy has no effect.
+    if classical_mode(motivation) is not Mode.BASE:
+        for name in _changed_policy_fields(motivation):
+            words.append(f"{name} = {getattr(motivation, name)}")
+    return ", ".join(words)
+
+
+def classical_mode(motivation: MotivationConfig) -> Mode | None:
+    """Return the mode of the network that a configuration trains alone.
+
+    Args:
+        motivation: section `motivation` of the configuration.
+
+    Returns:
+        The mode in classical training; `None` if both networks are trained.
+
+    Example:
+        >>> classical_mode(MotivationConfig(name="always"))
+        <Mode.MOTIVATED: 'motivated'>
+        >>> classical_mode(MotivationConfig(name="always", trains="both")) is None
+        True
+    """
+    if motivation.name == "never":
+        return Mode.BASE
+    if motivation.name == "always" and has_paper_policy(motivation):
+        return Mode.MOTIVATED
+    return None
+
+
+def has_paper_policy(motivation: MotivationConfig) -> bool:
+    """Return whether motivated batches train the motivated network alone, at any time of the run.
+
+    Args:
+        motivation: section `motivation` of the configuration.
+    """
+    return not _changed_policy_fields(motivation)
+
+
+def _changed_policy_fields(motivation: MotivationConfig) -> list[str]:
+    """Return the fields of the policy that differ from their defaults, which are the paper's."""
+    changed = []
+    for field in fields(motivation):
+        if field.name in POLICY_FIELDS and getattr(motivation, field.name) != field.default:
+            changed.append(field.name)
+    return changed

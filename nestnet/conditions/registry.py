@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from nestnet.conditions.base import JOINT, Condition
+from nestnet.conditions.base import Condition
 from nestnet.conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from nestnet.conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
 from nestnet.text.suggestions import suggest_known
@@ -48,8 +48,7 @@ def register_condition(name: str) -> Callable[[ConditionClass], ConditionClass]:
         EveryMonday()
         >>> del CONDITIONS["every_monday"]
     """
-    # Joint training has no condition, but uses the same field of the configuration.
-    if name in CONDITIONS or name == JOINT:
+    if name in CONDITIONS:
         raise ValueError(f"condition {name!r}: there is one of this name already")
 
     def register(condition_class: ConditionClass) -> ConditionClass:

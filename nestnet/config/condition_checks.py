@@ -4,13 +4,12 @@ import dataclasses
 import difflib
 from typing import Any
 
-from nestnet.conditions.base import JOINT
 from nestnet.conditions.registry import CONDITIONS, create_condition
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
 
-CONDITION_SETTINGS = ("decay", "min_drop", "period", "distillation")
+CONDITION_SETTINGS = ("decay", "min_drop", "period")
 """Fields of `motivation` that only some of nestnet's built-in conditions have."""
 
 
@@ -24,9 +23,8 @@ def check_condition_name(config: Config) -> None:
         ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
     """
     motivation = config.motivation
-    names = [*CONDITIONS, JOINT]
-    if motivation.name not in names:
-        near = difflib.get_close_matches(motivation.name, names, n=1) or names
+    if motivation.name not in CONDITIONS:
+        near = difflib.get_close_matches(motivation.name, CONDITIONS, n=1) or list(CONDITIONS)
         refuse("motivation.name", motivation.name, f"it must be a condition, such as {', '.join(near)}")
     if motivation.runs == []:
         refuse("motivation.runs", motivation.runs, "it must be a list of run directories")
@@ -65,12 +63,6 @@ def check_condition(motivation: MotivationConfig) -> None:
         value = getattr(motivation, name)
         if value is not None:
             settings[name] = value
-    if motivation.name == JOINT:
-        # Joint training has no condition: both networks are trained at every batch.
-        settings.pop("distillation", None)
-        for name, value in settings.items():
-            refuse(f"motivation.{name}", value, "joint has no such setting; it has distillation")
-        return
     # Its counts may come from runs, which are read when training begins.
     if motivation.name == "random_like":
         settings["counts"] = [0]
@@ -78,4 +70,33 @@ def check_condition(motivation: MotivationConfig) -> None:
 
 
 def _is_built_in(name: str) -> bool:
-    return name == JOINT or CONDITIONS[name].__module__.startswith("nestnet.conditions.")
+    return CONDITIONS[name].__module__.startswith("nestnet.conditions.")
+
+
+def check_policy(config: Config) -> None:
+    """Refuse settings of motivated batches that would have no effect.
+
+    Args:
+        config: configuration, each of whose values is in its own range.
+
+    Raises:
+        ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
+    motivation = config.motivation
+    if motivation.trains == "motivated":
+        remedy = "it is for motivation.trains = both; leave it out, or train both"
+        if motivation.watched_loss != "base":
+            refuse("motivation.watched_loss", motivation.watched_loss, remedy)
+        if motivation.distillation is not None:
+            refuse("motivation.distillation", motivation.distillation, remedy)
+        if motivation.motivated_loss_weight != 1:
+            refuse("motivation.motivated_loss_weight", motivation.motivated_loss_weight, remedy)
+    elif config.model.base == config.model.motivated:
+        reason = f"base and motivated are both {config.model.base}, which would be trained twice; leave it out"
+        refuse("motivation.trains", motivation.trains, reason)
+    if motivation.temperature != 1 and not motivation.distillation:
+        reason = "it is for distillation; give motivation.distillation, or leave it out"
+        refuse("motivation.temperature", motivation.temperature, reason)
+    if motivation.start >= motivation.until:
+        reason = f"it must be below motivation.until = {motivation.until}; no batch lies between them"
+        refuse("motivation.start", motivation.start, reason)

@@ -227,8 +227,7 @@ class MotivationConfig:
     out of training. `gradient_norm_increase`: k rising gradient norms. `random`: a random number of random
     batches in each epoch (the paper's experiment A). `random_like`: random batches, as many as in earlier
     runs (experiment B). `periodic`: every period-th batch. `always`, `never`: classical training of the
-    motivated or the base network. `joint`: both networks at every batch. Your own: see
-    `nestnet.register_condition` and `imports`."""
+    motivated or the base network. Your own: see `nestnet.register_condition` and `imports`."""
     k: int = limited(
         2,
         at_least(1, ", the number of falling losses that motivate"),
@@ -250,8 +249,30 @@ class MotivationConfig:
     counts: list[int] | None = limited(None, ValueRule(lambda value: value >= 0, "numbers of at least 0"))
     """random_like: number of motivated batches of each epoch, at least 0; null: the averages over `runs`, which
     the run then records here, so that it no longer needs `runs`."""
-    distillation: float | None = limited(None, between(0, 1))
-    """joint: weight of the motivated network's output in the base's targets, from 0 to 1; the labels have the
-    remaining weight. null: 0. At 1 the base learns from the motivated network alone (in-place distillation)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of a condition of your own."""
+    # The policy: what a motivated batch trains.
+    trains: Literal["motivated", "both"] = "motivated"
+    """What a motivated batch trains. `motivated`: the motivated network alone, as in the paper. `both`: both
+    networks, each with its own loss, in one step of the optimizer."""
+    watched_loss: Literal["base", "motivated", "mean"] = "base"
+    """trains = both: which loss of a batch that trained both networks the condition watches and `steps.csv`
+    records: that of the base, which every batch has, of the motivated network, or their mean."""
+    distillation: float | None = limited(None, between(0, 1))
+    """trains = both: share of the motivated network's output in the base's targets, from 0 to 1; the labels
+    have the remaining share. null: 0. At 1 the base learns from the motivated network alone (in-place
+    distillation)."""
+    temperature: float = limited(1.0, above(0), at_most(1000, "; usual values are 1 to 4"))
+    """Temperature of both softmaxes of the distillation, above 0, at most 1000; above 1 the targets are
+    softer."""
+    motivated_loss_weight: float = limited(1.0, above(0), at_most(1000, "; usual values are 0.1 to 2"))
+    """trains = both: factor of the motivated network's loss in the sum of both, above 0, at most 1000."""
+    # The limits within which batches may be motivated, whatever the condition says.
+    start: float = limited(0.0, from_to_below(0, 1))
+    """Part of the run, from 0 to below 1, before which no batch is motivated, such as 0.5 for the second half."""
+    until: float = limited(1.0, ValueRule(lambda value: 0 < value <= 1, "above 0 and at most 1"))
+    """Part of the run, above `start`, at most 1, from which on no batch is motivated."""
+    budget: float | None = limited(None, at_least(1, ", the cost of training the base alone"))
+    """The most that the forward passes of the run may cost, at least 1, in units of training the base alone for
+    as many epochs. At 1.3 the run costs at most 30 % more. It holds at every batch: a motivated batch that it
+    does not allow trains the base. null: no limit."""

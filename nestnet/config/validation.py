@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nestnet.config.condition_checks import check_condition, check_condition_name
+from nestnet.config.condition_checks import check_condition, check_condition_name, check_policy
 from nestnet.config.data_checks import check_data
 from nestnet.config.network_checks import check_networks
 from nestnet.config.optimizer_checks import check_optimizer, check_optimizer_name
@@ -50,6 +50,7 @@ def validate(config: Config) -> Config:
     check_schedule(config)
     check_optimizer(config.optimizer)
     check_condition(config.motivation)
+    check_policy(config)
     return config
 
 

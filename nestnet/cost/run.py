@@ -10,6 +10,7 @@ from nestnet.conditions.by_loss import LossDecrease
 from nestnet.cost.network import forward_cost
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
+from nestnet.step.policy import Policy
 
 
 def average_cost(base_cost: float, motivated_cost: float, *, motivated_fraction: float) -> float:
@@ -61,60 +62,82 @@ def forecast(base_cost: float, motivated_cost: float, *, k: int, batches: int | 
     return average_cost(base_cost, motivated_cost, motivated_fraction=fraction)
 
 
-def expected_cost(macs: PerMode[int], expected_fraction: float | None, *, joint: bool) -> float | None:
+def batch_costs(macs: PerMode[int], policy: Policy) -> PerMode[int]:
+    """Return the forward cost of a batch, per image, for each mode that the condition can choose.
+
+    Args:
+        macs: multiply-accumulates of a forward pass of each mode's network.
+        policy: what a motivated batch trains.
+
+    Returns:
+        Multiply-accumulates of a base batch and of a motivated batch.
+    """
+
+    def cost(mode: Mode) -> int:
+        return sum(macs.of(trained) for trained in policy.modes(mode))
+
+    return PerMode(cost(Mode.BASE), cost(Mode.MOTIVATED))
+
+
+def expected_cost(macs: PerMode[int], expected_fraction: float | None, policy: Policy) -> float | None:
     """Return the expected average cost of a forward pass over a run.
 
     Args:
         macs: multiply-accumulates of a forward pass of each mode's network.
         expected_fraction: expected share of motivated batches, or `None` if it is not known.
-        joint: whether both networks run on every batch.
+        policy: what a motivated batch trains.
 
     Returns:
         Number of multiply-accumulates, or `None` if it is not known.
     """
-    # In joint training both networks run on every batch.
-    if joint:
-        return float(macs.base + macs.motivated)
     if expected_fraction is None:
         return None
-    return average_cost(macs.base, macs.motivated, motivated_fraction=expected_fraction)
+    costs = batch_costs(macs, policy)
+    return average_cost(costs.base, costs.motivated, motivated_fraction=expected_fraction)
+
+
+def count_macs(net: NestedModel, input_size: tuple[int, int, int]) -> PerMode[int]:
+    """Return the cost of both subnets of a nested network, each of which costs as much as its network alone.
+
+    Args:
+        net: nested network.
+        input_size: channels, height and width of the training images.
+
+    Returns:
+        Multiply-accumulates of a forward pass of one image in each mode.
+    """
+    # Training images are square.
+    in_chans, img_size, _ = input_size
+
+    def macs(mode: Mode) -> int:
+        name = net.architectures.of(mode)
+        return forward_cost(name, img_size=img_size, num_classes=net.num_classes, in_chans=in_chans)
+
+    return PerMode(macs(Mode.BASE), macs(Mode.MOTIVATED))
 
 
 class RunCost:
     """Counter of the batches of a run and of the multiply-accumulates of their forward passes.
 
     Args:
-        net: nested network. Each mode costs as much as its network alone.
-        input_size: channels, height and width of the training images.
-        expected_fraction: expected share of motivated batches, or `None` if it is not known.
-        joint: whether both networks run on every batch.
+        macs: multiply-accumulates of a forward pass of one image in each mode.
+        expected: expected average cost of a forward pass, or `None` if it is not known.
 
     Attributes:
-        macs: multiply-accumulates of a forward pass of one image, per mode.
-        expected: expected average cost of a forward pass, or `None` if it is not known.
         batches: number of batches that trained each mode's subnet.
         steps: number of batches that trained either.
     """
 
-    def __init__(
-        self,
-        net: NestedModel,
-        input_size: tuple[int, int, int],
-        expected_fraction: float | None,
-        *,
-        joint: bool,
-    ) -> None:
-        # Training images are square.
-        in_chans, img_size, _ = input_size
-
-        def macs(mode: Mode) -> int:
-            name = net.architectures.of(mode)
-            return forward_cost(name, img_size=img_size, num_classes=net.num_classes, in_chans=in_chans)
-
-        self.macs = PerMode(macs(Mode.BASE), macs(Mode.MOTIVATED))
-        self.expected = expected_cost(self.macs, expected_fraction, joint=joint)
+    def __init__(self, macs: PerMode[int], expected: float | None) -> None:
+        self.macs = macs
+        self.expected = expected
         self.batches = {str(mode): 0 for mode in Mode}
         self.steps = 0
+
+    @property
+    def total(self) -> int:
+        """Multiply-accumulates of the forward passes of one image over all batches so far."""
+        return sum(self.batches[mode] * self.macs.of(mode) for mode in Mode)
 
     def add(self, modes: tuple[Mode, ...]) -> int:
         """Count a batch.
@@ -136,11 +159,10 @@ class RunCost:
         Returns:
             The cost of each network, and the expected and the actual average, each `None` if it is not known.
         """
-        total = sum(self.batches[mode] * self.macs.of(mode) for mode in Mode)
         return {
             "convention": "macs",
             "base": self.macs.base,
             "motivated": self.macs.motivated,
             "expected": self.expected,
-            "actual": total / self.steps if self.steps else None,
+            "actual": self.total / self.steps if self.steps else None,
         }

@@ -9,7 +9,7 @@ import timm
 import torch
 import yaml
 
-from nestnet.conditions.description import describe_condition
+from nestnet.conditions.description import describe_motivation
 from nestnet.config.schema_sections import DataConfig
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import ImageData
@@ -199,7 +199,7 @@ def render_training(run: Run) -> str:
     batches = ", ".join(f"{number:,} trained the {mode} network" for mode, number in run.trained.items())
     rows = {
         "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
-        "what motivates": for_markdown(describe_condition(config.motivation)),
+        "what motivates": for_markdown(describe_motivation(config.motivation)),
         "batches": batches,
         "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
         "batch": f"{config.data.batch_size} images",

@@ -25,6 +25,10 @@ class Mode(StrEnum):
         raise ValueError(f"mode = {value!r}: it must be 'base' or 'motivated'")
 
 
+BOTH = "both"
+"""Mode of a batch that trains both networks, in tables such as `steps.csv`."""
+
+
 @dataclass(frozen=True)
 class PerMode(Generic[T]):
     """A pair of values, one for each mode.

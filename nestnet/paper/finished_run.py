@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from nestnet.conditions.base import JOINT
 from nestnet.config.schema import Config
 from nestnet.cost.network import forward_cost
 from nestnet.cost.operations import Convention
-from nestnet.cost.run import average_cost
+from nestnet.cost.run import average_cost, batch_costs
 from nestnet.models.registry import ARCHITECTURES
+from nestnet.nn.mode import PerMode
 from nestnet.runs.contents import TABLE_REMEDY
 from nestnet.runs.history import read_metrics
 from nestnet.runs.reading import read_cost
 from nestnet.runtime.log import log_notice
 from nestnet.storage.read_back import damaged
+from nestnet.training.motivation_plan import build_policy
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def _average_cost(path: Path, config: Config, metrics: dict[str, np.ndarray]) ->
     }
     base = forward_cost(model.base, **sizes, convention="paper")
     motivated = forward_cost(model.motivated, **sizes, convention="paper")
-    # A joint batch runs both networks.
-    if config.motivation.name == JOINT:
-        return base + motivated
+    # A motivated batch may run both networks.
+    costs = batch_costs(PerMode(base, motivated), build_policy(config))
     motivated_fraction = statistics.fmean(metrics["motivated_fraction"])
-    return average_cost(base, motivated, motivated_fraction=motivated_fraction)
+    return average_cost(costs.base, costs.motivated, motivated_fraction=motivated_fraction)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nestnet.conditions.description import classical_mode, has_paper_policy
 from nestnet.config.schema import Config
 from nestnet.cost.efficiency import Point, flops_efficiency, flops_ratio
 from nestnet.cost.operations import Convention
 from nestnet.models.registry import list_models
+from nestnet.nn.mode import Mode
 from nestnet.paper.finished_run import FinishedRun, choose_convention, read_finished_run
 from nestnet.paper.network_names import Role, format_network_name
 from nestnet.paper.published import PublishedResult, find_classical_result, find_nested_result
@@ -68,18 +70,22 @@ class ResultRow:
     def network(self) -> str:
         """Name in timm of the network whose top-1 this is."""
         base, motivated = self.pair
-        # "always" trains the motivated network alone.
-        if self.role == "M" or self.condition == "always":
+        is_motivated_alone = classical_mode(self.config.motivation) is Mode.MOTIVATED
+        if self.role == "M" or is_motivated_alone:
             return motivated
         return base
 
     @property
     def name(self) -> str:
-        """The paper's name of the network, followed by the condition if it is not the paper's."""
+        """The paper's name of the network, followed by the condition and the policy if they are not the paper's."""
         name = format_network_name(self.network, self.role, self.pair)
-        if self.role == "C" or self.condition == "loss_decrease":
+        if self.role == "C":
             return name
-        return f"{name}-{self.condition}"
+        if self.condition != "loss_decrease":
+            name += f"-{self.condition}"
+        if self.config.motivation.trains == "both":
+            name += "-both"
+        return name
 
     @property
     def point(self) -> Point:
@@ -95,13 +101,16 @@ class ResultRow:
     def published(self) -> PublishedResult | None:
         """The paper's result of this network, if there is one.
 
-        A run that starts from given weights has none, because their training is not known.
+        A run that starts from given weights has none, because their training is not known, and neither has a
+        run with another policy than the paper's.
         """
         model = self.config.model
         if model.base_weights or model.motivated_weights:
             return None
         if self.role == "C":
             return find_classical_result(self.network, self.dataset)
+        if not has_paper_policy(self.config.motivation):
+            return None
         k = self.config.motivation.k
         return find_nested_result(*self.pair, self.dataset, self.role, condition=self.condition, k=k)
 
@@ -156,10 +165,10 @@ def _rows_of_group(runs: list[FinishedRun]) -> list[ResultRow]:
     cost = statistics.fmean(run.cost for run in runs)
     base_top1 = tuple(run.base_top1 for run in runs)
     motivated_top1 = tuple(run.motivated_top1 for run in runs)
-    match config.motivation.name:
-        case "never":
+    match classical_mode(config.motivation):
+        case Mode.BASE:
             return [ResultRow(config, "C", base_top1, cost)]
-        case "always":
+        case Mode.MOTIVATED:
             return [ResultRow(config, "C", motivated_top1, cost)]
         case _:
             return [ResultRow(config, "B", base_top1, cost), ResultRow(config, "M", motivated_top1, cost)]

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from nestnet.conditions.base import JOINT
 from nestnet.device import autocast
 from nestnet.nn.mode import Mode
 from nestnet.planning import measurement
@@ -53,12 +52,10 @@ def dry_run(trainer: Trainer) -> str:
 
 
 def _measure_steps(trainer: Trainer, images: Tensor, targets: Tensor) -> dict[str, StepMeasurement]:
-    """Measure a step in each mode, or in both modes at once for joint training."""
-    if trainer.joint:
-        return {JOINT: measurement.measure_step(trainer, images, targets, (Mode.MOTIVATED, Mode.BASE))}
+    """Measure a base batch and a motivated batch, of which the latter may train both networks."""
     steps: dict[str, StepMeasurement] = {}
     for mode in Mode:
-        steps[str(mode)] = measurement.measure_step(trainer, images, targets, (mode,))
+        steps[str(mode)] = measurement.measure_step(trainer, images, targets, mode)
     return steps
 
 
@@ -88,8 +85,8 @@ def _table(trainer: Trainer, steps: dict[str, StepMeasurement]) -> list[list[str
         part = f"a part, of {accumulate}, of a batch"
     names = trainer.net.architectures
     networks = [names.base, names.motivated]
-    if trainer.joint:
-        networks = ["both"]
+    if trainer.step.policy.trains == "both":
+        networks = [names.base, "both"]
     persistent = _persistent_bytes(trainer)
     total = sum(persistent.values())
 
@@ -156,10 +153,7 @@ def _forecast(trainer: Trainer, batch_seconds: dict[str, float], evaluation: Eva
     batches = len(trainer.train_batches)
     fraction = trainer.expected_fraction
     # Without a forecast of the motivated fraction, the time has a lower and an upper bound.
-    if trainer.joint:
-        ends = [batch_seconds[JOINT]]
-        modes = "each in both modes"
-    elif fraction is None:
+    if fraction is None:
         ends = [batch_seconds["base"], batch_seconds["motivated"]]
         modes = "with none to all of them motivated"
     else:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from nestnet.conditions.base import JOINT, Condition, expected_fraction, watched_quantity
-from nestnet.conditions.description import describe_condition
+from nestnet.conditions.base import Condition, watched_quantity
+from nestnet.conditions.description import describe_motivation
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
-from nestnet.cost.run import expected_cost
+from nestnet.cost.run import batch_costs, expected_cost
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import check_fills_a_batch
 from nestnet.models.registry import check_pair
@@ -15,6 +15,7 @@ from nestnet.nn.mode import Mode, PerMode
 from nestnet.text.tables import align_columns
 from nestnet.text.units import format_mebibytes
 from nestnet.training.condition_plan import plan_condition
+from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
 
 
 @dataclass(frozen=True)
@@ -110,18 +111,23 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
         The lines of the text.
     """
     names = PerMode(config.model.base, config.model.motivated)
-    joint = config.motivation.name == JOINT
-    fraction = expected_fraction(condition, batches)
+    policy = build_policy(config)
+    limits = build_limits(config, batches, macs)
+    check_limits(config, limits, condition)
+    fraction = limits.expected_fraction(condition)
     # The average is over base and motivated batches; it is `None` without a forecast.
-    average = expected_cost(macs, fraction, joint=joint)
+    average = expected_cost(macs, fraction, policy)
     if average is None:
+        most = float(batch_costs(macs, policy).motivated)
+        if config.motivation.budget is not None:
+            most = min(most, config.motivation.budget * macs.base)
         return [
-            f"{describe_condition(config.motivation)}: how many batches will be motivated cannot be forecast; an average "
-            f"forward pass will take {macs.base:,} to {macs.motivated:,} MACs"
+            f"{describe_motivation(config.motivation)}: how many batches will be motivated cannot be forecast; an average "
+            f"forward pass will take {macs.base:,} to {most:,.0f} MACs"
         ]
-    expectation = "joint training: both networks on every batch"
-    if not joint:
-        expectation = f"expected of {describe_condition(config.motivation)}: {fraction:.2%} motivated batches"
+    expectation = f"expected of {describe_motivation(config.motivation)}: {fraction:.2%} motivated batches"
+    if policy.trains == "both":
+        expectation += ", each of which trains both networks"
     # Sum over all images of all epochs; incomplete batches are left out.
     total = average * batches * config.data.batch_size * config.epochs
     both = macs.base + macs.motivated

@@ -27,7 +27,7 @@ VERY_SLOW_STEP = 20.0
 
 @dataclass(frozen=True)
 class StepMeasurement:
-    """Time and memory of a step in one mode, or in both modes at once.
+    """Time and memory of the step of a base or of a motivated batch.
 
     Attributes:
         parameters: number of parameters that are trained.
@@ -64,25 +64,26 @@ class EvaluationMeasurement:
     seconds: float
 
 
-def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, modes: tuple[Mode, ...]) -> StepMeasurement:
+def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) -> StepMeasurement:
     """Run some training steps, and measure the time and memory of one.
 
     Args:
         trainer: trainer whose weights may change.
         images: images `[B, C, H, W]`.
         targets: labels `[B]` or soft targets `[B, K]`.
-        modes: modes to train.
+        mode: mode of the batch. A motivated batch trains what the policy says.
 
     Returns:
         The measurement. Memory is that of this process.
     """
-    activation_bytes = max(measure_activations(trainer, images, targets, mode) for mode in modes)
+    modes = trainer.step.policy.modes(mode)
+    activation_bytes = max(measure_activations(trainer, images, targets, trained_mode) for trained_mode in modes)
 
     def step() -> None:
-        outcome = trainer.step(images, targets, *modes)
+        outcome = trainer.step(images, targets, mode)
         # As in training, the host waits for the loss and computes the quantity that the condition watches.
         outcome.loss()
-        trainer.watched_quantity(outcome, modes[0])
+        trainer.watched_quantity(outcome)
 
     # The allocator's peak covers all steps, including the capture.
     on_cuda = trainer.device.type == "cuda"
@@ -95,12 +96,12 @@ def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, modes: tuple
 
     # The modes share parameters: count each of them once.
     trained: dict[int, Tensor] = {}
-    for mode in modes:
-        for parameter in trainer.net.subnet(mode).parameters():
+    for trained_mode in modes:
+        for parameter in trainer.net.subnet(trained_mode).parameters():
             trained[id(parameter)] = parameter
     return StepMeasurement(
         parameters=sum(parameter.numel() for parameter in trained.values()),
-        macs=sum(trainer.cost.macs.of(mode) for mode in modes),
+        macs=sum(trainer.cost.macs.of(trained_mode) for trained_mode in modes),
         gradient_bytes=count_bytes(trained.values()),
         activation_bytes=activation_bytes,
         seconds=seconds,

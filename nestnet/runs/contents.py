@@ -3,15 +3,15 @@
 import re
 from typing import Any
 
-from nestnet.conditions.base import JOINT, WATCHED
-from nestnet.nn.mode import Mode
+from nestnet.conditions.base import WATCHED
+from nestnet.nn.mode import BOTH, Mode
 from nestnet.storage.rules import Rule, any_number, number, of_type, optional, or_null, whole, word
 
 # The first column of a table counts its rows: `nestnet.storage.table_rows` relies on it.
 STEP_COLUMNS = {
     "step": whole(1),
     "epoch": whole(1),
-    "mode": word(*Mode, JOINT),
+    "mode": word(*Mode, BOTH),
     "loss": any_number(),
     "lr": optional(number(0)),
 }

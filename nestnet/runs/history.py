@@ -22,7 +22,7 @@ class Steps:
     Attributes:
         number: number of each batch in the run [S], from 1.
         epoch: epoch of each batch [S], from 1.
-        mode: network that each batch trained [S]: `base`, `motivated`, or `joint` for both subnets.
+        mode: network that each batch trained [S]: `base`, `motivated`, or `both`.
         loss: loss of each batch [S]; NaN or infinite where the batch was skipped.
         lr: learning rate of each batch [S]; NaN if the run did not record it.
     """
@@ -45,8 +45,8 @@ class History:
         path: run directory.
         name: name of the run in figures.
         losses: training losses of the batches of each epoch, E arrays [B].
-        modes: network that each batch of each epoch trained, E arrays [B]: `base`, `motivated`, or `joint` for
-            both subnets.
+        modes: network that each batch of each epoch trained, E arrays [B]: `base`, `motivated`, or
+            `both`.
         k: `motivation.k` of a run with the condition `loss_decrease`; `None` with any other condition.
     """
 
@@ -211,14 +211,14 @@ def motivated_fraction(history: History) -> np.ndarray:
         history: history of a run.
 
     Returns:
-        Shares from 0 to 1. Joint batches count, because they train the motivated network too.
+        Shares from 0 to 1. Batches that trained both networks count.
     """
     # All batches except those in base mode trained the motivated network.
     return np.array([np.mean(modes != Mode.BASE) for modes in history.modes])
 
 
 def motivated_counts(steps: Steps) -> list[int]:
-    """Return the number of motivated batches in each epoch of a run; joint batches are not counted.
+    """Return the number of motivated batches in each epoch of a run, including those that trained both networks.
 
     Args:
         steps: batches of a run, as `read_steps` returns them.
@@ -228,5 +228,5 @@ def motivated_counts(steps: Steps) -> list[int]:
     """
     epochs = int(steps.epoch.max(initial=0))
     # Epochs are numbered from 1, so that the count of epoch 0 is dropped.
-    motivated = steps.epoch[steps.mode == Mode.MOTIVATED]
+    motivated = steps.epoch[steps.mode != Mode.BASE]
     return np.bincount(motivated, minlength=epochs + 1)[1:].tolist()

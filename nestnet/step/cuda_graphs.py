@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import get_settings, make_capturable
 from nestnet.step.cuda_recorder import CudaRecorder, Recorder
-from nestnet.step.phases import Modes, Phases
+from nestnet.step.phases import Phases
+from nestnet.step.policy import Modes
 
 WARM_UP = 3
 """Number of ordinary steps of each mode before its capture.
@@ -75,7 +76,7 @@ class GraphedPhases:
             modes: modes to train, one or two.
 
         Returns:
-            The mean loss `[]` over parts and modes.
+            The mean loss over the parts for each of the modes `[M]`.
         """
         # `load_state_dict` creates new groups, and new state tensors that a captured step does not refer to.
         if self.optimizer.param_groups is not self.groups or get_settings(self.optimizer) != self.settings:

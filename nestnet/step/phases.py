@@ -17,8 +17,7 @@ from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.optim.foreach import copy_all
-
-Modes = tuple[Mode, ...]
+from nestnet.step.policy import Modes, Policy
 
 
 class Phases(Protocol):
@@ -33,7 +32,7 @@ class Phases(Protocol):
             modes: modes to train, one or two.
 
         Returns:
-            The mean loss `[]` over parts and modes.
+            The mean loss over the parts for each of the modes `[M]`, against the targets and without weights.
         """
 
     def compute_gradients(self) -> Tensor | None:
@@ -109,12 +108,12 @@ class EagerPhases:
     Attributes:
         forward: forward pass of each mode.
         optimizer: optimizer over the network's parameters.
-        loss_function: function of logits `[B, K]`, targets and, with `distil`, the teacher's logits `[B, K]`.
+        loss_function: function of logits `[B, K]` and targets.
+        policy: how the losses of a batch that trains both networks are put together.
         autocast: context of the forward pass.
         accumulate: number of equal parts of a batch.
         clip_grad: largest norm of all gradients together; `None` for no clipping.
         gradient_norm: whether the norm is computed even without clipping.
-        distil: whether the loss of the second of two modes gets the logits of the first.
         snapshot: copy of the buffers for `skip`; `None` if no batch is skipped.
         last_loss: loss whose backward pass is still to be run.
     """
@@ -122,11 +121,11 @@ class EagerPhases:
     forward: dict[Mode, Forward]
     optimizer: Optimizer
     loss_function: Callable[..., Tensor]
+    policy: Policy
     autocast: AbstractContextManager[None]
     accumulate: int
     clip_grad: float | None
     gradient_norm: bool
-    distil: bool
     snapshot: BufferSnapshot | None
     last_loss: Tensor = field(init=False)
 
@@ -139,7 +138,7 @@ class EagerPhases:
             modes: modes to train, one or two.
 
         Returns:
-            The mean loss `[]` over parts and modes.
+            The mean loss over the parts for each of the modes `[M]`, against the targets and without weights.
 
         Raises:
             ValueError: If the batch cannot be divided into `accumulate` equal parts.
@@ -153,25 +152,31 @@ class EagerPhases:
         # Gradients become None, so that the optimizer ignores parameters that no mode of this batch trains.
         self.optimizer.zero_grad()
 
-        losses: list[Tensor] = []
+        losses: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
         image_parts = images.chunk(self.accumulate)
         target_parts = targets.chunk(self.accumulate)
+        is_first = True
         for number, (part, part_targets) in enumerate(zip(image_parts, target_parts, strict=True), start=1):
             is_last_part = number == len(image_parts)
-            teacher: tuple[Tensor, ...] = ()
+            teacher: Tensor | None = None
             for mode in modes:
                 # The last backward pass is left to the next phase: the host reads the loss while the device runs it.
-                if losses:
+                if not is_first:
                     self.last_loss.backward()
+                is_first = False
                 logits = self._forward(part, mode, synchronise=is_last_part)
-                # The first of two modes is the teacher of the second.
-                loss = self.loss_function(logits, part_targets, *teacher)
-                losses.append(loss.detach())
-                # The gradients of the scaled losses add up to the gradient of the mean.
+                loss = self.loss_function(logits, part_targets)
+                losses[mode].append(loss.detach())
+                # The first of two networks is the teacher of the second.
+                if teacher is not None:
+                    loss = self.policy.base_loss(loss, logits, teacher)
+                teacher = logits.detach()
+                weight = self.policy.weight(mode, modes)
+                if weight != 1:
+                    loss = weight * loss
+                # The gradients of the scaled losses add up to the gradient of the mean over the parts.
                 self.last_loss = loss / len(image_parts)
-                if self.distil:
-                    teacher = (logits.detach(),)
-        return torch.stack(losses).mean()
+        return torch.stack([torch.stack(parts).mean() for parts in losses.values()])
 
     def compute_gradients(self) -> Tensor | None:
         """Run the last backward pass, and clip the gradients.

@@ -16,27 +16,54 @@ from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.step.async_scalar import AsyncScalar
+from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.cuda_graphs import GraphedPhases
 from nestnet.step.moving_average import MovingAverage
 from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, Phases
+from nestnet.step.policy import Modes, Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Numbers that a step has computed.
+    """What a step has computed. Its methods wait for the device, and only for the numbers that they return.
 
     Attributes:
-        loss: loss of the batch before the step, averaged over the processes. Calling it waits for the number.
-        gradient_norm: norm of all gradients together before they were clipped; `None` if it was not computed.
-        skipped: whether the batch was skipped because its loss was NaN or infinite, so that it changed
-            nothing.
+        modes: modes that the batch trained.
+        losses_on_host: copy of the loss of each of these modes.
+        norm_on_host: copy of the norm of the gradients; `None` if it was not computed.
+        skipped: whether the batch was skipped because a loss was NaN or infinite, so that it changed nothing.
     """
 
-    loss: AsyncScalar
-    gradient_norm: AsyncScalar | None
+    modes: Modes
+    losses_on_host: AsyncNumbers
+    norm_on_host: AsyncNumbers | None
     skipped: bool = False
+
+    def losses(self) -> dict[Mode, float]:
+        """Return the loss of each network that the batch trained.
+
+        Returns:
+            The loss by mode, from before the step, averaged over the processes: that against the targets,
+            without distillation and weights, so that the losses of all batches can be compared.
+        """
+        return dict(zip(self.modes, self.losses_on_host(), strict=True))
+
+    def loss(self) -> float:
+        """Return the loss of the batch: that of the network it trained, or the mean of both."""
+        losses = self.losses_on_host()
+        return sum(losses) / len(losses)
+
+    def gradient_norm(self) -> float:
+        """Return the norm of all gradients together, from before they were clipped.
+
+        Raises:
+            ValueError: If the step does not compute it.
+        """
+        if self.norm_on_host is None:
+            raise ValueError("gradient_norm: this step does not compute it; create it with gradient_norm=True")
+        (norm,) = self.norm_on_host()
+        return norm
 
 
 class TrainStep:
@@ -52,8 +79,7 @@ class TrainStep:
             separately.
         clip_grad: largest norm of all gradients together, above 0; `None` for no clipping.
         gradient_norm: whether `Outcome` has this norm even without clipping.
-        distil: whether the loss function gets the logits of the first of two modes as a third argument for
-            the second.
+        policy: what a motivated batch trains; by default the motivated network alone, as in the paper.
         ema_decay: decay of a moving average of weights and buffers, from 0 to below 1, which warms up as
             timm's does; `None` for no average. See `averaged`.
         compile: backend of torch.compile for the forward and backward pass of each mode, such as
@@ -96,7 +122,7 @@ class TrainStep:
         accumulate: int = 1,
         clip_grad: float | None = None,
         gradient_norm: bool = False,
-        distil: bool = False,
+        policy: Policy | None = None,
         ema_decay: float | None = None,
         compile: str | None = None,
         cuda_graphs: bool = False,
@@ -107,6 +133,7 @@ class TrainStep:
         self.net = net
         self.overlap = overlap
         self.process_group = process_group or ProcessGroup()
+        self.policy = policy or Policy()
         self.skip_non_finite = skip_non_finite
         self.device = next(net.parameters()).device
         parallel = self.process_group.is_initialized
@@ -125,7 +152,7 @@ class TrainStep:
             accumulate=accumulate,
             clip_grad=clip_grad,
             gradient_norm=gradient_norm,
-            distil=distil,
+            policy=self.policy,
             snapshot=snapshot,
         )
         # Replay the same phases as CUDA graphs.
@@ -135,19 +162,16 @@ class TrainStep:
         if ema_decay is not None:
             self.average = MovingAverage(net, ema_decay)
 
-    def __call__(self, images: Tensor, targets: Tensor, *modes: Mode | str) -> Outcome:
-        """Train one or two subnets on a batch.
-
-        With two modes the loss is the mean of theirs, and their gradients are added up for one step of the
-        optimizer (the sandwich rule for two networks: Yu and Huang 2019, arXiv 1903.05134).
+    def __call__(self, images: Tensor, targets: Tensor, mode: Mode | str) -> Outcome:
+        """Train on a batch. A base batch trains the base, and a motivated batch what the policy says.
 
         Args:
             images: images `[B, C, H, W]`, on the network's device.
             targets: targets of the loss function, with `B` as their first dimension.
-            *modes: modes to train, `"base"`, `"motivated"` or both.
+            mode: mode of the batch, such as the `mode` of a condition.
 
         Returns:
-            The loss and the norm of the gradients, which the host waits for only when they are read.
+            The losses and the norm of the gradients, which the host waits for only when they are read.
 
         Raises:
             ValueError: If the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`,
@@ -160,22 +184,23 @@ class TrainStep:
 
         # Copying a number to the host starts before the device gets its next work, so that the host waits for the
         # number only.
-        loss = self.phases.compute_loss(images, targets, tuple(Mode(mode) for mode in modes))
-        loss_on_host = AsyncScalar(self.process_group.all_reduce_mean(loss), overlap=self.overlap)
+        modes = self.policy.modes(mode)
+        losses = self.phases.compute_loss(images, targets, modes)
+        losses_on_host = AsyncNumbers(self.process_group.all_reduce_mean(losses), overlap=self.overlap)
         norm = self.phases.compute_gradients()
-        norm_on_host: AsyncScalar | None = None
+        norm_on_host: AsyncNumbers | None = None
         if norm is not None:
-            norm_on_host = AsyncScalar(norm, overlap=self.overlap)
+            norm_on_host = AsyncNumbers(norm.reshape(1), overlap=self.overlap)
 
-        # Here the host waits for the loss before it queues the update.
-        if random_state is not None and not math.isfinite(loss_on_host()):
+        # Here the host waits for the losses before it queues the update.
+        if random_state is not None and not all(map(math.isfinite, losses_on_host())):
             self.phases.skip()
             restore_torch_random_state(random_state, self.device)
-            return Outcome(loss_on_host, norm_on_host, skipped=True)
+            return Outcome(modes, losses_on_host, norm_on_host, skipped=True)
         self.phases.update()
         if self.average is not None:
             self.average.update()
-        return Outcome(loss_on_host, norm_on_host)
+        return Outcome(modes, losses_on_host, norm_on_host)
 
     @property
     def averaged(self) -> NestedModel:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from nestnet.conditions.base import JOINT, Condition, can_motivate, watched_quantity
-from nestnet.conditions.by_position import Always
+from nestnet.conditions.base import Condition, can_motivate, watched_quantity
 from nestnet.conditions.registry import create_condition
 from nestnet.config.schema import Config
 from nestnet.training.earlier_runs import resolve_counts
@@ -20,7 +19,7 @@ def build_condition(config: Config, batches: int) -> Condition:
         batches: number of batches per epoch, at least 1.
 
     Returns:
-        The condition. In joint training it decides nothing.
+        The condition.
 
     Raises:
         ValueError: For a setting that the condition does not have, or if earlier runs cannot be read or are
@@ -28,12 +27,6 @@ def build_condition(config: Config, batches: int) -> Condition:
     """
     motivation = config.motivation
     settings = _condition_settings(config)
-    if motivation.name == JOINT:
-        # The objective uses this setting, not the condition.
-        settings.pop("distillation", None)
-        for name, value in settings.items():
-            raise ValueError(f"motivation.{name} = {value!r}: joint has no such setting; it has distillation")
-        return Always()
     # k falling losses in a row are expected about once in (k+1)! batches, if losses are independent.
     period = math.factorial(motivation.k + 1)
     return create_condition(motivation.name, settings, k=motivation.k, batches=batches, seed=config.seed, period=period)
@@ -61,7 +54,7 @@ def plan_condition(config: Config, images: int, given: Condition | None = None) 
     source = f"motivation.name = {config.motivation.name!r}" if given is None else "condition"
     remedies = list(_remedies(config, images, given))
     if not remedies:
-        remedies.append("take more training images, or set motivation.name to joint")
+        remedies.append("take more training images, or set motivation.name to always")
     raise ValueError(
         f"{source}: {condition!r} can motivate none of the {batches} batches of an epoch, and every epoch resets it; "
         + " or ".join(remedies)
@@ -72,7 +65,7 @@ def _condition_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the condition that the configuration sets, by name."""
     motivation = config.motivation
     settings: dict[str, Any] = dict(motivation.options)
-    names = ["decay", "min_drop", "period", "distillation"]
+    names = ["decay", "min_drop", "period"]
     if motivation.name != "random_like":
         names += ["runs", "counts"]  # so that they are refused
     for name in names:

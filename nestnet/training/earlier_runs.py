@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from nestnet.conditions.base import JOINT
 from nestnet.config.schema import Config
 from nestnet.runs.history import motivated_counts, read_steps
 from nestnet.runs.reading import read_table
@@ -37,8 +36,8 @@ def mean_motivated_counts(runs: list[str], epochs: int) -> list[int]:
         The rounded mean for each of the first `epochs` epochs.
 
     Raises:
-        ValueError: If a folder is not a run directory, a table is damaged, or a run was joint or has not
-            finished `epochs` epochs.
+        ValueError: If a folder is not a run directory, a table is damaged, or a run has not finished `epochs`
+            epochs.
     """
     counts_by_run = [_read_motivated_counts(run, epochs) for run in runs]
     # One tuple per epoch, with the number of each run.
@@ -53,12 +52,6 @@ def _read_motivated_counts(run: str, epochs: int) -> list[int]:
     # metrics.csv has a row per finished epoch.
     finished = len(read_table(Path(run) / "metrics.csv"))
     steps = read_steps(Path(run), finished_epochs=finished)
-    # A joint batch trains both networks, so it does not count as motivated.
-    if JOINT in steps.mode:
-        raise ValueError(
-            f"motivation.runs: {run} trained both networks on every batch (joint), so no batch was motivated; name runs of "
-            "another condition"
-        )
     if finished < epochs:
         raise ValueError(
             f"motivation.runs: {run} has finished {finished} epochs, but this run has {epochs}; name a run with as many, "

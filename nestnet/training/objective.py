@@ -16,11 +16,9 @@ class Objective:
         data: section `data` of the configuration, for Mixup and CutMix.
         loss: section `loss` of the configuration.
         num_classes: number of classes `K`.
-        distillation: share of the teacher's probabilities in the targets of a loss with a teacher, from 0 to 1.
     """
 
-    def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int, *, distillation: float = 0.0) -> None:
-        self.distillation = distillation
+    def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int) -> None:
         self.smoothing = loss.label_smoothing
         self.mixup: Mixup | None = None
         if data.mixup or data.cutmix:
@@ -53,30 +51,18 @@ class Objective:
         with seeded_rng(seed):
             return self.mixup(images, labels)
 
-    def __call__(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch.
 
         Args:
             logits: logits `[B, K]`.
             targets: labels `[B]` or soft targets `[B, K]`.
-            teacher: logits `[B, K]` of a teacher, whose probabilities are mixed into the targets with the
-                share `distillation`.
 
         Returns:
             The loss `[]` in float32.
         """
         # Autocast leaves logits in bfloat16, whose softmax is too coarse for a loss.
         logits = logits.float()
-        if teacher is None:
-            return self._target_loss(logits, targets)
-        teacher_loss = F.cross_entropy(logits, teacher.float().softmax(dim=1))
-        # With a share of 1, the labels do not matter.
-        if self.distillation == 1:
-            return teacher_loss
-        return (1 - self.distillation) * self._target_loss(logits, targets) + self.distillation * teacher_loss
-
-    def _target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss against the targets, without a teacher."""
         if self.bce is not None:
             return self.bce(logits, targets)
         # Mixup has already smoothed soft targets. timm's binary cross-entropy makes the same distinction

@@ -11,12 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nestnet.conditions.base import JOINT
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import BOTH, Mode
 from nestnet.nn.model import NestedModel
 from nestnet.text.escape import for_terminal
 
-STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", JOINT: "green"}
+STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", BOTH: "green"}
 
 
 class BestEpoch(NamedTuple):
@@ -113,7 +112,7 @@ class Progress:
 
         Args:
             loss: loss of the batch.
-            mode: mode of the batch: `base`, `motivated` or `joint`.
+            mode: mode of the batch: `base`, `motivated` or `both`.
             metrics: metrics of the epoch so far.
         """
         # On a GPU, the step of a small network takes less time than redrawing the bar.
@@ -169,8 +168,8 @@ class Progress:
         line = f"motivated batches in all: {motivated:,} of {steps:,}"
         if steps:
             line += f", {motivated / steps:.1%}{self.forecast}"
-        # In joint training a batch trains both subnets.
-        if sum(trained.values()) > steps:
+        # A motivated batch may train both subnets.
+        if motivated and sum(trained.values()) > steps:
             line += ", each of which trained the base as well"
         self._say(line)
 

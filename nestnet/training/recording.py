@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nestnet.conditions.base import JOINT
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import BOTH, Mode
 from nestnet.runs.checkpoint_file import checkpoint_name
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ def make_step_row(trainer: "Trainer", loss: float, modes: tuple[Mode, ...]) -> d
     Args:
         trainer: trainer of the run.
         loss: loss of the batch.
-        modes: modes that the batch trained.
+        modes: modes that the batch trained, one or both.
 
     Returns:
         The values by column, with the learning rate of the batch.
@@ -24,7 +23,7 @@ def make_step_row(trainer: "Trainer", loss: float, modes: tuple[Mode, ...]) -> d
     return {
         "step": trainer.steps_done + 1,
         "epoch": trainer.epochs_done + 1,
-        "mode": JOINT if trainer.joint else modes[0],
+        "mode": modes[0] if len(modes) == 1 else BOTH,
         "loss": loss,
         "lr": float(trainer.optimizer.param_groups[0]["lr"]),
     }

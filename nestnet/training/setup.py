@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nestnet.conditions.base import JOINT, Condition, expected_fraction, watched_quantity
+from nestnet.conditions.base import Condition, watched_quantity
+from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.schema import Config
-from nestnet.cost.run import RunCost
+from nestnet.cost.run import RunCost, count_macs, expected_cost
 from nestnet.data.held_out_batch import split_off_held_out_batch
 from nestnet.data.image_data import ImageData, check_train_images_exist, load_data
 from nestnet.data.image_record import ImageRecord
@@ -28,9 +29,11 @@ from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.schedule import create_scheduler
 from nestnet.optim.step_counts import share_step_counts
 from nestnet.runs.tensorboard import check_tensorboard_installed
+from nestnet.step.policy import Policy
 from nestnet.step.random_state import seed_all
 from nestnet.step.train_step import TrainStep
 from nestnet.training.condition_plan import plan_condition
+from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
 from nestnet.training.objective import Objective
 from nestnet.training.resolve import check_batch_divides, resolve_config
 from nestnet.training.watched_quantity import WatchedQuantity
@@ -62,11 +65,10 @@ class TrainingSetup:
         config: resolved configuration.
         images: images of the run, without the batch that is held out for the condition.
         record: names and hashes of the run's images.
-        joint: whether both modes are trained on every batch.
         condition: motivation condition.
+        limits: limits on the batches that the condition may motivate.
         watched_quantity: function that returns the number passed to the condition after each batch.
-        expected_fraction: forecast of the share of motivated batches; `None` without a forecast or in joint
-            training.
+        expected_fraction: forecast of the share of motivated batches; `None` without a forecast.
         cost: forward cost of both networks, and of the run so far.
         device_context: device, memory format and process group.
         batches: batches for training, testing and validation.
@@ -80,8 +82,8 @@ class TrainingSetup:
     config: Config
     images: ImageData
     record: ImageRecord
-    joint: bool
     condition: Condition
+    limits: MotivationLimits
     watched_quantity: WatchedQuantity
     expected_fraction: float | None
     cost: RunCost
@@ -118,7 +120,6 @@ def build_training(
 
     # Build the condition before joining the process group: a mistake is reported before this process waits for
     # others.
-    joint = config.motivation.name == JOINT and condition is None
     condition, batches_per_epoch = plan_condition(config, len(images.train), condition)
     watches = watched_quantity(condition)
     images, held_out = _hold_out_batch(config, images, watches)
@@ -131,20 +132,24 @@ def build_training(
     net = _build_network(config, images, context, initial_weights=initial_weights)
     optimizer = _build_optimizer(config, net)
     schedule = create_scheduler(optimizer, config.schedule, config.epochs, len(batches.train))
-    objective = _build_objective(config, net)
-    step = _build_step(config, net, optimizer, objective, watches, context.process_group)
+    objective = Objective(config.data, config.loss, net.num_classes)
+    policy = build_policy(config)
+    step = _build_step(config, net, optimizer, objective, policy, watches, context.process_group)
 
-    # Joint training trains both modes on every batch, so there is nothing to forecast.
-    fraction = None if joint else expected_fraction(condition, batches_per_epoch)
+    # Forecast the cost, which the limits on motivated batches depend on.
+    macs = count_macs(net, images.input_size)
+    limits = build_limits(config, batches_per_epoch, macs)
+    check_limits(config, limits, condition)
+    fraction = limits.expected_fraction(condition)
     return TrainingSetup(
         config=config,
         images=images,
         record=record,
-        joint=joint,
         condition=condition,
-        watched_quantity=WatchedQuantity(watches, net, objective, held_out, config.precision, context.process_group),
+        limits=limits,
+        watched_quantity=_build_watched_quantity(config, watches, net, objective, held_out, context.process_group),
         expected_fraction=fraction,
-        cost=RunCost(net, images.input_size, fraction, joint=joint),
+        cost=RunCost(macs, expected_cost(macs, fraction, policy)),
         device_context=context,
         batches=batches,
         net=net,
@@ -227,9 +232,23 @@ def _build_optimizer(config: Config, net: NestedModel) -> Optimizer:
     return optimizer
 
 
-def _build_objective(config: Config, net: NestedModel) -> Objective:
-    distillation = config.motivation.distillation or 0.0
-    return Objective(config.data, config.loss, net.num_classes, distillation=distillation)
+def _build_watched_quantity(
+    config: Config,
+    watches: str,
+    net: NestedModel,
+    objective: Objective,
+    held_out: tuple[Tensor, Tensor] | None,
+    process_group: ProcessGroup,
+) -> WatchedQuantity:
+    return WatchedQuantity(
+        watches,
+        net,
+        objective,
+        held_out,
+        precision=config.precision,
+        process_group=process_group,
+        watched_loss=config.motivation.watched_loss,
+    )
 
 
 def _build_step(
@@ -237,6 +256,7 @@ def _build_step(
     net: NestedModel,
     optimizer: Optimizer,
     objective: Objective,
+    policy: Policy,
     watches: str,
     process_group: ProcessGroup,
 ) -> TrainStep:
@@ -248,7 +268,7 @@ def _build_step(
         accumulate=config.accumulate,
         clip_grad=config.optimizer.clip_grad,
         gradient_norm=watches == "gradient_norm",
-        distil=objective.distillation > 0,
+        policy=policy,
         ema_decay=config.ema_decay,
         compile="inductor" if config.compile else None,
         cuda_graphs=config.cuda_graphs,

@@ -1,7 +1,8 @@
 """The training loop: fit, epoch, step, evaluation (Algorithm 1, arXiv 2602.21064).
 
 The condition decides the mode of each batch, and is updated with its loss. No weights are copied between the two
-networks: the mode is an argument of the forward pass. Joint training trains both modes on every batch.
+networks: the mode is an argument of the forward pass. The policy says what a motivated batch trains: the motivated
+network, as in the paper, or both.
 
 `setup` builds everything that the loop needs, `state` saves and restores it, and `ending` handles signals and
 failures.
@@ -86,8 +87,8 @@ class Trainer:
         self.config = setup.config
         self.images = setup.images
         self.record = setup.record
-        self.joint = setup.joint
         self.condition = setup.condition
+        self.limits = setup.limits
         self.watched_quantity = setup.watched_quantity
         self.watches = setup.watched_quantity.name
         self.expected_fraction = setup.expected_fraction
@@ -178,28 +179,37 @@ class Trainer:
             images, targets = self.mix_batch(*next(batches))
             waited = time.perf_counter() - started
 
-            # The condition decides the mode, and the step trains the subnet of that mode.
-            modes = (Mode.MOTIVATED, Mode.BASE) if self.joint else (self.condition.mode,)
+            # The condition decides the mode, and the step trains what the policy says for it.
+            mode = self.choose_mode()
             self.is_stepping = True
-            outcome = self.step(images, targets, *modes)
-            row = make_step_row(self, outcome.loss(), modes)
+            outcome = self.step(images, targets, mode)
+            row = make_step_row(self, self.watched_quantity.loss(outcome), outcome.modes)
             if outcome.skipped:
                 check_skipped_batch(self, row)
             self.steps_done += 1
             if self.schedule is not None and self.config.schedule.interval == "step":
                 self.schedule.step_update(self.steps_done)
-            self.condition.update(self.watched_quantity(outcome, modes[0]))
+            self.condition.update(self.watched_quantity(outcome))
 
             # Count the batch. From here on the state is consistent again.
             seconds = time.perf_counter() - started
             self.totals.add_batch(skipped=outcome.skipped, waited=waited, seconds=seconds)
             if not outcome.skipped:
-                motivated = Mode.MOTIVATED in modes
-                self.totals.add_trained(loss=row["loss"], motivated=motivated, cost=self.cost.add(modes))
+                motivated = mode is Mode.MOTIVATED
+                self.totals.add_trained(loss=row["loss"], motivated=motivated, cost=self.cost.add(outcome.modes))
             self.is_stepping = False
             # Write the row of the batch, then a checkpoint if one is due.
             record_batch(self, row)
             self.checkpointer.save_if_due()
+
+    def choose_mode(self) -> Mode:
+        """Return the mode of the next batch: that of the condition, within the limits of the configuration."""
+        if self.condition.mode is Mode.BASE:
+            return Mode.BASE
+        if self.limits.allow(self.steps_done, spent=self.cost.total, counted=self.cost.steps):
+            return Mode.MOTIVATED
+        self.condition.overrule()
+        return Mode.BASE
 
     def epoch_batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the batches of the current epoch, on the device.

@@ -7,6 +7,7 @@ from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
+from nestnet.step.policy import Modes
 from nestnet.step.train_step import Outcome
 from nestnet.training.objective import Objective
 
@@ -23,6 +24,7 @@ class WatchedQuantity:
             `"held_out_loss"`.
         precision: `"float32"`, or `"bfloat16"` for autocast.
         process_group: processes that train together.
+        watched_loss: loss of a batch that trained both networks: `"base"`, `"motivated"`, or `"mean"` of both.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class WatchedQuantity:
         net: NestedModel,
         objective: Objective,
         held_out: tuple[Tensor, Tensor] | None,
+        *,
         precision: str,
         process_group: ProcessGroup,
+        watched_loss: str = "base",
     ) -> None:
         self.name = name
         self.net = net
@@ -40,27 +44,46 @@ class WatchedQuantity:
         self.held_out = held_out
         self.precision = precision
         self.process_group = process_group
+        self.watched_loss = watched_loss
 
-    def __call__(self, outcome: Outcome, mode: Mode) -> float:
+    def __call__(self, outcome: Outcome) -> float:
         """Return the number for the batch just trained.
 
         Args:
             outcome: outcome of its step.
-            mode: mode that the step trained, or the first of two.
 
         Returns:
             The quantity. The call waits for the device.
         """
         if self.name == "gradient_norm":
-            assert outcome.gradient_norm is not None
             return outcome.gradient_norm()
         if self.name == "held_out_loss":
-            return self._held_out_loss(mode)
-        return outcome.loss()
+            losses = [self._held_out_loss(mode) for mode in self._watched_modes(outcome)]
+            return sum(losses) / len(losses)
+        return self.loss(outcome)
+
+    def loss(self, outcome: Outcome) -> float:
+        """Return the loss of a batch: that of the network it trained or, of two, the one that is watched.
+
+        Args:
+            outcome: outcome of its step.
+
+        Returns:
+            The loss, or the mean of both. The call waits for the device.
+        """
+        losses = outcome.losses()
+        watched = [losses[mode] for mode in self._watched_modes(outcome)]
+        return sum(watched) / len(watched)
+
+    def _watched_modes(self, outcome: Outcome) -> Modes:
+        """Return the modes whose losses are watched, of those that a batch trained."""
+        if len(outcome.modes) == 1 or self.watched_loss == "mean":
+            return outcome.modes
+        return (Mode(self.watched_loss),)
 
     @torch.no_grad()
     def _held_out_loss(self, mode: Mode) -> float:
-        """Return the loss of the subnet just trained on the held-out batch."""
+        """Return the loss of a subnet on the held-out batch."""
         assert self.held_out is not None
         images, labels = self.held_out
         # The held-out batch must not change the running statistics.

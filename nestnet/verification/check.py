@@ -36,7 +36,7 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
         Lines of text: what was trained, the largest differences, and what they mean.
 
     Raises:
-        ValueError: For joint training, which does not switch; for a condition that watches something other
+        ValueError: If motivated batches train both networks; for a condition that watches something other
             than the loss; and for an optimizer that updates a tensor as a whole, where weights are divided
             into blocks.
     """
@@ -58,11 +58,9 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
 
 def _check_comparable(trainer: Trainer, sequence: str) -> None:
     """Raise ValueError for settings that the reference does not support or treats differently."""
-    # Joint training updates both subnets with each batch, but the paper's Algorithm 1 updates only one.
-    if trainer.joint:
-        raise ValueError(
-            "motivation.name = 'joint': it does not switch modes, so there is nothing to check; name a condition"
-        )
+    # The paper's Algorithm 1 updates only one of its two models with each batch.
+    if trainer.step.policy.trains == "both":
+        raise ValueError("motivation.trains = 'both': the reference trains one network per batch; leave it out")
     # Held-out losses and gradient norms are computed by the trainer, which does not run these steps.
     name = trainer.config.motivation.name
     if sequence == "condition" and trainer.watches != "loss":

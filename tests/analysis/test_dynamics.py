@@ -37,7 +37,7 @@ def history(epochs: Epochs, *, name="run", k=None) -> History:
     return History(Path(name), name, losses, [np.array([mode for mode, _ in batches]) for batches in epochs], k)
 
 
-batches = st.lists(st.tuples(st.sampled_from(["base", "motivated", "joint"]), st.floats(0, 10)), min_size=1, max_size=9)
+batches = st.lists(st.tuples(st.sampled_from(["base", "motivated", "both"]), st.floats(0, 10)), min_size=1, max_size=9)
 
 
 @given(st.lists(batches, min_size=1, max_size=4))
@@ -49,7 +49,7 @@ def test_variance_and_fraction_of_each_epoch(epochs):
     assert motivated_fraction(run) == pytest.approx(np.array(fractions))
 
 
-@pytest.mark.parametrize(("name", "k"), [("loss_decrease", 3), ("never", None), ("joint", None)])
+@pytest.mark.parametrize(("name", "k"), [("loss_decrease", 3), ("never", None), ("always", None)])
 def test_a_history_is_that_of_the_finished_epochs(name, k, tmp_path):
     run = read_history(write_run(tmp_path / "run", MIXED, name=name, k=3, finished=2), "run")
     assert [list(losses) for losses in run.losses] == [[2.0, 1.5, 1.0, 0.5], [0.8, 0.4, 0.9, 0.7]]
@@ -121,7 +121,7 @@ def test_the_moving_average_is_its_definition(losses, data):
 
 
 def test_all_loss_panels_have_the_same_axes_and_mark_what_was_trained():
-    runs = [history(MIXED), history([[("base", 5.0)] * 3] * 3), history([[("joint", 0.01)] * 4] * 3)]
+    runs = [history(MIXED), history([[("base", 5.0)] * 3] * 3), history([[("both", 0.01)] * 4] * 3)]
     figure = plot_epoch_losses(runs, [1, 3])
     assert len(figure.axes) == 6
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_yscale()) for axes in figure.axes}) == 1
@@ -130,11 +130,11 @@ def test_all_loss_panels_have_the_same_axes_and_mark_what_was_trained():
     base, motivated = figure.axes[3].collections  # the first run, epoch 3
     assert base.get_offsets().tolist() == [[1, 0.6], [2, 0.3]]
     assert motivated.get_offsets().tolist() == [[3, 0.2], [4, 0.1]]
-    (joint,) = figure.axes[5].collections
-    colours = [MODE_COLOURS["base"], MODE_COLOURS["motivated"], MODE_COLOURS["joint"]]
-    assert [dots.get_facecolor()[0].tolist() for dots in (base, motivated, joint)] == [list(rgba(c)) for c in colours]
+    (both,) = figure.axes[5].collections
+    colours = [MODE_COLOURS["base"], MODE_COLOURS["motivated"], MODE_COLOURS["both"]]
+    assert [dots.get_facecolor()[0].tolist() for dots in (base, motivated, both)] == [list(rgba(c)) for c in colours]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["base batches", "motivated batches", "joint batches"]
+    assert labels == ["base batches", "motivated batches", "both batches"]
 
 
 def rgba(colour: str) -> tuple[float, ...]:
@@ -213,10 +213,10 @@ def test_the_shortest_runs_are_drawn(losses, tmp_path):
     draw_dynamics([write_run(tmp_path / "run", [[("motivated", loss) for loss in losses]], name="always")], tmp_path)
 
 
-def test_a_plot_of_a_joint_run_shows_its_batches(tmp_path):
-    draw_run(write_run(tmp_path / "run", [[("joint", 0.5)] * 9], name="joint"), tmp_path / "run.png")
+def test_a_plot_of_a_run_of_both_shows_its_batches(tmp_path):
+    draw_run(write_run(tmp_path / "run", [[("both", 0.5)] * 9], name="always"), tmp_path / "run.png")
     pixels = np.asarray(Image.open(tmp_path / "run.png").convert("RGB"))
-    assert (pixels == [round(255 * part) for part in rgba(MODE_COLOURS["joint"])[:3]]).all(axis=-1).any()
+    assert (pixels == [round(255 * part) for part in rgba(MODE_COLOURS["both"])[:3]]).all(axis=-1).any()
 
 
 @pytest.mark.parametrize(

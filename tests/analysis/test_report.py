@@ -100,7 +100,7 @@ def write(tmp_path):
             run_dir=str(path),
         )
         parsing.dump(replace(written, **fields), path / "config.yaml")
-        words, rows = {"b": "base", "m": "motivated", "j": "joint"}, ["step,epoch,mode,loss,lr"]
+        words, rows = {"b": "base", "m": "motivated", "x": "both"}, ["step,epoch,mode,loss,lr"]
         for epoch in range(1, len(top1) + 1):
             rows += [f"{len(rows) + at},{epoch},{words[m]},{2 / (epoch + at)},0.1" for at, m in enumerate(modes)]
         (path / "steps.csv").write_text(steps if steps is not None else "\n".join(rows) + "\n")
@@ -520,12 +520,12 @@ def test_confusion_figures_of_few_and_of_many_classes(classes):
         ("loss_decrease", "bbmb", (92, 92), "there is no difference."),
         ("loss_decrease", "bbmb", (80, 95), "The base network was better earlier: 90.00 % after epoch 1."),
         (
-            "joint",
-            "jjjj",
+            "always",
+            "xxxx",
             (90, 92),
             "Every batch trained both networks, which cost 2.70 times what resnet20 costs alone",
         ),
-        ("joint", "jjjj", (90, 92), "and 1.00 times what training one after the other costs."),
+        ("always", "xxxx", (90, 92), "and 1.00 times what training one after the other costs."),
         ("never", "bbbb", (92, 10), "Classical training: resnet20 alone, at 1.00 times the cost of resnet20."),
         ("never", "bbbb", (92, 10), "its top-1 on the test images is 92.00 %."),
         ("always", "mmmm", (10, 93), "Classical training: resnet32 alone, at 1.70 times the cost of resnet20."),
@@ -533,7 +533,10 @@ def test_confusion_figures_of_few_and_of_many_classes(classes):
     ],
 )
 def test_what_came_out_is_said(write, condition, modes, top1, expected):
-    run = read_summary(write(condition, modes=modes, top1=((90, 90), top1)))
+    fields = {}
+    if "x" in modes:
+        fields["motivation"] = MotivationConfig(condition, trains="both")
+    run = read_summary(write(condition, modes=modes, top1=((90, 90), top1), **fields))
     assert expected in " ".join(describe_results(run))
 
 

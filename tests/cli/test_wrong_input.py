@@ -328,14 +328,32 @@ train --schedule.name multistep
     schedule.decay_milestones = [30, 60]: it must be rising numbers of epochs, from 1 to below
 train --motivation.decay 0.5
     motivation.decay = 0.5: loss_decrease has no such setting; it has k
-train --motivation.name joint --motivation.period 3
-    motivation.period = 3: joint has no such setting; it has distillation
+train --motivation.name joint
+    motivation.name = 'joint': it must be a condition, such as
+train --motivation.watched_loss mean
+    motivation.watched_loss = 'mean': it is for motivation.trains = both; leave it out, or train both
+train --motivation.motivated_loss_weight 0.5
+    motivation.motivated_loss_weight = 0.5: it is for motivation.trains = both
+train --motivation.trains both --motivation.temperature 2
+    motivation.temperature = 2.0: it is for distillation; give motivation.distillation, or leave it out
+train --motivation.trains both --model.base resnet20 --model.motivated resnet20
+    motivation.trains = 'both': base and motivated are both resnet20, which would be trained twice
+train --motivation.start 0.5 --motivation.until 0.5
+    motivation.start = 0.5: it must be below motivation.until = 0.5; no batch lies between them
+train --motivation.until 0
+    motivation.until = 0.0: it must be above 0 and at most 1
+train --motivation.start 0.99999 --epochs 2
+    motivation.start = 0.99999 and motivation.until = 1.0: LossDecrease(k=2) can motivate none of the 0 batches
+train --motivation.budget 0.9
+    motivation.budget = 0.9: it must be at least 1, the cost of training the base alone
+train --motivation.budget 1.000001
+    motivation.budget = 1.000001: it does not suffice for a single motivated batch
 train --motivation.options '{seed: 3}'
     motivation.options = {'seed': 3}: loss_decrease takes no options; they are for a condition
 train --motivation.name random_like --motivation.runs [absent]
     absent is not a run directory: it has no metrics.csv
-check --motivation.name joint
-    motivation.name = 'joint': it does not switch
+check --motivation.trains both
+    motivation.trains = 'both': the reference trains one network per batch
 tune-k --k 2 --motivation.name never
     motivation.name = 'never': it must be a condition that has a k
 

@@ -371,7 +371,6 @@ def test_k_is_a_whole_number_of_at_least_one(kind, k):
         (lambda: create_condition("periodic", {"decay": 3}), "motivation.decay = 3: periodic has no such setting; it has per"),
         (lambda: create_condition("random_like", batches=3), "motivation.counts: random_like needs it"),
         (lambda: register_condition("always"), "condition 'always': there is one of this name already"),
-        (lambda: register_condition("joint"), "condition 'joint': there is one of this name already"),
     ],
 )  # fmt: skip
 def test_wrong_settings(make, message):

@@ -121,8 +121,8 @@ def test_two_processes_train_as_one(kind, one, two):
 @pytest.mark.slow
 def test_both_modes_at_once_in_two_parts(one, two):
     for found in two:
-        assert found["joint"]["loss"] == pytest.approx(one["joint"]["loss"], abs=1e-6)
-        for ours, theirs in zip(one["joint"]["gradients"], found["joint"]["gradients"], strict=True):
+        assert found["both"]["loss"] == pytest.approx(one["both"]["loss"], abs=1e-6)
+        for ours, theirs in zip(one["both"]["gradients"], found["both"]["gradients"], strict=True):
             torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
 
 

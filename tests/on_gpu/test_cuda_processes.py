@@ -40,8 +40,8 @@ def test_one_process_in_a_group_trains_as_one_without(process_group, device):
         assert ours["losses"] == pytest.approx(theirs["losses"], abs=1e-5)
         for name, tensor in ours["weights"].items():
             torch.testing.assert_close(tensor, theirs["weights"][name], rtol=1e-3, atol=1e-4, msg=name)
-    assert found["joint"]["loss"] == pytest.approx(expected["joint"]["loss"], abs=1e-6)
-    for ours, theirs in zip(found["joint"]["gradients"], expected["joint"]["gradients"], strict=True):
+    assert found["both"]["loss"] == pytest.approx(expected["both"]["loss"], abs=1e-6)
+    for ours, theirs in zip(found["both"]["gradients"], expected["both"]["gradients"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     for name, tensor in found["normalised"].items():
         torch.testing.assert_close(tensor, expected["normalised"][name], rtol=1e-5, atol=1e-5, msg=name)

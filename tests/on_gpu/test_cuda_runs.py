@@ -128,7 +128,7 @@ CONDITIONS = {
     "loss_decrease": ["--motivation.k", "1"],
     "gradient_norm_increase": ["--motivation.name", "gradient_norm_increase", "--motivation.k", "1"],
     "held_out_loss_decrease": ["--motivation.name", "held_out_loss_decrease", "--motivation.k", "1"],
-    "joint": ["--motivation.name", "joint", "--motivation.distillation", "0.5"],
+    "both": ["--motivation.k", "1", "--motivation.trains", "both", "--motivation.distillation", "0.5"],
 }
 
 

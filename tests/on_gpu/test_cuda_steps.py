@@ -10,7 +10,7 @@ from steps import SEQUENCE, assert_same_weights, network, sgd, train
 
 from nestnet import LossDecrease, Mode, TrainStep, share_step_counts
 from nestnet.config.schema import Config
-from nestnet.step.async_scalar import AsyncScalar
+from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.capturable import CAPTURABLE
 from nestnet.step.cuda_graphs import WARM_UP
 from nestnet.training.failures import explain_failure, find_memory_error
@@ -350,12 +350,12 @@ def test_the_host_waits_for_nothing_but_the_loss(captured):
 
 @pytest.mark.cuda
 def test_a_number_is_read_before_later_work_is_done():
-    value = torch.ones((), device="cuda") * 2
-    reading = AsyncScalar(value, overlap=True)
+    value = torch.ones(1, device="cuda") * 2
+    reading = AsyncNumbers(value, overlap=True)
     torch.cuda._sleep(2_000_000_000)  # about a second of the device's time
     later = torch.cuda.Event()
     later.record()
-    assert reading() == 2
+    assert reading() == [2]
     assert not later.query(), "the device is still asleep"
 
 

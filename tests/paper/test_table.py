@@ -134,15 +134,15 @@ def test_classical_training_makes_one_row_of_the_network_trained(write):
 def test_the_cost_is_the_paper_s_for_its_resnets_and_what_the_run_counted_for_others(write):
     runs = [
         write(fractions=(0.1, 0.3)),
-        write("joint", fractions=(1, 1)),
+        write("always", fractions=(1, 1), motivation={"trains": "both"}),
         write(data="digits", actual=4.5e6),
         write(data="digits", actual=5.5e6, seed=1),
         write(pair=("vit_tiny_patch16_224", "vit_small_patch16_224"), actual=1.5e9, pixels=224),
     ]
     found = {row["network"] + row["data"]: (float(row["cost"]), row["unit"]) for row in read(render_table(runs, "csv"))}
     assert found["Res-20-32-Bcifar10"] == (pytest.approx((0.8 * PAPER[20] + 0.2 * PAPER[32]) / 1e6), "M FLOPs")
-    assert found["Res-20-32-B-jointcifar10"] == (pytest.approx((PAPER[20] + PAPER[32]) / 1e6), "M FLOPs")
-    assert found["Res-20-32-M-jointcifar10"] == found["Res-20-32-B-jointcifar10"]
+    assert found["Res-20-32-B-always-bothcifar10"] == (pytest.approx((PAPER[20] + PAPER[32]) / 1e6), "M FLOPs")
+    assert found["Res-20-32-M-always-bothcifar10"] == found["Res-20-32-B-always-bothcifar10"]
     assert found["Res-20-32-Bdigits"] == (5, "M MACs")
     assert found["ViT-tiny-small-Bcifar10"] == (1.5, "G MACs")
 

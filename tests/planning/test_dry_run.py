@@ -76,7 +76,7 @@ def test_the_forecast(steady):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--motivation.name", "joint", "--motivation.distillation", "0.5"], ["joint", "each in both modes", "both"]),
+        (["--motivation.name", "always", "--motivation.trains", "both"], ["100.00% motivated", "both", "resnet20"]),
         (["--motivation.name", "ema_decrease"], ["with none to all of them motivated", "cannot be forecast"]),
         (["--motivation.name", "never"], ["0.00% motivated"]),
         (["--motivation.name", "held_out_loss_decrease"], ["1,373 training", "21 per epoch"]),
@@ -84,7 +84,7 @@ def test_the_forecast(steady):
         (["--data.cutmix", "1", "--channels_last", "true"], ["targets [64, 10]"]),
         (["--optimizer.name", "adamw", "--data.loader", "files", "--recalibration_batches", "2"], ["without recalibration"]),
     ],
-    ids=["joint", "unknown", "never", "held out", "parts", "mixed", "files"],
+    ids=["both", "unknown", "never", "held out", "parts", "mixed", "files"],
 )  # fmt: skip
 def test_every_kind_of_run(arguments, wanted, steady):
     text = dry_run(Trainer(parse_with_recipe([*QUICK, *arguments])))

@@ -34,9 +34,10 @@ def test_a_known_data_set_need_not_be_there():
     assert f"against training resnet32 alone: {average / motivated.macs:.3f} times" in text
 
 
-@pytest.mark.parametrize("way", ["loss_decrease", "random", "periodic", "always", "never", "joint"])
-def test_a_run_expects_what_was_forecast(way):
-    run = parse_with_recipe(["--motivation.name", way])
+@pytest.mark.parametrize("way", ["loss_decrease", "random", "periodic", "always", "never"])
+@pytest.mark.parametrize("policy", [[], ["--motivation.trains", "both", "--motivation.budget", "1.3"]])
+def test_a_run_expects_what_was_forecast(way, policy):
+    run = parse_with_recipe(["--motivation.name", way, *policy])
     assert f"expected average forward pass: {Trainer(run).cost.expected:,.0f} MACs" in forecast_run(run)
 
 

@@ -14,6 +14,7 @@ from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import make_capturable
 from nestnet.step.cuda_graphs import WARM_UP, GraphedPhases
 from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward
+from nestnet.step.policy import Policy
 
 B, M = Mode.BASE, Mode.MOTIVATED
 SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M]
@@ -55,8 +56,10 @@ class Repeating:
 
 def phases(net, optimizer, **settings):
     forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
-    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "distil": False, "snapshot": None} | settings
-    return EagerPhases(forward, optimizer, nn.functional.cross_entropy, torch.autocast("cpu", enabled=False), **own)
+    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "policy": Policy(), "snapshot": None} | settings
+    return EagerPhases(
+        forward, optimizer, nn.functional.cross_entropy, autocast=torch.autocast("cpu", enabled=False), **own
+    )
 
 
 def trained(make_steps, schedule):
@@ -67,7 +70,7 @@ def trained(make_steps, schedule):
     for number, mode in enumerate(SEQUENCE):
         for group in optimizer.param_groups:
             group["lr"] = schedule(number)
-        losses.append(float(steps.compute_loss(*batch(), (mode,))))
+        losses.append(steps.compute_loss(*batch(), (mode,)).item())
         norm = steps.compute_gradients()
         losses.append(float(norm))
         steps.skip() if number % 4 == 3 else steps.update()

@@ -9,7 +9,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from nestnet import LossDecrease, Mode, TrainStep
-from nestnet.step.async_scalar import AsyncScalar
+from nestnet.step.async_numbers import AsyncNumbers
+from nestnet.step.policy import Policy
 
 cross_entropy = nn.functional.cross_entropy
 MODES = (Mode.BASE, Mode.MOTIVATED, Mode.BASE, Mode.MOTIVATED)
@@ -81,36 +82,70 @@ def test_a_batch_that_has_no_such_parts():
         TrainStep(net, sgd(net), cross_entropy, accumulate=3)(*batch(4), "base")
 
 
-def test_two_modes_make_one_step_on_the_sum_of_their_gradients():
-    net = make("vit")
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy("both"),
+        Policy("both", distillation=0.5, temperature=2.0),
+        Policy("both", distillation=1.0, motivated_loss_weight=0.3),
+    ],
+)
+def test_a_batch_of_both_networks_is_a_hand_written_step_bit_for_bit(policy, accumulate, family):
+    net = make(family, drop_rate=0.1)
     plain = copy.deepcopy(net)
-    images, labels = batch()
-    loss = TrainStep(net, sgd(net), cross_entropy)(images, labels, "motivated", "base").loss()
-    optimizer = sgd(plain)
-    losses = [cross_entropy(plain(images, mode), labels) for mode in ("motivated", "base")]
-    sum(losses).backward()
-    optimizer.step()
-    assert loss == pytest.approx(torch.stack(losses).mean().item())
-    same(net, plain, rtol=1e-5, atol=1e-6)
+    optimizer, step = sgd(plain), TrainStep(net, sgd(net), cross_entropy, policy=policy, accumulate=accumulate)
+    for mode in MODES:
+        images, labels = batch(8)
+        state = torch.get_rng_state()
+        outcome = step(images, labels, mode)
+        torch.set_rng_state(state)
+        optimizer.zero_grad()
+        found = {"motivated": [], "base": []}
+        for part, answers in zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True):
+            teacher = None
+            if mode == "motivated":
+                teacher = plain(part, "motivated")
+                found["motivated"].append(cross_entropy(teacher, answers))
+                (policy.motivated_loss_weight * found["motivated"][-1] / accumulate).backward()
+            logits = plain(part, "base")
+            found["base"].append(loss := cross_entropy(logits, answers))
+            if teacher is not None and policy.distillation:
+                heat = policy.temperature
+                soft = cross_entropy(logits / heat, (teacher.detach() / heat).softmax(1)) * heat**2
+                share = policy.distillation
+                loss = soft if share == 1 else (1 - share) * loss + share * soft
+            (loss / accumulate).backward()
+        optimizer.step()
+        means = {name: torch.stack(losses).mean().item() for name, losses in found.items() if losses}
+        assert outcome.losses() == means
+        assert outcome.loss() == sum(means.values()) / len(means)
+    same(net, plain)
 
 
-def test_the_second_mode_learns_from_the_first_one_s_logits():
-    net, seen = make("resnet"), []
-
-    def loss_function(logits, labels, teacher=None):
-        seen.append((logits.detach(), teacher))
-        return cross_entropy(logits, labels)
-
-    TrainStep(net, sgd(net), loss_function, distil=True, accumulate=2)(*batch(8), "motivated", "base")
-    assert [teacher is None for _, teacher in seen] == [True, False, True, False]
-    for first, second in (seen[:2], seen[2:]):
-        assert torch.equal(first[0], second[1])
-        assert not second[1].requires_grad
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trains": "joint"}, "trains = 'joint': it must be one of motivated, both"),
+        ({"distillation": 0.5}, "distillation = 0.5: it is for trains = 'both'; leave it out, or train both"),
+        ({"motivated_loss_weight": 2}, "motivated_loss_weight = 2: it is for trains = 'both'"),
+        ({"trains": "both", "distillation": 1.5}, "distillation = 1.5: it must be from 0 to 1"),
+        ({"trains": "both", "distillation": float("nan")}, "distillation = nan: it must be from 0 to 1"),
+        ({"trains": "both", "temperature": 2.0}, "temperature = 2.0: it is for distillation"),
+        ({"trains": "both", "temperature": 0}, "temperature = 0: it must be a finite number above 0"),
+        ({"trains": "both", "motivated_loss_weight": float("inf")}, "must be a finite number above 0"),
+    ],
+)
+def test_a_policy_that_makes_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(**settings)
 
 
 def test_the_gradient_norm_is_told_where_it_is_wanted():
     net = make("resnet")
-    assert TrainStep(net, sgd(net), cross_entropy)(*batch(), "base").gradient_norm is None
+    with pytest.raises(ValueError, match="gradient_norm: this step does not compute it"):
+        TrainStep(net, sgd(net), cross_entropy)(*batch(), "base").gradient_norm()
     outcome = TrainStep(net, sgd(net), cross_entropy, gradient_norm=True)(*batch(), "base")
     norms = [p.grad.norm() for p in net.parameters() if p.grad is not None]
     assert outcome.gradient_norm() == pytest.approx(torch.stack(norms).norm().item())
@@ -196,7 +231,7 @@ def test_the_decisions_do_not_depend_on_the_overlap():
 
 
 def test_a_reading_on_the_cpu_is_the_number():
-    assert AsyncScalar(torch.tensor(2.5), overlap=True)() == 2.5
+    assert AsyncNumbers(torch.tensor([2.5, 1]), overlap=True)() == [2.5, 1]
 
 
 def test_graphs_are_for_cuda():

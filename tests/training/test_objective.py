@@ -13,8 +13,8 @@ from nestnet.training.objective import Objective
 LOGITS, LABELS = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
 
 
-def objective(*, data=None, distillation=0.0, **loss):
-    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4, distillation=distillation)
+def objective(*, data=None, **loss):
+    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4)
 
 
 def test_cross_entropy_is_torch_s():
@@ -38,15 +38,6 @@ def test_a_threshold_counts_an_image_mixed_of_two_as_both():
     targets = torch.tensor([[0.3, 0.7, 0.0, 0.0]] * 6)
     expected = F.binary_cross_entropy_with_logits(LOGITS, targets.ceil())
     assert torch.equal(objective(name="bce", target_threshold=0.2)(LOGITS, targets), expected)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_distillation_mixes_labels_and_the_teacher_s_output(share):
-    teacher = torch.randn(6, 4)
-    soft = -(teacher.softmax(1) * LOGITS.log_softmax(1)).sum(1).mean()
-    expected = (1 - share) * F.cross_entropy(LOGITS, LABELS) + share * soft
-    torch.testing.assert_close(objective(distillation=share)(LOGITS, LABELS, teacher), expected)
-    assert torch.equal(objective(distillation=share)(LOGITS, LABELS), F.cross_entropy(LOGITS, LABELS)), "no teacher"
 
 
 @pytest.mark.parametrize("data", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0, "mixup_prob": 0.5}])

@@ -14,7 +14,6 @@ from PIL import Image
 from registries import forgotten
 from timm.optim import list_optimizers
 
-from nestnet.conditions.base import JOINT
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config.optimizer_checks import explain_refusal
 from nestnet.config.schema_sections import Augmentation, DataConfig, LossConfig, ScheduleConfig
@@ -143,10 +142,32 @@ def schedule_settings():
 
 
 def condition_settings():
-    for name in (*CONDITIONS, JOINT):
+    for name in CONDITIONS:
         runs = ["--motivation.runs", '["RUN"]'] if name == "random_like" else []
         yield ["--motivation.name", name, "--motivation.k", "1", *runs]
-    yield ["--motivation.name", JOINT, "--motivation.distillation", "0.5"]
+    # The limits and the policy: what has been spent, and where in the run a batch is, must survive.
+    both = ["--motivation.trains", "both"]
+    yield ["--motivation.name", "always", *both, "--motivation.distillation", "0.5", "--motivation.temperature", "2"]
+    yield [
+        "--motivation.k",
+        "1",
+        *both,
+        "--motivation.watched_loss",
+        "mean",
+        "--motivation.motivated_loss_weight",
+        "0.5",
+    ]
+    yield ["--motivation.name", "always", "--motivation.start", "0.3", "--motivation.until", "0.8"]
+    yield ["--motivation.name", "always", *both, "--motivation.start", "0.2", "--motivation.budget", "1.9"]
+    yield [
+        "--motivation.name",
+        "held_out_loss_decrease",
+        "--motivation.k",
+        "1",
+        *both,
+        "--motivation.watched_loss",
+        "mean",
+    ]
 
 
 def image_settings():

@@ -1,6 +1,5 @@
 """Runs from a configuration, and the command line over them."""
 
-import copy
 import json
 import math
 import re
@@ -224,7 +223,8 @@ def test_settings_train(overrides, tmp_path):
 
 EVERY_WAY = {
     **{name: ["--motivation.name", name] for name in CONDITIONS if name != "random_like"},
-    "joint": ["--motivation.name", "joint", "--motivation.distillation", "0.5"],
+    "both": ["--motivation.trains", "both", "--motivation.distillation", "0.5"],
+    "both_always": ["--motivation.name", "always", "--motivation.trains", "both", "--motivation.start", "0.5"],
 }
 
 
@@ -245,8 +245,8 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
         assert read_table(path / name)[0].keys() == read_table(run_dir / name)[0].keys()
     steps, (row,) = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
     modes, cost = [step["mode"] for step in steps], json.loads((path / "cost.json").read_text())
-    assert set(modes) <= {"joint"} if way == "joint" else {"base", "motivated"}
-    macs = {"base": cost["base"], "motivated": cost["motivated"], "joint": cost["base"] + cost["motivated"]}
+    assert set(modes) <= {"base", "both" if way.startswith("both") else "motivated"}
+    macs = {"base": cost["base"], "motivated": cost["motivated"], "both": cost["base"] + cost["motivated"]}
     actual = sum(macs[mode] for mode in modes) / len(modes)
     assert cost["actual"] == pytest.approx(actual)
     assert int(row["average_cost"]) == round(actual)
@@ -256,32 +256,24 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
     if way == "random_like":
         first = [step["mode"] for step in read_table(run_dir / "steps.csv") if step["epoch"] == "1"]
         assert modes.count("motivated") == first.count("motivated")
-    if way in ("always", "never", "joint"):
+    if way in ("always", "never", "both_always"):
         assert cost["expected"] == cost["actual"]
-    assert read_run(path).config.motivation.name == way
+    if way == "both_always":
+        assert modes == ["base"] * 11 + ["both"] * 11
+    assert read_run(path).config.motivation == run.motivation or way == "random_like"
 
 
-@pytest.mark.parametrize("distillation", [0.0, 0.4, 1.0])
-def test_joint_training_is_one_step_on_the_sum_of_both_losses(distillation):
-    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", "--motivation.name", "joint",
-                                    "--motivation.distillation", str(distillation)]))  # fmt: skip
-    net = copy.deepcopy(trainer.net).train()
-    optimizer = create_optimizer(net, trainer.config)
+@pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
+def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
+    trainer = Trainer(parse_with_recipe([*QUICK, "--motivation.trains", "both", "--motivation.watched_loss", watched]))
     trainer.net.train()
-    for images, labels in list(trainer.epoch_batches())[:2]:
-        outcome = trainer.step(images, labels, Mode.MOTIVATED, Mode.BASE)
-        big, small = net(images, "motivated"), net(images, "base")
-        soft = -(big.detach().softmax(1) * small.log_softmax(1)).sum(1).mean()
-        own = nn.functional.cross_entropy(small, labels)
-        losses = nn.functional.cross_entropy(big, labels), (1 - distillation) * own + distillation * soft
-        optimizer.zero_grad()
-        sum(losses).backward()
-        optimizer.step()
-        watched = trainer.watched_quantity(outcome, Mode.MOTIVATED)
-        assert outcome.loss() == watched == pytest.approx(sum(losses).item() / 2, rel=1e-5)
-    expected = dict(net.named_parameters())
-    for name, parameter in trainer.net.named_parameters():
-        torch.testing.assert_close(parameter, expected[name], rtol=1e-4, atol=1e-5)
+    images, labels = next(trainer.epoch_batches())
+    outcome = trainer.step(images, labels, Mode.MOTIVATED)
+    losses = outcome.losses()
+    expected = losses[Mode(watched)] if watched != "mean" else (losses["base"] + losses["motivated"]) / 2
+    assert trainer.watched_quantity(outcome) == trainer.watched_quantity.loss(outcome) == expected
+    outcome = trainer.step(images, labels, Mode.BASE)
+    assert trainer.watched_quantity(outcome) == outcome.loss() == outcome.losses()["base"]
 
 
 @pytest.mark.parametrize("clip", ["null", "0.01"])
@@ -292,7 +284,7 @@ def test_the_gradient_norm_is_that_before_clipping(clip):
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
-    watched, net = trainer.watched_quantity(outcome, Mode.MOTIVATED), trainer.net
+    watched, net = trainer.watched_quantity(outcome), trainer.net
     net.zero_grad()
     nn.functional.cross_entropy(net(images, "motivated"), labels).backward()
     norm = math.sqrt(sum((p.grad**2).sum().item() for p in net.parameters() if p.grad is not None))
@@ -534,11 +526,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         (["train", "--motivation.period", "3"], "motivation.period = 3: loss_decrease has no such setting; it has k"),
         (
             ["train", "--motivation.distillation", "0.5"],
-            "motivation.distillation = 0.5: loss_decrease has no such setting",
+            "motivation.distillation = 0.5: it is for motivation.trains = both; leave it out, or train both",
         ),
         (
-            ["train", "--motivation.name", "joint", "--motivation.decay", "0.5"],
-            "motivation.decay = 0.5: joint has no such",
+            ["train", "--motivation.name", "joint"],
+            "motivation.name = 'joint': it must be a condition, such as",
         ),
         (
             ["train", "--motivation.name", "random_like", "--motivation.runs", "[/absent]"],
@@ -549,7 +541,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             "model.base_weights: /absent.pth cannot be read as weights: there is no",
         ),
         (["train", "--data.auto_augment", "cifar10"], "data.auto_augment = 'cifar10': it is for colour images"),
-        (["check", "--motivation.name", "joint"], "motivation.name = 'joint': it does not switch"),
+        (["check", "--motivation.trains", "both"], "motivation.trains = 'both': the reference trains one"),
         (
             ["check", "--motivation.name", "gradient_norm_increase"],
             "the check only provides losses; set sequence to random",

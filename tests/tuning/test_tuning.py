@@ -234,7 +234,7 @@ def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_pa
             "motivation.name = 'periodic': it must be a condition that has a k: loss_decrease, ema_decrease, "
             "held_out_loss_decrease, gradient_norm_increase",
         ),
-        (["--motivation.name", "joint"], {}, "motivation.name = 'joint': it must be a condition that has a k"),
+        (["--motivation.name", "always"], {}, "motivation.name = 'always': it must be a condition that has a k"),
         (["--model.motivated", "resnet50"], {}, "does not fit inside motivated = 'resnet50'"),
         (["--data.batch_size", "1000"], {}, "data.batch_size = 1000: there are only 718 training images"),
     ],

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from nestnet.analysis.report.summary import CLASSICAL_CONDITIONS, RunSummary
-from nestnet.conditions.description import describe_condition
+from nestnet.analysis.report.summary import RunSummary
+from nestnet.conditions.description import classical_mode, describe_motivation
 from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
 from nestnet.runs.grouping import training_differences
@@ -56,7 +56,7 @@ def _find_group_alone(run: RunSummary, mode: Mode, groups: Sequence[RunGroup]) -
     """Return the group that trained the network of a mode alone, with an otherwise equal configuration."""
     for group in groups:
         config = group[0].config
-        if config.motivation.name != CLASSICAL_CONDITIONS[mode]:
+        if classical_mode(config.motivation) is not mode:
             continue
         # If the condition is never or always, its other fields, such as k, have no effect.
         differences = training_differences(run.config, config)
@@ -127,4 +127,4 @@ def _format_fields(fields: dict[str, Any]) -> str:
 
 def _shown_fields(config: Config) -> tuple[str, ...]:
     """Return the fields of a configuration that a row of the comparison shows."""
-    return (config.model.base, config.model.motivated, config.data.name, describe_condition(config.motivation))
+    return (config.model.base, config.model.motivated, config.data.name, describe_motivation(config.motivation))

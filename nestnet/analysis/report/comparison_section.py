@@ -7,7 +7,7 @@ from nestnet.analysis.report.comparison import RunGroup, compare_with_alone, des
 from nestnet.analysis.report.html import Html, element, figure, table, wrapping_cell
 from nestnet.analysis.report.rendering import RenderedFigure
 from nestnet.analysis.report.summary import RunSummary
-from nestnet.conditions.description import describe_condition
+from nestnet.conditions.description import describe_motivation
 from nestnet.nn.mode import Mode
 from nestnet.text.units import format_duration, format_values
 
@@ -59,7 +59,7 @@ def _build_row(group: RunGroup, distinguishing_fields: str) -> list[object]:
     """Return the cells of a group's row, in the order of `COLUMNS`."""
     # The runs of a group differ only in their seed, so the first one's configuration represents all.
     run = group[0]
-    condition = describe_condition(run.config.motivation)
+    condition = describe_motivation(run.config.motivation)
     if distinguishing_fields:
         condition += f"; {distinguishing_fields}"
     names = [f"{each.name} (seed {each.config.seed})" for each in group]

@@ -4,7 +4,6 @@ from datetime import datetime
 
 from nestnet.analysis.report.predictions import Predictions
 from nestnet.analysis.report.summary import RunSummary
-from nestnet.conditions.base import JOINT
 from nestnet.nn.mode import Mode
 from nestnet.text.escape import for_shell
 from nestnet.text.units import format_count
@@ -72,7 +71,7 @@ def _describe_cost(run: RunSummary) -> str:
         return f"Classical training: {trained} alone, at {multiple:.2f} times the cost of {names.base}."
 
     trained = "Both networks together cost"
-    if run.config.motivation.name == JOINT:
+    if run.config.motivation.trains == "both" and run.motivated_fraction == 1:
         trained = "Every batch trained both networks, which cost"
     if not run.is_finished:
         trained += " so far"
@@ -114,8 +113,8 @@ def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     if not run.is_finished:
         return f"{both}: so far {behind}."
     return (
-        f"{both}: {behind}, and not worth deploying as it is. More motivated batches (a smaller motivation.k), more epochs or "
-        "joint training would train it more."
+        f"{both}: {behind}, and not worth deploying as it is. More motivated batches (a smaller motivation.k, or "
+        "motivation.name = always for a part of the run) or more epochs would train it more."
     )
 
 

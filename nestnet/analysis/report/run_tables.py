@@ -2,7 +2,7 @@
 
 from nestnet.analysis.report.html import Html, element, format_percent, mode_label, table
 from nestnet.analysis.report.summary import RunSummary
-from nestnet.conditions.description import describe_condition
+from nestnet.conditions.description import describe_motivation
 from nestnet.nn.mode import Mode
 from nestnet.text.units import format_count, format_duration, format_macs
 
@@ -73,7 +73,7 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
     facts = {
         "data": f"{data.name}: {config.model.num_classes} classes, {data.img_size} x {data.img_size} pixels",
         "epochs": f"{run.finished_epochs} of {config.epochs}; {batches} of {data.batch_size} images",
-        "condition": describe_condition(config.motivation),
+        "condition": describe_motivation(config.motivation),
     }
     # Values that are not known yet, or were not recorded by an older version, have no entry.
     facts |= _describe_training(run)

@@ -7,22 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from nestnet.conditions.base import JOINT, expected_fraction
+from nestnet.conditions.description import classical_mode
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
-from nestnet.nn.mode import Mode, PerMode
+from nestnet.nn.mode import BOTH, Mode, PerMode
 from nestnet.runs.history import Steps, read_run_tables
 from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
+from nestnet.training.motivation_plan import build_limits, build_policy
 
 # Counting can take seconds, and the runs of a report often have the same networks.
 _cached_network_cost = cache(network_cost)
-
-# In classical training only one subnet is trained, and the other one has no result.
-CLASSICAL_CONDITIONS = {Mode.BASE: "never", Mode.MOTIVATED: "always"}
-"""Name of the condition that trains the network of each mode alone."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,11 @@ class RunSummary:
     @property
     def trained_modes(self) -> tuple[Mode, ...]:
         """Modes that the condition trains: a single one in classical training."""
-        # Decide by the condition, because a nested run may not have had a motivated batch yet.
-        for mode, condition_name in CLASSICAL_CONDITIONS.items():
-            if self.config.motivation.name == condition_name:
-                return (mode,)
-        return tuple(Mode)
+        # Decide by the configuration, because a nested run may not have had a motivated batch yet.
+        mode = classical_mode(self.config.motivation)
+        if mode is None:
+            return tuple(Mode)
+        return (mode,)
 
     @property
     def trained_batches(self) -> dict[str, int]:
@@ -86,7 +83,7 @@ class RunSummary:
         trained = self.steps.mode[np.isfinite(self.steps.loss)]
         counts = {}
         for mode in Mode:
-            counts[str(mode)] = int(np.isin(trained, (mode.value, JOINT)).sum())
+            counts[str(mode)] = int(np.isin(trained, (mode.value, BOTH)).sum())
         return counts
 
     @property
@@ -111,10 +108,10 @@ class RunSummary:
         """Multiply-accumulates of a forward pass of one training image, averaged over all batches; `None` before the first."""
         if not len(self.steps):
             return None
-        # A joint batch runs both networks.
+        # A batch may run both networks.
         base = self.network_costs.base.macs
         motivated = self.network_costs.motivated.macs
-        macs_of_batch = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, JOINT: base + motivated}
+        macs_of_batch = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, BOTH: base + motivated}
         average = 0.0
         for mode, macs in macs_of_batch.items():
             average += float(macs * np.mean(self.steps.mode == mode))
@@ -189,12 +186,12 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
     """
     config, steps, epochs = read_run_tables(run_dir, ("motivated_fraction", "seconds"))
     costs = _count_network_costs(run_dir, config)
+    macs = PerMode(costs.base.macs, costs.motivated.macs)
     # The forecast depends on the length of an epoch, which is known when one is finished.
     fraction = None
     if len(epochs["epoch"]):
         epoch_length = max(int((steps.epoch == 1).sum()), 1)
-        fraction = expected_fraction(build_condition(config, epoch_length), epoch_length)
-    macs = PerMode(costs.base.macs, costs.motivated.macs)
+        fraction = build_limits(config, epoch_length, macs).expected_fraction(build_condition(config, epoch_length))
     return RunSummary(
         path=run_dir,
         name=name or real_path(run_dir).name,
@@ -203,7 +200,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         epochs=epochs,
         network_costs=costs,
         expected_fraction=fraction,
-        expected_cost=expected_cost(macs, fraction, joint=config.motivation.name == JOINT),
+        expected_cost=expected_cost(macs, fraction, build_policy(config)),
     )
 
 

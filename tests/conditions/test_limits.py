@@ -1,0 +1,87 @@
+"""The limits on motivated batches against counts by hand, and against runs of batches."""
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nestnet import Always, EMADecrease, LossDecrease, MotivationLimits, Never, Periodic
+from nestnet.nn.mode import Mode, PerMode
+
+
+def run(limits, condition):
+    """The modes of a run's batches, whose losses fall for ever."""
+    modes, spent, step = [], 0, 0
+    for _ in range(limits.epochs):
+        condition.reset()
+        for _ in range(limits.epoch_length):
+            mode = condition.mode
+            if mode is Mode.MOTIVATED and not limits.allow(step, spent=spent, counted=step):
+                mode = Mode.BASE
+            modes.append(mode)
+            spent += limits.batch_costs.of(mode)
+            step += 1
+            condition.update(1 / step)
+            if limits.budget is not None:
+                assert spent <= Fraction(str(limits.budget)) * limits.batch_costs.base * step, "at every batch"
+    return modes
+
+
+parts = st.decimals(0, 1, places=2).map(float)
+
+
+@given(
+    st.integers(1, 12),
+    st.integers(1, 5),
+    st.tuples(parts, parts).filter(lambda pair: pair[0] < pair[1]),
+    st.none() | st.decimals(1, 4, places=2).map(float),
+    st.integers(1, 4),
+    st.integers(101, 400),
+)
+def test_a_run_stays_within_its_limits_and_expects_what_happens(length, epochs, window, budget, period, motivated):
+    limits = MotivationLimits(length, epochs, PerMode(100, motivated), *window, budget)
+    modes = run(limits, Periodic(period))
+    chosen = {number for number, mode in enumerate(modes) if mode is Mode.MOTIVATED}
+    assert chosen <= set(limits.window)
+    if budget is None:
+        wanted = {number for number in limits.window if (number % length + 1) % period == 0}
+        assert chosen == wanted
+        assert limits.expected_fraction(Periodic(period)) == pytest.approx(len(wanted) / len(modes))
+    else:
+        # With a budget the forecast is an upper bound: a batch that the budget refuses is not made up for.
+        assert len(chosen) <= limits.expected_fraction(Periodic(period)) * len(modes) + 1e-9
+    if period == 1:
+        assert len(chosen) == pytest.approx(limits.expected_fraction(Always()) * len(modes)), "exact for every batch"
+
+
+def test_counts_by_hand():
+    limits = MotivationLimits(10, 30, PerMode(100, 428), start=0.1, until=0.7, budget=1.64)
+    assert limits.window == range(30, 210)
+    assert limits.affordable() == math.floor(0.64 * 210 * 100 / 328) == 40
+    assert limits.expected_fraction(LossDecrease(k=2)) == pytest.approx(18 * (7 / 6) / 300)
+    assert limits.expected_fraction(Always()) == 40 / 300
+    assert limits.expected_fraction(Never()) == 0
+    assert limits.expected_fraction(EMADecrease(k=1)) is None
+    # The window begins in the middle of an epoch, after the batches that a streak of 3 losses takes.
+    assert MotivationLimits(12, 1, PerMode(1, 2), start=0.5).expected_fraction(LossDecrease(k=2)) == 6 / 6 / 12
+
+
+@pytest.mark.parametrize(
+    ("condition", "settings", "possible"),
+    [
+        (Always(), {}, True),
+        (Never(), {"start": 0.999}, True),
+        (Always(), {"start": 0.999}, False),
+        (Always(), {"budget": 1.001}, False),
+        (EMADecrease(k=2), {"budget": 1.001}, False),
+        (EMADecrease(k=2), {"start": 0.5}, True),
+        (Periodic(period=10), {"until": 0.4}, False),
+        (Periodic(period=10), {"until": 0.5}, True),
+        (LossDecrease(k=2), {"until": 0.15}, False),
+        (LossDecrease(k=2), {"until": 0.2}, True),
+    ],
+)
+def test_limits_that_leave_no_batch(condition, settings, possible):
+    assert MotivationLimits(10, 2, PerMode(100, 300), **settings).can_motivate(condition) == possible
