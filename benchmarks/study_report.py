@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 
 from common import RESULTS, format_table, machine_name
-from study_headlines import CONTROLS, GAP_AIM, SAVING_AIM, Bounded, Estimate, Headline, Study
+from study_headlines import CONTROLS, GAP_AIM, SAVING_AIM, Headline, Study
+from study_numbers import Bounded, Estimate
 from study_plots import draw_pareto, draw_updates
 
 from nestnet.storage.atomic import write_atomically

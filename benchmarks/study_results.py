@@ -17,6 +17,7 @@ from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader
 from nestnet.deploy.predictor import Predictor
 from nestnet.device import DeviceContext, autocast, choose_device, choose_memory_format
+from nestnet.nn.mode import BOTH
 from nestnet.runs.reading import read_config, read_cost, read_record, read_table
 from nestnet.storage.atomic import write_atomically
 
@@ -157,7 +158,7 @@ def total_macs(batches: Counter[str], macs: dict[str, Any]) -> int:
     >>> total_macs(Counter(base=3, motivated=2, both=1), {"base": 10, "motivated": 30})
     130
     """
-    cost = {"base": macs["base"], "motivated": macs["motivated"], "both": macs["base"] + macs["motivated"]}
+    cost = {**macs, BOTH: macs[Mode.BASE] + macs[Mode.MOTIVATED]}
     return sum(number * cost[mode] for mode, number in batches.items())
 
 

@@ -11,11 +11,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_benchmarks import BENCHMARKS
 
+from nestnet.config.parsing import parse
+from nestnet.config.validation import validate
 from nestnet.cost.network import forward_cost
 
 
@@ -27,7 +30,7 @@ def program(monkeypatch):
 
 
 def test_examples(program):
-    for name in ("study_headlines", "study_report", "study_results"):
+    for name in ("study_numbers", "study_report", "study_results"):
         assert doctest.testmod(program(name)).failed == 0
 
 
@@ -137,7 +140,7 @@ def test_spread_of_the_saving_is_that_of_the_seeds(headline):
     ],
 )
 def test_a_bound_that_does_not_tell(program, value, bound, reaches):
-    assert program("study_headlines").Bounded(value, bound).reaches(1.5) is reaches
+    assert program("study_numbers").Bounded(value, bound).reaches(1.5) is reaches
 
 
 @given(
@@ -147,7 +150,7 @@ def test_a_bound_that_does_not_tell(program, value, bound, reaches):
 def test_more_accurate_costs_no_less(points, targets):
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        curve = importlib.import_module("study_headlines").Curve(
+        curve = importlib.import_module("study_numbers").Curve(
             tuple((5.0 * 2**number, top1) for number, top1 in enumerate(points))
         )
     finally:
@@ -159,7 +162,7 @@ def test_more_accurate_costs_no_less(points, targets):
 
 
 def test_a_longer_run_that_is_worse_is_not_used(program):
-    curve = program("study_headlines").Curve(((10, 60), (20, 55), (40, 70)))
+    curve = program("study_numbers").Curve(((10, 60), (20, 55), (40, 70)))
     assert curve.cost_of(65).value == pytest.approx(20 * 2**0.5)
     assert curve.cost_of(60).value == 10
 
@@ -228,12 +231,12 @@ def study_runs(program, monkeypatch, tmp_path):
     (tmp_path / "fake.py").write_text(FAKE)
     module = program("study_runs")
     monkeypatch.setattr(module, "NESTNET", [sys.executable, str(tmp_path / "fake.py")])
-    monkeypatch.setattr(module, "POLL", 0.02)
+    monkeypatch.setattr(program("study_runner"), "POLL", 0.02)
     return module
 
 
 @pytest.fixture
-def train(study_runs, tmp_path):
+def train(program, study_runs, tmp_path):
     """Trains runs with some seeds; gives the seeds that were finished, in order, those left, and the runner."""
 
     def train(*seeds, jobs=1, seconds=60, on_finished=lambda seed: None):
@@ -244,7 +247,7 @@ def train(study_runs, tmp_path):
             finished.append(run.seed)
             on_finished(run.seed)
 
-        runner = study_runs.Runner(training, jobs, seconds, finish)
+        runner = program("study_runner").Runner(training, jobs, seconds, finish)
         left = runner.train([make_run(study_runs, tmp_path, seed) for seed in seeds])
         return SimpleNamespace(finished=finished, left=[run.seed for run in left], runner=runner)
 
@@ -347,8 +350,24 @@ def test_plan(program, tmp_path):
     assert {run.way.name for run in study.list_runs(study.PLAN, ["finish"], tmp_path)} == {"finish"}
 
 
+def test_nestnet_takes_the_arguments_of_each_way(program, tmp_path):
+    study, training = (
+        program("study"),
+        program("study_runs").Training("resnet8", "resnet20", tmp_path, "cpu", "float32"),
+    )
+    for way in study.WAYS:
+        if "--finish_epochs" in way.overrides:
+            continue
+        command = training.command(program("study_runs").StudyRun(way, 20, 0, tmp_path))
+        config = parse(command[command.index("train") + 1 :])
+        validate(config)
+        assert (config.model.motivated, config.epochs) == ("resnet20", 20)
+
+
 @pytest.fixture
 def run_study(program, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it would also hold for the tests that follow
+
     def run_study(*arguments):
         monkeypatch.setattr(sys, "argv", ["study.py", *map(str, arguments)])
         program("study").main()
@@ -398,12 +417,12 @@ def test_a_tiny_study(run_study, program, tmp_path):
     rows = {row["way"]: row for row in document["runs"]}
     assert rows["base_alone"]["cost"] == 1
     assert rows["motivated_alone"]["cost"] == motivated / base
-    nested = rows["replace_k2"]
+    nested = rows["both_k1"]
     counts = nested["batches"]
     assert sum(counts.values()) == nested["batches_per_epoch"] == 6
-    assert nested["cost"] == (counts["base"] * base + counts.get("motivated", 0) * motivated) / (6 * base)
+    assert nested["cost"] == (6 * base + counts.get("both", 0) * motivated) / (6 * base)
     assert nested["train_images"] == 120
     assert nested["versions"]["commits"]
     assert 0 <= nested["agreement"] <= 1
     assert len(document["separate_agreement"]) == 1
-    assert "replace_k2 at 1 epochs (n = 1)" in program("study_report").write_report(output)
+    assert "both_k1 at 1 epochs (n = 1)" in program("study_report").write_report(output)
