@@ -265,7 +265,8 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
 
 @pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
 def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
-    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", "--motivation.trains", "both", "--motivation.watched_loss", watched]))
+    both = ["--motivation.trains", "both", "--motivation.watched_loss", watched]
+    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", *both]))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
