@@ -265,7 +265,8 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
 
 @pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
 def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
-    trainer = Trainer(parse_with_recipe([*QUICK, "--motivation.trains", "both", "--motivation.watched_loss", watched]))
+    both = ["--motivation.trains", "both", "--motivation.watched_loss", watched]
+    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", *both]))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
@@ -311,7 +312,7 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
     images, own = trainer.mix_batch(*next(trainer.epoch_batches()))
     monkeypatch.setattr("nestnet.device.DeviceContext.to_device", None)  # it is on the device already
     for mode in Mode:
-        watched = trainer.watched_quantity(trainer.step(images, own, mode), mode)
+        watched = trainer.watched_quantity(trainer.step(images, own, mode))
         assert trainer.net.training
         logits = trainer.net.eval()(held_out, mode)
         expected = nn.functional.cross_entropy(logits, labels).item()
