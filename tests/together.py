@@ -14,10 +14,10 @@ from nestnet.precision import choose_precision
 STEPS = 32
 
 
-def trained(family, process_group, device, lr, **settings):
+def trained(family, process_group, device, lr, batch_norm="private", **settings):
     """The modes and losses of training on fixed batches, with switches."""
     torch.manual_seed(0)
-    net = shallow(make(family)).to(device)
+    net = shallow(make(family, batch_norm=batch_norm)).to(device)
     if family != "vit" and process_group.is_initialized:
         synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
@@ -101,6 +101,7 @@ def everything(process_group, device):
         "vit": trained("vit", process_group, device, 1e-3),
         "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
         "resnet": trained("resnet", process_group, device, 0.02),
+        "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
         "both": both(process_group, device),
         "normalised": normalised(process_group, device),
     }

@@ -27,9 +27,10 @@ class ModelConfig:
     in_chans: int | None = None
     """Number of channels of the images, 1 or 3; null: that of the data."""
     # Options that only some families have; with null a family takes its own default.
-    batch_norm: Literal["private", "shared"] | None = None
-    """Whether each mode keeps its own BatchNorm running statistics (`private`) or both share one set
-    (`shared`, the paper's way). Not for a ViT, which has none."""
+    batch_norm: Literal["private", "shared", "separate"] | None = None
+    """Whether each mode keeps its own BatchNorm running statistics (`private`), both share one set (`shared`, the
+    paper's way), or each mode also trains a scale and a shift of its own (`separate`, as in slimmable networks).
+    Not for a ViT, which has none."""
     depth_map: Literal["last", "first"] | None = None
     """Which motivated block holds a stage's last base block: the last one, or the first free one."""
     qkv_map: Literal["heads", "prefix"] | None = None

@@ -88,7 +88,7 @@ class InvertedResidual(nn.Module):
         out_chs: number of output channels in each mode.
         spec: stage to which the block belongs.
         stride: stride of the depthwise convolution.
-        statistics: `"private"` or `"shared"`, the running statistics of BatchNorm.
+        statistics: what the modes share of BatchNorm: see `nestnet.nn.batch_norm.BatchNorm2d`.
         drop_path: stochastic depth in each mode.
     """
 

@@ -1,7 +1,7 @@
 """The blocks of the nested ResNets, with timm's names (He et al. 2016, arXiv 1512.03385).
 
-A block is whole: both modes run it with the same convolutions, or base mode skips it. Only BatchNorm's
-running statistics depend on the mode. In the shapes, `C` is the number of input channels.
+A block is whole: both modes run it with the same convolutions, or base mode skips it. Only BatchNorm depends on the
+mode. In the shapes, `C` is the number of input channels.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Norm:
     """A factory of the BatchNorm layers of a block.
 
     Attributes:
-        statistics: kind of running statistics, `"private"` or `"shared"`.
+        statistics: what the modes share of BatchNorm: see `BatchNorm2d`.
         is_differential: whether only the motivated network has the block.
     """
 
@@ -27,7 +27,7 @@ class Norm:
     is_differential: bool = False
 
     def __call__(self, channels: int) -> BatchNorm2d:
-        # The convolutions before it are whole in both modes; only the running statistics are divided.
+        # The convolutions before it are whole in both modes; only BatchNorm itself may be divided.
         width = Width(0, channels) if self.is_differential else Width(channels, channels)
         return BatchNorm2d(width, statistics=self.statistics)
 
