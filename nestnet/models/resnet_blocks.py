@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.layers import DropPath
 from nestnet.nn.mode import Mode, Rate, Width
+from nestnet.nn.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Norm:
         return BatchNorm2d(width, statistics=self.statistics)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Two 3 x 3 convolutions: `[B, C, H, W]` to `[B, planes, H/stride, W/stride]`.
 
     Args:
@@ -64,8 +65,17 @@ class BasicBlock(nn.Module):
         x += shortcut
         return F.relu(x, inplace=True)
 
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn2
 
-class Bottleneck(nn.Module):
+    @property
+    def has_identity_shortcut(self) -> bool:
+        # The ReLU after the addition changes nothing, because the block follows a ReLU.
+        return self.downsample is None
+
+
+class Bottleneck(ResidualBlock):
     """1 x 1, 3 x 3 and 1 x 1 convolutions: `[B, C, H, W]` to `[B, 4 planes, H/stride, W/stride]`.
 
     The arguments are those of `BasicBlock`, with an expansion of 4.
@@ -94,6 +104,15 @@ class Bottleneck(nn.Module):
         x = self.drop_path(self.bn3(self.conv3(x), mode), mode)
         x += shortcut
         return F.relu(x, inplace=True)
+
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn3
+
+    @property
+    def has_identity_shortcut(self) -> bool:
+        # As in `BasicBlock`.
+        return self.downsample is None
 
 
 class Downsample(nn.ModuleList):
