@@ -8,7 +8,7 @@ import torch
 from helpers import make, shallow
 from torch import nn
 
-from nestnet import Mode
+from nestnet import Mode, share_step_counts
 from nestnet.config import schema
 from nestnet.data.image_data import load_data
 from nestnet.optim.factory import create_optimizer
@@ -44,9 +44,16 @@ def cosine(lr, step, steps):
     return 0.5 * lr * (1 + math.cos(math.pi * step / steps))
 
 
-@pytest.mark.parametrize("family", ["resnet", "efficientnet"])
-@pytest.mark.parametrize(("name", "lr"), [("momentum", 0.05), ("adamw", 1e-3)])
-def test_steps_are_those_of_two_learning_rates(family, name, lr):
+@pytest.mark.parametrize(
+    ("family", "name", "lr", "step_count"),
+    [
+        ("resnet", "momentum", 0.05, "own"),
+        ("resnet", "adamw", 1e-3, "own"),
+        ("efficientnet", "momentum", 0.05, "own"),
+        ("efficientnet", "adamw", 1e-3, "literal"),
+    ],
+)
+def test_steps_are_those_of_two_learning_rates(family, name, lr, step_count):
     """Whole blocks in one family, parts of weights in the other; along a cosine."""
     modes = [Mode.BASE, Mode.MOTIVATED, Mode.BASE, Mode.MOTIVATED]
     images, labels = torch.randn(len(modes), 4, 3, 32, 32), torch.arange(4)
@@ -59,6 +66,8 @@ def test_steps_are_those_of_two_learning_rates(family, name, lr):
             schedule = create_scheduler(optimizer, schema.ScheduleConfig(), 1, len(modes))
         else:
             optimizer = by_hand(name, net, lr, 0.01)
+        if step_count == "literal":
+            share_step_counts(optimizer, net)
         for step, mode in enumerate(modes):
             loss = nn.functional.cross_entropy(net(images[step], mode), labels)
             optimizer.zero_grad()
