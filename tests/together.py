@@ -30,8 +30,8 @@ def trained(family, process_group, device, lr, **settings):
     return {"modes": modes, "losses": losses, "weights": net.state_dict()}
 
 
-def both(process_group, device):
-    """The gradients of one step of both modes, in two parts."""
+def both(process_group, device, **settings):
+    """The gradients of one step of both modes, in two parts, and their agreement where it is measured."""
     torch.manual_seed(0)
     net = shallow(make("vit")).to(device)
     step = TrainStep(
@@ -41,13 +41,15 @@ def both(process_group, device):
         accumulate=2,
         policy=Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7),
         process_group=process_group,
+        **settings,
     )
     images, labels = torch.randn(8, 3, 32, 32).to(device), torch.randint(5, (8,)).to(device)
     order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
     share = process_group.batch_slice(8)
     own = order[share] if process_group.is_initialized else torch.arange(8)
-    loss = step(images[own], labels[own], "motivated").loss()
-    return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
+    outcome = step(images[own], labels[own], "motivated")
+    agreement = outcome.gradient_agreement() if settings else None
+    return {"loss": outcome.loss(), "agreement": agreement, "gradients": [p.grad for p in net.parameters()]}
 
 
 def normalised(process_group, device):
@@ -90,5 +92,6 @@ def everything(process_group, device):
         "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
         "resnet": trained("resnet", process_group, device, 0.02),
         "both": both(process_group, device),
+        "kept apart": both(process_group, device, gradient_agreement=True),
         "normalised": normalised(process_group, device),
     }
