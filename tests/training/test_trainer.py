@@ -323,8 +323,11 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
         trainer.net.train()
 
 
+BOTH = ["--model.motivated", "resnet32", "--motivation.trains", "both"]
+
+
 def test_the_base_is_judged_on_the_held_out_batch_whatever_was_trained():
-    trainer = Trainer(parse_with_recipe([*QUICK, "--motivation.name", "bandit", "--motivation.trains", "both"]))
+    trainer = Trainer(parse_with_recipe([*QUICK, *BOTH, "--motivation.name", "bandit"]))
     held_out, labels = trainer.watched_quantity.held_out
     assert len(held_out) + len(trainer.images.train) == 1437
     trainer.net.train()
@@ -337,7 +340,7 @@ def test_the_base_is_judged_on_the_held_out_batch_whatever_was_trained():
 
 
 def test_the_condition_receives_the_agreement_of_the_gradients():
-    arguments = [*QUICK, "--motivation.name", "gradient_agreement", "--motivation.trains", "both", "--accumulate", "2"]
+    arguments = [*QUICK, *BOTH, "--motivation.name", "gradient_agreement", "--accumulate", "2"]
     trainer = Trainer(parse_with_recipe(arguments))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
