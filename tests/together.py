@@ -1,13 +1,15 @@
 """What several processes do together, and one alone: each function returns what must be the same."""
 
+import pytest
 import torch
 import torch.distributed as dist
-from helpers import make, shallow
+from helpers import make, set_cpu_features, shallow
 from torch import nn
 
 from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
+from nestnet.precision import choose_precision
 
 STEPS = 32
 
@@ -84,6 +86,16 @@ def reduced_bytes(device):
         parallel(torch.randn(2, 3, 32, 32, device=device)).sum().backward()
         counts[mode] = sum(seen)
     return counts
+
+
+def unlike_precisions(process_group):
+    """What `auto` stands for where the CPU of the first process alone has bfloat16, and where all have it."""
+    found = []
+    for has_bfloat16 in (process_group.is_first, True):
+        with pytest.MonkeyPatch.context() as patch:
+            set_cpu_features(patch, *["avx512_bf16"] * has_bfloat16)
+            found.append(choose_precision("auto", torch.device("cpu"), process_group))
+    return found
 
 
 def everything(process_group, device):

@@ -266,7 +266,8 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
 
 @pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
 def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
-    trainer = Trainer(parse_with_recipe([*QUICK, "--motivation.trains", "both", "--motivation.watched_loss", watched]))
+    both = ["--motivation.trains", "both", "--motivation.watched_loss", watched]
+    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", *both]))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
@@ -275,6 +276,19 @@ def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
     assert trainer.watched_quantity(outcome) == trainer.watched_quantity.loss(outcome) == expected
     outcome = trainer.step(images, labels, Mode.BASE)
     assert trainer.watched_quantity(outcome) == outcome.loss() == outcome.losses()["base"]
+
+
+def test_a_batch_is_skipped_and_recorded_as_such_if_either_loss_is_not_finite():
+    both = ["--model.motivated", "resnet32", "--motivation.trains", "both", "--motivation.watched_loss", "base"]
+    trainer = Trainer(parse_with_recipe([*QUICK, *both]))
+    trainer.net.train()
+    base = {id(parameter) for parameter in trainer.net.subnet("base").parameters()}
+    differential = next(parameter for parameter in trainer.net.parameters() if id(parameter) not in base)
+    nn.init.constant_(differential, math.nan)
+    outcome = trainer.step(*next(trainer.epoch_batches()), Mode.MOTIVATED)
+    assert outcome.skipped
+    assert math.isfinite(outcome.losses()["base"])
+    assert math.isnan(trainer.watched_quantity.loss(outcome))
 
 
 @pytest.mark.parametrize("clip", ["null", "0.01"])
