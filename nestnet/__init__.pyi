@@ -2,6 +2,7 @@ from . import cost
 from .conditions.base import Condition
 from .conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from .conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
+from .conditions.learned import Bandit, GradientAgreement
 from .conditions.limits import MotivationLimits
 from .conditions.registry import register_condition
 from .distributed.gradients import synchronise_batch_norm
@@ -24,8 +25,10 @@ from .weights.pretrained import load_weights
 __all__ = [
     "Always",
     "Architecture",
+    "Bandit",
     "Condition",
     "EMADecrease",
+    "GradientAgreement",
     "GradientNormIncrease",
     "HeldOutLossDecrease",
     "LossDecrease",

@@ -32,8 +32,8 @@ def trained(family, process_group, device, lr, batch_norm="private", **settings)
     return {"modes": modes, "losses": losses, "weights": net.state_dict()}
 
 
-def both(process_group, device):
-    """The gradients of one step of both modes, in two parts."""
+def both(process_group, device, **settings):
+    """The gradients of one step of both modes, in two parts, and their agreement where it is measured."""
     torch.manual_seed(0)
     net = shallow(make("vit")).to(device)
     step = TrainStep(
@@ -43,13 +43,15 @@ def both(process_group, device):
         accumulate=2,
         policy=Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7),
         process_group=process_group,
+        **settings,
     )
     images, labels = torch.randn(8, 3, 32, 32).to(device), torch.randint(5, (8,)).to(device)
     order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
     share = process_group.batch_slice(8)
     own = order[share] if process_group.is_initialized else torch.arange(8)
-    loss = step(images[own], labels[own], "motivated").loss()
-    return {"loss": loss, "gradients": [p.grad for p in net.parameters()]}
+    outcome = step(images[own], labels[own], "motivated")
+    agreement = outcome.gradient_agreement() if settings else None
+    return {"loss": outcome.loss(), "agreement": agreement, "gradients": [p.grad for p in net.parameters()]}
 
 
 def normalised(process_group, device):
@@ -103,5 +105,6 @@ def everything(process_group, device):
         "resnet": trained("resnet", process_group, device, 0.02),
         "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
         "both": both(process_group, device),
+        "kept apart": both(process_group, device, gradient_agreement=True),
         "normalised": normalised(process_group, device),
     }

@@ -8,8 +8,11 @@ from typing import Any, ClassVar
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import check_whole_number
 
-WATCHED = ("loss", "held_out_loss", "gradient_norm")
+WATCHED = ("loss", "held_out_loss", "held_out_base_loss", "gradient_norm", "gradient_agreement")
 """Quantities of a training step that a condition can watch."""
+
+WATCHED_ON_HELD_OUT_BATCH = ("held_out_loss", "held_out_base_loss")
+"""Those of them that need a batch of training images that is kept out of training."""
 
 
 class Condition(ABC):
@@ -26,8 +29,11 @@ class Condition(ABC):
 
     Attributes:
         watches: the quantity of a training step that `update` receives: `"loss"`, the loss of the batch;
-            `"held_out_loss"`, the loss on one batch of training images that is kept out of training; or
-            `"gradient_norm"`, the Euclidean norm of all gradients of the batch before clipping.
+            `"held_out_loss"`, the loss on one batch of training images that is kept out of training, of the
+            subnet that was just trained; `"held_out_base_loss"`, the base's loss on that batch, whatever was
+            trained; `"gradient_norm"`, the Euclidean norm of all gradients of the batch before clipping; or
+            `"gradient_agreement"`, the cosine of the angle between both networks' gradients on the weights that
+            they share, which only a batch that trains both has.
 
     Example:
         >>> class AfterLowLoss(Condition):
@@ -56,7 +62,7 @@ class Condition(ABC):
 
         Args:
             loss: loss of the batch before its step changed the weights, or the quantity that `watches` names.
-                It may be NaN or infinite.
+                It may be NaN or infinite; `"gradient_agreement"` is NaN after each batch that trained one network.
         """
 
     # The trainer calls this, for conditions that learn from what their motivated batches did.
@@ -70,7 +76,10 @@ class Condition(ABC):
     # A condition with state overrides these. The defaults are for a condition without state.
 
     def reset(self) -> None:  # noqa: B027  # a default, not a method that is owed
-        """Forget all earlier batches. This is called at the start of each epoch."""
+        """Forget all earlier batches, except for what is learned over the whole run.
+
+        This is called at the start of each epoch.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which `load_state_dict` resumes exactly.

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from nestnet.conditions.base import Condition
 from nestnet.conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from nestnet.conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
+from nestnet.conditions.learned import Bandit, GradientAgreement
 from nestnet.text.suggestions import suggest_known
 
 CONDITIONS: dict[str, type[Condition]] = {
@@ -17,6 +18,8 @@ CONDITIONS: dict[str, type[Condition]] = {
     "random": RandomBatches,
     "random_like": RandomLike,
     "periodic": Periodic,
+    "bandit": Bandit,
+    "gradient_agreement": GradientAgreement,
     "always": Always,
     "never": Never,
 }

@@ -9,7 +9,7 @@ from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
 
-CONDITION_SETTINGS = ("decay", "min_drop", "period")
+CONDITION_SETTINGS = ("decay", "min_drop", "period", "min_rate", "max_rate")
 """Fields of `motivation` that only some of nestnet's built-in conditions have."""
 
 
@@ -66,7 +66,14 @@ def check_condition(motivation: MotivationConfig) -> None:
     # Its counts may come from runs, which are read when training begins.
     if motivation.name == "random_like":
         settings["counts"] = [0]
-    create_condition(motivation.name, settings, k=motivation.k, batches=1, seed=0, period=1)
+    try:
+        create_condition(motivation.name, settings, k=motivation.k, batches=1, seed=0, period=1)
+    except ValueError as error:
+        message = str(error)
+        # The condition itself names an argument, which is a field of this section.
+        if not message.startswith("motivation."):
+            message = f"motivation.{message}"
+        raise ValueError(message) from None
 
 
 def _is_built_in(name: str) -> bool:
@@ -84,6 +91,9 @@ def check_policy(config: Config) -> None:
     """
     motivation = config.motivation
     if motivation.trains == "motivated":
+        if CONDITIONS[motivation.name].watches == "gradient_agreement":
+            reason = f"it must be both for motivation.name = {motivation.name}, which compares both networks' gradients"
+            refuse("motivation.trains", motivation.trains, reason)
         remedy = "it is for motivation.trains = both; leave it out, or train both"
         if motivation.watched_loss != "base":
             refuse("motivation.watched_loss", motivation.watched_loss, remedy)

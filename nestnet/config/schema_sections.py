@@ -236,8 +236,11 @@ class MotivationConfig:
     moving average. `held_out_loss_decrease`: k falling losses on one batch of training images that is kept
     out of training. `gradient_norm_increase`: k rising gradient norms. `random`: a random number of random
     batches in each epoch (the paper's experiment A). `random_like`: random batches, as many as in earlier
-    runs (experiment B). `periodic`: every period-th batch. `always`, `never`: classical training of the
-    motivated or the base network. Your own: see `nestnet.register_condition` and `imports`."""
+    runs (experiment B). `periodic`: every period-th batch. `bandit`: random batches, more of them the more
+    motivated batches lower the base's loss on one batch that is kept out of training. `gradient_agreement`:
+    random batches, more of them the more the gradients of both networks agree (for trains = both). `always`,
+    `never`: classical training of the motivated or the base network. Your own: see
+    `nestnet.register_condition` and `imports`."""
     k: int = limited(
         2,
         at_least(1, ", the number of falling losses that motivate"),
@@ -248,12 +251,18 @@ class MotivationConfig:
     Conditions without k ignore it, so that the same configuration can be trained with each condition."""
     # Settings of single conditions.
     decay: float | None = limited(None, from_to_below(0, 1))
-    """ema_decrease: decay of the moving average at each batch, from 0 to below 1; null: 0.9."""
+    """ema_decrease, gradient_agreement: decay of the moving average at each value, from 0 to below 1; null: 0.9.
+    bandit: decay of the weight of earlier batches, from 0.9; null: 0.99."""
     min_drop: float | None = limited(None, from_to_below(0, 1))
     """ema_decrease: smallest relative fall that counts, from 0 to below 1; null: 0.002."""
     period: int | None = limited(None, at_least(1))
     """periodic: number of batches from one motivated batch to the next, at least 1; null: (k+1)!, as often as
     k falling losses are expected."""
+    min_rate: float | None = limited(None, ValueRule(lambda value: 0 < value < 1, "above 0 and below 1"))
+    """bandit, gradient_agreement: smallest probability that a batch is motivated, above 0 and below `max_rate`;
+    null: 0.05. Some batches are always motivated, so that the condition keeps learning."""
+    max_rate: float | None = limited(None, ValueRule(lambda value: 0 < value <= 1, "above 0 and at most 1"))
+    """bandit, gradient_agreement: largest probability that a batch is motivated, at most 1; null: 0.5."""
     runs: list[str] | None = None
     """random_like: run directories whose motivated batches are counted."""
     counts: list[int] | None = limited(None, ValueRule(lambda value: value >= 0, "numbers of at least 0"))

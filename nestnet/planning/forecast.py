@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nestnet.conditions.base import Condition, watched_quantity
+from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, watched_quantity
 from nestnet.conditions.description import describe_motivation
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
@@ -55,7 +55,7 @@ def forecast_run(config: Config) -> str:
     condition, batches = plan_condition(config, images.count)
     # The batch for the held-out loss is not trained on.
     trained_images = images.count
-    if watched_quantity(condition) == "held_out_loss":
+    if watched_quantity(condition) in WATCHED_ON_HELD_OUT_BATCH:
         trained_images = max(images.count - batch_size, 0)
     check_fills_a_batch(trained_images, config.data)
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import get_settings, make_capturable
 from nestnet.step.cuda_recorder import CudaRecorder, Recorder
-from nestnet.step.phases import Phases
+from nestnet.step.phases import GradientNumbers, Phases
 from nestnet.step.policy import Modes
 
 WARM_UP = 3
@@ -95,17 +95,17 @@ class GraphedPhases:
         self.captured[modes].compute_loss()
         return self.captured[modes].loss
 
-    def compute_gradients(self) -> Tensor | None:
+    def compute_gradients(self) -> GradientNumbers:
         """Run the second phase, or replay it.
 
         Returns:
-            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+            The numbers about the gradients that are needed.
         """
         if self.modes not in self.captured:
             with self._warming_up():
                 return self.phases.compute_gradients()
         self.captured[self.modes].compute_gradients()
-        return self.captured[self.modes].norm
+        return self.captured[self.modes].gradients
 
     def update(self) -> None:
         """Run the last phase, or replay it."""
@@ -127,10 +127,10 @@ class GraphedPhases:
     def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes) -> "_CapturedStep":
         # Each phase is a separate graph, because the host reads the loss between them.
         compute_loss, loss = self.recorder.capture(lambda: self.phases.compute_loss(*inputs, modes))
-        compute_gradients, norm = self.recorder.capture(self.phases.compute_gradients)
+        compute_gradients, gradients = self.recorder.capture(self.phases.compute_gradients)
         update, _ = self.recorder.capture(self.phases.update)
         self.optimizer.zero_grad()  # returns the gradients' memory to the pool
-        return _CapturedStep(compute_loss, compute_gradients, update, loss, norm)
+        return _CapturedStep(compute_loss, compute_gradients, update, loss, gradients)
 
     def _copy_inputs(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Copy a batch to the tensors that the captured steps read, and return these."""
@@ -176,4 +176,4 @@ class _CapturedStep:
     compute_gradients: Callable[[], None]
     update: Callable[[], None]
     loss: Tensor
-    norm: Tensor | None
+    gradients: GradientNumbers

@@ -18,6 +18,21 @@ from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.optim.foreach import copy_all
 from nestnet.step.policy import Modes, Policy
+from nestnet.step.shared_gradients import SharedGradients
+
+
+@dataclass(frozen=True)
+class GradientNumbers:
+    """Numbers about the gradients of a batch, on the device.
+
+    Attributes:
+        norm: norm `[]` of all gradients before clipping; `None` if it is not needed.
+        agreement: cosine `[]` of the angle between both networks' gradients on the weights that they share;
+            `None` if it is not needed, or the batch trained a single network.
+    """
+
+    norm: Tensor | None
+    agreement: Tensor | None
 
 
 class Phases(Protocol):
@@ -35,11 +50,11 @@ class Phases(Protocol):
             The mean loss over the parts for each of the modes `[M]`, against the targets and without weights.
         """
 
-    def compute_gradients(self) -> Tensor | None:
+    def compute_gradients(self) -> GradientNumbers:
         """Run the last backward pass, and clip the gradients.
 
         Returns:
-            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+            The numbers about the gradients that are needed.
         """
 
     def update(self) -> None:
@@ -114,8 +129,11 @@ class EagerPhases:
         accumulate: number of equal parts of a batch.
         clip_grad: largest norm of all gradients together; `None` for no clipping.
         gradient_norm: whether the norm is computed even without clipping.
+        shared_gradients: where the gradients of both networks are kept apart for their agreement; `None` if it
+            is not needed.
         snapshot: copy of the buffers for `skip`; `None` if no batch is skipped.
         last_loss: loss whose backward pass is still to be run.
+        kept_apart: the shared gradients if this batch trains both networks; otherwise `None`.
     """
 
     forward: dict[Mode, Forward]
@@ -126,8 +144,10 @@ class EagerPhases:
     accumulate: int
     clip_grad: float | None
     gradient_norm: bool
+    shared_gradients: SharedGradients | None
     snapshot: BufferSnapshot | None
     last_loss: Tensor = field(init=False)
+    kept_apart: SharedGradients | None = field(init=False)
 
     def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
         """Run all forward passes, and all backward passes but the last.
@@ -151,6 +171,9 @@ class EagerPhases:
             self.snapshot.save()
         # Gradients become None, so that the optimizer ignores parameters that no mode of this batch trains.
         self.optimizer.zero_grad()
+        self.kept_apart = self.shared_gradients if len(modes) > 1 else None
+        if self.kept_apart is not None:
+            self.kept_apart.begin()
 
         losses: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
         image_parts = images.chunk(self.accumulate)
@@ -163,6 +186,8 @@ class EagerPhases:
                 # The last backward pass is left to the next phase: the host reads the loss while the device runs it.
                 if not is_first:
                     self.last_loss.backward()
+                    if self.kept_apart is not None:
+                        self.kept_apart.switch()
                 is_first = False
                 logits = self._forward(part, mode, synchronise=is_last_part)
                 loss = self.loss_function(logits, part_targets)
@@ -178,26 +203,21 @@ class EagerPhases:
                 self.last_loss = loss / len(image_parts)
         return torch.stack([torch.stack(parts).mean() for parts in losses.values()])
 
-    def compute_gradients(self) -> Tensor | None:
+    def compute_gradients(self) -> GradientNumbers:
         """Run the last backward pass, and clip the gradients.
 
         Returns:
-            The norm `[]` of all gradients before clipping, or `None` if it is not needed.
+            The numbers about the gradients that are needed.
         """
         self.last_loss.backward()
         # Free the graph at once. If it lived until the next forward pass, its gradient accumulators would be
         # reused there, on the stream that they were created on, which a capture on another stream does not
         # allow.
         del self.last_loss
-        if self.clip_grad is None and not self.gradient_norm:
-            return None
-        # In base mode differential parameters have no gradient and do not contribute to the norm.
-        parameters: list[Tensor] = []
-        for group in self.optimizer.param_groups:
-            parameters.extend(group["params"])
-        # Without clipping, only the norm is computed.
-        largest_norm = float("inf") if self.clip_grad is None else self.clip_grad
-        return nn.utils.clip_grad_norm_(parameters, largest_norm)
+        agreement: Tensor | None = None
+        if self.kept_apart is not None:
+            agreement = self.kept_apart.join()
+        return GradientNumbers(self._clip_gradients(), agreement)
 
     def update(self) -> None:
         """Let the optimizer take its step."""
@@ -207,6 +227,18 @@ class EagerPhases:
         """Restore the statistics. The next step clears the gradients."""
         if self.snapshot is not None:
             self.snapshot.restore()
+
+    def _clip_gradients(self) -> Tensor | None:
+        """Clip the gradients, and return the norm `[]` of all of them before, if either is needed."""
+        if self.clip_grad is None and not self.gradient_norm:
+            return None
+        # In base mode differential parameters have no gradient and do not contribute to the norm.
+        parameters: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            parameters.extend(group["params"])
+        # Without clipping, only the norm is computed.
+        largest_norm = float("inf") if self.clip_grad is None else self.clip_grad
+        return nn.utils.clip_grad_norm_(parameters, largest_norm)
 
     def _forward(self, images: Tensor, mode: Mode, *, synchronise: bool) -> Tensor:
         """Return the logits of a part of a batch, whose gradients are averaged over the processes if `synchronise`."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -23,6 +24,7 @@ from nestnet.step.moving_average import MovingAverage
 from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, Phases
 from nestnet.step.policy import Modes, Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
+from nestnet.step.shared_gradients import SharedGradients
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,15 @@ class Outcome:
         modes: modes that the batch trained.
         losses_on_host: copy of the loss of each of these modes.
         norm_on_host: copy of the norm of the gradients; `None` if it was not computed.
+        agreement_on_host: copy of the agreement of both networks' gradients; `None` if the step does not
+            compute it.
         skipped: whether the batch was skipped because a loss was NaN or infinite, so that it changed nothing.
     """
 
     modes: Modes
     losses_on_host: AsyncNumbers
     norm_on_host: AsyncNumbers | None
+    agreement_on_host: AsyncNumbers | None
     skipped: bool = False
 
     def losses(self) -> dict[Mode, float]:
@@ -66,6 +71,23 @@ class Outcome:
         (norm,) = self.norm_on_host()
         return norm
 
+    def gradient_agreement(self) -> float:
+        """Return how far the gradients of both networks agree on the weights that they share.
+
+        Returns:
+            The cosine of the angle between the gradients of both losses, from -1 to 1, averaged over parts and
+            processes, and from before they were added and clipped. NaN after a batch that trained one network.
+
+        Raises:
+            ValueError: If the step does not compute it.
+        """
+        if self.agreement_on_host is None:
+            raise ValueError(
+                "gradient_agreement: this step does not compute it; create it with gradient_agreement=True"
+            )
+        (agreement,) = self.agreement_on_host()
+        return agreement
+
 
 class TrainStep:
     """Training step of a nested network, which is called with one batch at a time.
@@ -81,6 +103,9 @@ class TrainStep:
             separately.
         clip_grad: largest norm of all gradients together, above 0; `None` for no clipping.
         gradient_norm: whether `Outcome` has this norm even without clipping.
+        gradient_agreement: whether `Outcome` has the cosine between both networks' gradients, for a policy that
+            trains both. It takes no further forward or backward pass, but memory for the base's gradients once
+            more.
         policy: what a motivated batch trains; by default the motivated network alone, as in the paper.
         ema_decay: decay of a moving average of weights and buffers, from 0 to below 1, which warms up as
             timm's does; `None` for no average. See `averaged`.
@@ -103,7 +128,8 @@ class TrainStep:
 
     Raises:
         ValueError: If `cuda_graphs` is set without CUDA, with several processes, or for an optimizer that
-            cannot be captured; or if the precision is none of the three.
+            cannot be captured; if the precision is none of the three; or if `gradient_agreement` is set with a
+            policy that never trains both networks.
 
     Example:
         >>> import nestnet, torch
@@ -125,6 +151,7 @@ class TrainStep:
         accumulate: int = 1,
         clip_grad: float | None = None,
         gradient_norm: bool = False,
+        gradient_agreement: bool = False,
         policy: Policy | None = None,
         ema_decay: float | None = None,
         compile: str | None = None,
@@ -144,6 +171,12 @@ class TrainStep:
         if cuda_graphs and (parallel or self.device.type != "cuda"):
             raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
 
+        # No batch that trains a single network has an agreement.
+        if gradient_agreement and self.policy.trains != "both":
+            raise ValueError("gradient_agreement: it is between two networks that a batch trains; set trains to both")
+        self.shared_gradients: SharedGradients | None = None
+        if gradient_agreement:
+            self.shared_gradients = SharedGradients(net)
         # The forward pass changes the statistics, which must be restored if the batch is skipped.
         snapshot: BufferSnapshot | None = None
         if skip_non_finite:
@@ -156,6 +189,7 @@ class TrainStep:
             accumulate=accumulate,
             clip_grad=clip_grad,
             gradient_norm=gradient_norm,
+            shared_gradients=self.shared_gradients,
             policy=self.policy,
             snapshot=snapshot,
         )
@@ -191,20 +225,21 @@ class TrainStep:
         modes = self.policy.modes(mode)
         losses = self.phases.compute_loss(images, targets, modes)
         losses_on_host = AsyncNumbers(self.process_group.all_reduce_mean(losses), overlap=self.overlap)
-        norm = self.phases.compute_gradients()
+        gradients = self.phases.compute_gradients()
         norm_on_host: AsyncNumbers | None = None
-        if norm is not None:
-            norm_on_host = AsyncNumbers(norm.reshape(1), overlap=self.overlap)
+        if gradients.norm is not None:
+            norm_on_host = AsyncNumbers(gradients.norm.reshape(1), overlap=self.overlap)
+        agreement_on_host = self._copy_agreement(gradients.agreement)
 
         # Here the host waits for the losses before it queues the update.
         if random_state is not None and not all(map(math.isfinite, losses_on_host())):
             self.phases.skip()
             restore_torch_random_state(random_state, self.device)
-            return Outcome(modes, losses_on_host, norm_on_host, skipped=True)
+            return Outcome(modes, losses_on_host, norm_on_host, agreement_on_host, skipped=True)
         self.phases.update()
         if self.average is not None:
             self.average.update()
-        return Outcome(modes, losses_on_host, norm_on_host)
+        return Outcome(modes, losses_on_host, norm_on_host, agreement_on_host)
 
     @property
     def averaged(self) -> NestedModel:
@@ -212,3 +247,12 @@ class TrainStep:
         if self.average is None:
             return self.net
         return self.average.module
+
+    def _copy_agreement(self, agreement: Tensor | None) -> AsyncNumbers | None:
+        """Return a copy of the agreement `[]` on the host; `None` if this step never computes it."""
+        if self.shared_gradients is None:
+            return None
+        if agreement is None:  # as there is none after a base batch
+            return AsyncNumbers(torch.tensor([math.nan]), overlap=self.overlap)
+        # Each process computes it from the same gradients. The mean makes sure that all decide by the same bits.
+        return AsyncNumbers(self.process_group.all_reduce_mean(agreement.reshape(1)), overlap=self.overlap)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from nestnet.conditions.base import Condition, can_motivate, watched_quantity
+from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, can_motivate, watched_quantity
 from nestnet.conditions.registry import create_condition
+from nestnet.config.condition_checks import CONDITION_SETTINGS
 from nestnet.config.schema import Config
 from nestnet.training.earlier_runs import resolve_counts
 
@@ -65,7 +66,7 @@ def _condition_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the condition that the configuration sets, by name."""
     motivation = config.motivation
     settings: dict[str, Any] = dict(motivation.options)
-    names = ["decay", "min_drop", "period"]
+    names = list(CONDITION_SETTINGS)
     if motivation.name != "random_like":
         names += ["runs", "counts"]  # so that they are refused
     for name in names:
@@ -83,7 +84,7 @@ def _build_for_images(config: Config, images: int, given: Condition | None) -> t
     batches = images // batch_size
     # The condition must exist before it is known whether it needs a held-out batch.
     condition = given or build_condition(config, max(batches, 1))
-    if watched_quantity(condition) == "held_out_loss":
+    if watched_quantity(condition) in WATCHED_ON_HELD_OUT_BATCH:
         # One batch is held out of training. Build the condition again, because it may depend on the number of
         # batches that remain.
         batches = max(images - batch_size, 0) // batch_size

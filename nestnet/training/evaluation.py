@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH
 from nestnet.data.held_out_batch import split_off_held_out_batch
 from nestnet.data.image_data import ImageData
 from nestnet.data.loaders import TrainLoader, create_train_loader
@@ -127,7 +128,7 @@ def prepare_for_eval(run: Run, mode: Mode, images: ImageData | None, device: tor
 
     assert images is not None
     # The batch that was held out of training is not used for recalibration either.
-    if run.checkpoint["watches"] == "held_out_loss":
+    if run.checkpoint["watches"] in WATCHED_ON_HELD_OUT_BATCH:
         images, _ = split_off_held_out_batch(images, run.config)
     # The run itself recalibrates on the epoch that was trained last.
     epoch = run.checkpoint["epochs_done"] - run.checkpoint["end_of_epoch"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nestnet.conditions.base import Condition, watched_quantity
+from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, watched_quantity
 from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.schema import Config
 from nestnet.cost.run import RunCost, count_macs, expected_cost
@@ -163,7 +163,7 @@ def build_training(
 
 def _hold_out_batch(config: Config, images: ImageData, watches: str) -> tuple[ImageData, tuple[Tensor, Tensor] | None]:
     """Return the images to train on, and the batch of the held-out loss if the condition watches it."""
-    if watches != "held_out_loss":
+    if watches not in WATCHED_ON_HELD_OUT_BATCH:
         return images, None
     return split_off_held_out_batch(images, config)
 
@@ -269,6 +269,7 @@ def _build_step(
         accumulate=config.accumulate,
         clip_grad=config.optimizer.clip_grad,
         gradient_norm=watches == "gradient_norm",
+        gradient_agreement=watches == "gradient_agreement",
         policy=policy,
         ema_decay=config.ema_decay,
         compile="inductor" if config.compile else None,

@@ -16,12 +16,11 @@ class WatchedQuantity:
     """Function that returns the number passed to the condition, which is the same in all processes.
 
     Args:
-        name: `"loss"` or `"gradient_norm"` of the batch, or `"held_out_loss"` of the batch that is held out
-            of training.
+        name: name of the quantity, one of `nestnet.conditions.base.WATCHED`.
         net: nested network that is trained.
         objective: loss function.
         held_out: images `[B, C, H, W]` and labels `[B]` of the held-out batch, on the device; needed for
-            `"held_out_loss"`.
+            `"held_out_loss"` and `"held_out_base_loss"`.
         precision: `"float32"`, or `"bfloat16"` for autocast.
         process_group: processes that train together.
         watched_loss: loss of a batch that trained both networks: `"base"`, `"motivated"`, or `"mean"` of both.
@@ -57,6 +56,10 @@ class WatchedQuantity:
         """
         if self.name == "gradient_norm":
             return outcome.gradient_norm()
+        if self.name == "gradient_agreement":
+            return outcome.gradient_agreement()
+        if self.name == "held_out_base_loss":
+            return self._held_out_loss(Mode.BASE)
         if self.name == "held_out_loss":
             losses = [self._held_out_loss(mode) for mode in self._watched_modes(outcome)]
             return sum(losses) / len(losses)

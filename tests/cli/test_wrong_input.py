@@ -330,6 +330,14 @@ train --motivation.decay 0.5
     motivation.decay = 0.5: loss_decrease has no such setting; it has k
 train --motivation.name joint
     motivation.name = 'joint': it must be a condition, such as
+train --motivation.name bandit --motivation.min_rate 0.5
+    motivation.min_rate = 0.5: it must be a number above 0 and below max_rate = 0.5
+train --motivation.name bandit --motivation.decay 0.5
+    motivation.decay = 0.5: it must be at least 0.9 for a bandit, so that 10 batches or more count
+train --motivation.name bandit --motivation.period 3
+    motivation.period = 3: bandit has no such setting; it has decay, min_rate, max_rate, seed
+cost --motivation.name gradient_agreement
+    motivation.trains = 'motivated': it must be both for motivation.name = gradient_agreement
 train --motivation.watched_loss mean
     motivation.watched_loss = 'mean': it is for motivation.trains = both; leave it out, or train both
 train --motivation.motivated_loss_weight 0.5

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from nestnet import (
     Always,
+    Bandit,
     Condition,
     EMADecrease,
+    GradientAgreement,
     GradientNormIncrease,
     HeldOutLossDecrease,
     LossDecrease,
@@ -168,6 +170,8 @@ MAKERS = {
     "random": lambda: RandomBatches(30, seed=3),
     "random_like": lambda: RandomLike([9, 3, 20, 7], 30),
     "periodic": lambda: Periodic(3),
+    "bandit": lambda: Bandit(seed=3, max_rate=0.9),
+    "gradient_agreement": lambda: GradientAgreement(seed=3, max_rate=0.9),
     "always": Always,
     "never": Never,
 }
@@ -177,7 +181,10 @@ def test_every_condition_is_tested():
     assert set(MAKERS) == set(CONDITIONS)
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith("random")])
+LEARNS_OR_DRAWS = {"random", "random_like", "bandit", "gradient_agreement"}
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in LEARNS_OR_DRAWS])
 @given(before=values, after=values)
 def test_reset_forgets_everything(name, before, after):
     used, new = MAKERS[name](), MAKERS[name]()
@@ -296,8 +303,9 @@ def test_forecasts_of_a_condition_of_ones_own(answer, forecast, possible):
     ("ask", "attributes", "message"),
     [
         (watched_quantity, {"watches": "held_out_los"}, "watches = 'held_out_los': it must be one of loss, held_out_loss, "
-         "gradient_norm; did you mean held_out_loss?"),
-        (watched_quantity, {"watches": None}, "watches = None: it must be one of loss, held_out_loss, gradient_norm"),
+         "held_out_base_loss, gradient_norm, gradient_agreement; did you mean held_out_loss?"),
+        (watched_quantity, {"watches": None}, "watches = None: it must be one of loss, held_out_loss, "
+         "held_out_base_loss, gradient_norm"),
         (expected_fraction, {"expected_fraction": lambda batches: 25}, "expected_fraction() = 25: it must be from 0 to 1"),
         (lambda own: expected_fraction(own, 5), {"expected_fraction": lambda batches: math.nan},
          "expected_fraction(5) = nan: it must be from 0 to 1"),

@@ -67,6 +67,13 @@ def test_what_is_written_reads_back(tmp_path):
         ("--motivation.decay 1", "motivation.decay = 1.0: it must be from 0 to below 1"),
         ("--motivation.min_drop -0.1", "motivation.min_drop = -0.1: it must be from 0 to below 1"),
         ("--motivation.period 0", "motivation.period = 0: it must be at least 1"),
+        ("--motivation.min_rate 0", "motivation.min_rate = 0.0: it must be above 0 and below 1"),
+        ("--motivation.max_rate 2", "motivation.max_rate = 2.0: it must be above 0 and at most 1"),
+        ("--motivation.min_rate 0.1", "motivation.min_rate = 0.1: loss_decrease has no such setting; it has k"),
+        (
+            "--motivation.name gradient_agreement",
+            "motivation.trains = 'motivated': it must be both for motivation.name = gradient_agreement",
+        ),
         ("--motivation.distillation 2", "motivation.distillation = 2.0: it must be from 0 to 1"),
         ("--recalibration_batches -1", "recalibration_batches = -1: it must be at least 0"),
         ("--snapshot_steps -1", "snapshot_steps = -1: it must be at least 0"),

@@ -120,11 +120,20 @@ def test_two_processes_train_as_one(kind, one, two):
 
 
 @pytest.mark.slow
-def test_both_modes_at_once_in_two_parts(one, two):
+@pytest.mark.parametrize("kind", ["both", "kept apart"])
+def test_both_modes_at_once_in_two_parts(kind, one, two):
     for found in two:
-        assert found["both"]["loss"] == pytest.approx(one["both"]["loss"], abs=1e-6)
-        for ours, theirs in zip(one["both"]["gradients"], found["both"]["gradients"], strict=True):
+        assert found[kind]["loss"] == pytest.approx(one[kind]["loss"], abs=1e-6)
+        for ours, theirs in zip(one["both"]["gradients"], found[kind]["gradients"], strict=True):
             torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_agreement_is_that_of_the_averaged_gradients(one, two):
+    theirs, others = (found["kept apart"]["agreement"] for found in two)
+    assert theirs == others, "the same bits in both, so that both decide alike"
+    assert theirs == pytest.approx(one["kept apart"]["agreement"], abs=1e-5)
+    assert abs(theirs) < 0.99
 
 
 @pytest.mark.slow

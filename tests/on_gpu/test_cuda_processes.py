@@ -40,9 +40,11 @@ def test_one_process_in_a_group_trains_as_one_without(process_group, device):
         assert ours["losses"] == pytest.approx(theirs["losses"], abs=1e-5)
         for name, tensor in ours["weights"].items():
             torch.testing.assert_close(tensor, theirs["weights"][name], rtol=1e-3, atol=1e-4, msg=name)
-    assert found["both"]["loss"] == pytest.approx(expected["both"]["loss"], abs=1e-6)
-    for ours, theirs in zip(found["both"]["gradients"], expected["both"]["gradients"], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for kind in ("both", "kept apart"):
+        assert found[kind]["loss"] == pytest.approx(expected[kind]["loss"], abs=1e-6)
+        for ours, theirs in zip(found[kind]["gradients"], expected["both"]["gradients"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert found["kept apart"]["agreement"] == pytest.approx(expected["kept apart"]["agreement"], abs=1e-5)
     for name, tensor in found["normalised"].items():
         torch.testing.assert_close(tensor, expected["normalised"][name], rtol=1e-5, atol=1e-5, msg=name)
 

@@ -128,6 +128,8 @@ CONDITIONS = {
     "loss_decrease": ["--motivation.k", "1"],
     "gradient_norm_increase": ["--motivation.name", "gradient_norm_increase", "--motivation.k", "1"],
     "held_out_loss_decrease": ["--motivation.name", "held_out_loss_decrease", "--motivation.k", "1"],
+    "bandit": ["--motivation.name", "bandit", "--motivation.max_rate", "0.9"],
+    "gradient_agreement": ["--motivation.name", "gradient_agreement", "--motivation.trains", "both"],
     "both": ["--motivation.k", "1", "--motivation.trains", "both", "--motivation.distillation", "0.5"],
 }
 

@@ -1,6 +1,7 @@
 """Training steps on a GPU, in every way there is, against ordinary ones in float32 on the same GPU."""
 
 import copy
+import math
 
 import pytest
 import timm.optim
@@ -8,7 +9,7 @@ import torch
 from helpers import FAMILIES, batch
 from steps import SEQUENCE, assert_same_weights, network, sgd, train
 
-from nestnet import LossDecrease, Mode, TrainStep, share_step_counts
+from nestnet import LossDecrease, Mode, Policy, TrainStep, share_step_counts
 from nestnet.config.schema import Config, OptimizerConfig
 from nestnet.optim.factory import create_optimizer
 from nestnet.step.async_numbers import AsyncNumbers
@@ -115,6 +116,37 @@ def test_a_forward_pass_is_that_of_the_cpu(family, device):
         net.to(device)
         for mode in Mode:
             torch.testing.assert_close(net(images.to(device), mode).cpu(), expected[mode], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_agreement_of_both_networks_gradients(precision, where, captured):
+    """Each is that of two backward passes on a copy of the network as it was before the step, without clipping."""
+    net = network("resnet").to(where)
+    policy = Policy("both", motivated_loss_weight=0.5)
+    step = TrainStep(
+        net,
+        sgd(net.parameters()),
+        cross_entropy,
+        precision=precision,
+        clip_grad=0.1,
+        policy=policy,
+        gradient_agreement=True,
+        cuda_graphs=captured,
+    )
+    for mode in (B, M, B, M) if where.type == "cpu" else SEQUENCE:
+        before = copy.deepcopy(net)
+        images, labels = (tensor.to(where) for tensor in batch(16))
+        agreement = step(images, labels, mode).gradient_agreement()
+        if mode is B:
+            assert math.isnan(agreement)
+            continue
+        gradients = []
+        for each in (M, B):
+            before.zero_grad()
+            cross_entropy(before(images, each), labels).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in before.subnet(B).parameters()]))
+        expected = torch.cosine_similarity(*gradients, dim=0).item()
+        assert agreement == pytest.approx(expected, abs=1e-2 if precision == "float32" else 0.1)
 
 
 # Optimizers
@@ -358,6 +390,7 @@ def test_the_host_waits_for_nothing_but_the_loss(captured):
     """torch raises an error at each call that stops the host until the device has done all its work."""
     net = network("resnet").to("cuda")
     settings = {"clip_grad": 1.0, "ema_decay": 0.9, "skip_non_finite": True, "cuda_graphs": captured}
+    settings |= {"policy": Policy("both"), "gradient_agreement": True}
     step = TrainStep(net, sgd(net.parameters()), cross_entropy, **settings)
     batches = [tuple(tensor.to("cuda") for tensor in batch(16)) for _ in SEQUENCE]
     for mode in SEQUENCE:
@@ -368,6 +401,7 @@ def test_the_host_waits_for_nothing_but_the_loss(captured):
             outcome = step(images, labels, mode)
             outcome.loss()
             outcome.gradient_norm()
+            outcome.gradient_agreement()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

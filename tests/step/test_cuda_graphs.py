@@ -6,15 +6,16 @@ from contextlib import contextmanager
 import pytest
 import timm.optim
 import torch
-from helpers import batch, make
+from helpers import batch, make, randomised
 from torch import nn
 
-from nestnet import Mode
+from nestnet import Mode, create_model
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import make_capturable
 from nestnet.step.cuda_graphs import WARM_UP, GraphedPhases
-from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward
+from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, GradientNumbers
 from nestnet.step.policy import Policy
+from nestnet.step.shared_gradients import SharedGradients
 
 B, M = Mode.BASE, Mode.MOTIVATED
 SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M]
@@ -44,19 +45,27 @@ class Repeating:
             self.optimizer.state[parameters[index]] = entry
         self.captures += 1
 
-        static = None if result is None else result.clone()
+        static = [None if tensor is None else tensor.clone() for tensor in self.tensors(result)]
 
         def repeat():
-            again = work()
-            if static is not None:
-                static.copy_(again)
+            for kept, tensor in zip(static, self.tensors(work()), strict=True):
+                if kept is not None:
+                    kept.copy_(tensor)
 
-        return repeat, static
+        return repeat, GradientNumbers(*static) if isinstance(result, GradientNumbers) else static[0]
+
+    @staticmethod
+    def tensors(result):
+        """What a phase returned, as a list of tensors."""
+        if isinstance(result, GradientNumbers):
+            return [result.norm, result.agreement]
+        return [result]
 
 
 def phases(net, optimizer, **settings):
     forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
-    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "policy": Policy(), "snapshot": None} | settings
+    own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "shared_gradients": None} | settings
+    own = {"policy": Policy(), "snapshot": None} | own
     return EagerPhases(
         forward, optimizer, nn.functional.cross_entropy, autocast=torch.autocast("cpu", enabled=False), **own
     )
@@ -73,8 +82,7 @@ def trained(make_steps, schedule):
         for group, scale in zip(optimizer.param_groups, (1, 3), strict=True):
             group["lr"] = scale * schedule(number)
         losses.append(steps.compute_loss(*batch(), (mode,)).item())
-        norm = steps.compute_gradients()
-        losses.append(float(norm))
+        losses.append(float(steps.compute_gradients().norm))
         steps.skip() if number % 4 == 3 else steps.update()
         assert isinstance(optimizer.param_groups[0]["lr"], float), "a schedule finds and puts numbers"
     return net.state_dict(), losses
@@ -100,6 +108,29 @@ def test_replayed_steps_are_the_eager_ones(schedule):
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
     assert recorders[0].captures == 2 * 3, "three phases of two modes, once each"
+
+
+def test_the_agreement_of_replayed_steps_is_the_eager_one():
+    found = {}
+    for captured in (False, True):
+        torch.manual_seed(0)
+        net = randomised(create_model("resnet8", "resnet14", num_classes=5))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        make_capturable(optimizer)
+        fill_momentum(optimizer)
+        steps = phases(net, optimizer, shared_gradients=SharedGradients(net), policy=Policy("both"))
+        if captured:
+            steps = GraphedPhases(steps, optimizer, Repeating(net, optimizer))
+        found[captured] = []
+        for _ in range(WARM_UP + 2):
+            for modes in ((B,), (M, B)):
+                steps.compute_loss(*batch(pixels=8), modes)
+                agreement = steps.compute_gradients().agreement
+                steps.update()
+                assert (agreement is None) == (modes == (B,))
+            found[captured].append(agreement.item())
+    assert found[True] == pytest.approx(found[False], abs=1e-4)
+    assert len(set(found[True])) == WARM_UP + 2
 
 
 def test_a_mode_is_captured_after_its_ordinary_steps():

@@ -149,7 +149,9 @@ def schedule_settings():
 def condition_settings():
     for name in CONDITIONS:
         runs = ["--motivation.runs", '["RUN"]'] if name == "random_like" else []
-        yield ["--motivation.name", name, "--motivation.k", "1", *runs]
+        # Gradients of two networks agree only where both are trained.
+        policy = ["--motivation.trains", "both"] if name == "gradient_agreement" else []
+        yield ["--motivation.name", name, "--motivation.k", "1", *runs, *policy]
     # The limits and the policy: what has been spent, and where in the run a batch is, must survive.
     both = ["--motivation.trains", "both"]
     yield ["--motivation.name", "always", *both, "--motivation.distillation", "0.5", "--motivation.temperature", "2"]
@@ -164,6 +166,10 @@ def condition_settings():
     ]
     yield ["--motivation.name", "always", "--motivation.start", "0.3", "--motivation.until", "0.8"]
     yield ["--motivation.name", "always", *both, "--motivation.start", "0.2", "--motivation.budget", "1.9"]
+    # Conditions that learn, with batches that are overruled.
+    often = ["--motivation.min_rate", "0.7", "--motivation.max_rate", "1", "--motivation.budget", "1.8"]
+    yield ["--motivation.name", "bandit", *often]
+    yield ["--motivation.name", "gradient_agreement", *both, *often, "--accumulate", "2"]
     yield [
         "--motivation.name",
         "held_out_loss_decrease",

@@ -225,6 +225,7 @@ def test_settings_train(overrides, tmp_path):
 
 EVERY_WAY = {
     **{name: ["--motivation.name", name] for name in CONDITIONS if name != "random_like"},
+    "gradient_agreement": ["--motivation.name", "gradient_agreement", "--motivation.trains", "both"],
     "both": ["--motivation.trains", "both", "--motivation.distillation", "0.5"],
     "both_always": ["--motivation.name", "always", "--motivation.trains", "both", "--motivation.start", "0.5"],
 }
@@ -247,7 +248,7 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
         assert read_table(path / name)[0].keys() == read_table(run_dir / name)[0].keys()
     steps, (row,) = read_table(path / "steps.csv"), read_table(path / "metrics.csv")
     modes, cost = [step["mode"] for step in steps], json.loads((path / "cost.json").read_text())
-    assert set(modes) <= {"base", "both" if way.startswith("both") else "motivated"}
+    assert set(modes) <= {"base", "both" if "both" in EVERY_WAY.get(way, []) else "motivated"}
     macs = {"base": cost["base"], "motivated": cost["motivated"], "both": cost["base"] + cost["motivated"]}
     actual = sum(macs[mode] for mode in modes) / len(modes)
     assert cost["actual"] == pytest.approx(actual)
@@ -338,6 +339,49 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
         trainer.net.train()
 
 
+BOTH = ["--model.motivated", "resnet32", "--motivation.trains", "both"]
+
+
+def test_the_base_is_judged_on_the_held_out_batch_whatever_was_trained():
+    trainer = Trainer(parse_with_recipe([*QUICK, *BOTH, "--motivation.name", "bandit"]))
+    held_out, labels = trainer.watched_quantity.held_out
+    assert len(held_out) + len(trainer.images.train) == 1437
+    trainer.net.train()
+    for mode in Mode:
+        outcome = trainer.step(*trainer.mix_batch(*next(trainer.epoch_batches())), mode)
+        watched = trainer.watched_quantity(outcome)
+        expected = nn.functional.cross_entropy(trainer.net.eval()(held_out, "base"), labels).item()
+        assert watched == pytest.approx(expected, rel=1e-5)
+        trainer.net.train()
+
+
+def test_the_condition_receives_the_agreement_of_the_gradients():
+    arguments = [*QUICK, *BOTH, "--motivation.name", "gradient_agreement", "--accumulate", "2"]
+    trainer = Trainer(parse_with_recipe(arguments))
+    trainer.net.train()
+    images, labels = next(trainer.epoch_batches())
+    assert math.isnan(trainer.watched_quantity(trainer.step(images, labels, Mode.BASE)))
+    outcome = trainer.step(images, labels, Mode.MOTIVATED)
+    assert trainer.watched_quantity(outcome) == outcome.gradient_agreement() != 0
+    assert -1 <= outcome.gradient_agreement() <= 1.000001
+
+
+def test_a_condition_that_compares_gradients_needs_both_networks():
+    class Agreeing(LossDecrease):
+        watches = "gradient_agreement"
+
+    with pytest.raises(
+        ValueError, match="gradient_agreement: it is between two networks that a batch trains; set trains to"
+    ):
+        Trainer(parse_with_recipe(QUICK), condition=Agreeing(1))
+    register_condition("agreeing")(Agreeing)
+    try:
+        with pytest.raises(ValueError, match=r"motivation.trains = 'motivated': it must be both for .* = agreeing"):
+            parse_with_recipe([*QUICK, "--motivation.name", "agreeing"])
+    finally:
+        del CONDITIONS["agreeing"]
+
+
 def test_a_condition_of_one_s_own_by_name_and_by_hand(tmp_path):
     @register_condition("first_batches")
     class FirstBatches(Periodic):
@@ -365,7 +409,7 @@ def test_a_condition_that_watches_nothing_known_is_refused_by_name():
     class Misspelt(LossDecrease):
         watches = "held_out_los"
 
-    message = "condition Misspelt: watches = 'held_out_los': it must be one of loss, held_out_loss, gradient_norm"
+    message = "condition Misspelt: watches = 'held_out_los': it must be one of loss, held_out_loss, held_out_base_loss"
     with pytest.raises(ValueError, match=message):
         Trainer(parse_with_recipe(QUICK), condition=Misspelt(1))
     register_condition("misspelt")(Misspelt)
