@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2
 
 from nestnet import Mode, Policy
+from nestnet.nn.batch_norm import STATISTICS
 from nestnet.verification.comparison import check_against_reference
 from nestnet.verification.reference import CopyReference
 
@@ -85,7 +86,7 @@ def test_bit_identical_when_each_part_counts_its_own_steps(family, optimizer):
 @given(
     st.sampled_from(["sgd", "rmsprop", "adamw", "nadam"]),
     st.sampled_from(["own", "literal"]),
-    st.sampled_from(["private", "shared"]),
+    st.sampled_from(STATISTICS),
     st.lists(st.sampled_from(list(Mode)), min_size=3, max_size=8),
     st.integers(0, 8),
 )
@@ -188,6 +189,21 @@ class TestTheCheckCanFail:
         assert found["weights"] > 0
         assert found["optimizer state"] > 0
 
+    @pytest.mark.parametrize(
+        ("method", "kind"), [("_add_base_gradients", "weights"), ("_copy_weights_and_buffers", "buffers")]
+    )
+    def test_both_networks_without_a_part_of_their_step(self, method, kind, page, monkeypatch):
+        """Without the base's gradients, and without copies between the two passes, to shared statistics."""
+        monkeypatch.setattr(CopyReference, method, lambda *_: None)
+        found = check_against_reference(
+            page.NestedNet("shared"),
+            lambda module: create_optimizer_v2(module, **OPTIMIZERS["sgd"]),
+            page.draw_batches(1),
+            [Mode.MOTIVATED],
+            policy=POLICIES["both"],
+        ).differences
+        assert found[kind] > 0
+
     def test_step_counts_of_the_other_kind(self):
         def own_after_all(optimizer):
             optimizer._optimizer_step_pre_hooks.clear()
@@ -203,21 +219,6 @@ class TestTheCheckCanFail:
         ).differences
         assert found["weights"] > 0
         assert found["optimizer state"] >= 1
-
-    @pytest.mark.parametrize(
-        ("method", "kind"), [("_add_base_gradients", "weights"), ("_copy_weights_and_buffers", "buffers")]
-    )
-    def test_both_networks_without_a_part_of_their_step(self, method, kind, page, monkeypatch):
-        """Without the base's gradients, and without copies between the two passes, to shared statistics."""
-        monkeypatch.setattr(CopyReference, method, lambda *_: None)
-        found = check_against_reference(
-            page.NestedNet("shared"),
-            lambda module: create_optimizer_v2(module, **OPTIMIZERS["sgd"]),
-            page.draw_batches(1),
-            [Mode.MOTIVATED],
-            policy=POLICIES["both"],
-        ).differences
-        assert found[kind] > 0
 
     def test_an_unknown_step_count(self):
         with pytest.raises(ValueError, match="step_count = 'both': it must be one of own, literal"):
