@@ -15,7 +15,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from nestnet import Mode, NestedModel, share_step_counts
+from nestnet import Mode, NestedModel, Policy, share_step_counts
 from nestnet.config.optimizer_checks import explain_refusal
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.layers import Conv2d, Linear
@@ -36,6 +36,7 @@ SEQUENCES = [
     [BASE, BASE, MOTIVATED, MOTIVATED, BASE, MOTIVATED, BASE],
     [MOTIVATED, BASE, MOTIVATED],
 ]
+BOTH = Policy(trains="both", distillation=0.5)
 
 
 class Block(nn.Module):
@@ -71,11 +72,11 @@ class NestedBlock(nn.Module):
 class NestedNet(NestedModel):
     """A network with weights of every kind: whole, divided by rows, columns and both, and of the motivated network only."""
 
-    def __init__(self):
+    def __init__(self, statistics="private"):
         super().__init__(PerMode("base", "motivated"), num_classes=3, in_chans=1, timm_options=PerMode({}, {}))
         width, depth = Width(4, 6), Width(1, 2)
         self.stem = Conv2d(Width(1, 1), width, 3)
-        self.norm = BatchNorm2d(width)
+        self.norm = BatchNorm2d(width, statistics=statistics)
         positions = depth_map(depth, "last")
         widths = [width if position is not None else Width(0, width.motivated) for position in positions]
         self.blocks = Stage([NestedBlock(width) for width in widths], positions)
@@ -107,7 +108,7 @@ def draw_batches(number):
         yield torch.randn(4, 1, 6, 6, generator=generator), torch.randint(3, (4,), generator=generator)
 
 
-def is_identical_to_copying(name, step_count):
+def is_identical_to_copying(name, step_count, policy=None):
     """Return whether a nested network and the copy-based reference are the same to the last bit, over several switches."""
     results = []
     for sequence in SEQUENCES:
@@ -118,6 +119,7 @@ def is_identical_to_copying(name, step_count):
             draw_batches(len(sequence)),
             sequence,
             step_count=step_count,
+            policy=policy,
             epoch_ends=[4],
         )
         results.append(comparison.identical)
@@ -178,6 +180,7 @@ def make_row(name):
         return "to rounding", "to rounding", reason
     assert is_identical_to_copying(name, "own"), name
     assert is_identical_to_copying(name, "literal"), name
+    assert is_identical_to_copying(name, "own", BOTH), name
     return "bit-equal", "bit-equal", ""
 
 

@@ -1,4 +1,6 @@
+import importlib
 import os
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -33,6 +35,14 @@ def _notices():
     """Shows what a call of the library logs in the words of the command line."""
     with show_notices():
         yield
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The program that makes the table in docs/optimizers.md, with a tiny network that has weights of every kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "docs")
+        yield importlib.import_module("optimizers_table")
 
 
 @pytest.hookimpl(wrapper=True)

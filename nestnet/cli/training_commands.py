@@ -120,7 +120,8 @@ def check(arguments: list[str]) -> None:
         "--sequence",
         choices=("condition", "random"),
         default="condition",
-        help="whether the condition chooses the modes, or they are drawn at random, which switches often",
+        help="whether the condition chooses the modes within the limits of the run, or they are drawn at random, "
+        "which switches often",
     )
     own_options = ("steps", "sequence")
     settings, own = split_settings(arguments, own_options)

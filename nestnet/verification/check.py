@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from nestnet.conditions.description import describe_motivation
 from nestnet.config.schema import Config
+from nestnet.config.schema_sections import MotivationConfig
 from nestnet.nn.mode import Mode
 from nestnet.nn.parameter import NestedParameter
 from nestnet.optim.factory import create_optimizer
@@ -16,6 +18,7 @@ from nestnet.optim.whole_tensor_updates import (
     measure_block_difference,
     updates_whole_tensors,
 )
+from nestnet.step.train_step import Outcome
 from nestnet.training.trainer import Trainer
 from nestnet.verification.comparison import Comparison, NextMode, check_against_reference
 
@@ -27,22 +30,22 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
     clipping: over blocks, a norm is summed in another order than over whole tensors.
 
     Args:
-        config: configuration of a run, which names networks, data, optimizer and condition.
+        config: configuration of a run, which names networks, data, optimizer, condition, policy and limits.
         steps: number of batches to train.
-        sequence: `"condition"` lets the configured condition choose the modes, as in a run; `"random"`
-            draws the mode of each batch with the configuration's seed, for many switches.
+        sequence: `"condition"` lets the configured condition choose the modes within the limits of the run,
+            as in a run; `"random"` draws the mode of each batch with the configuration's seed, for many
+            switches.
 
     Returns:
         Lines of text: what was trained, the largest differences, and what they mean.
 
     Raises:
-        ValueError: If motivated batches train both networks; for a condition that watches something other
-            than the loss; and for an optimizer that updates a tensor as a whole, where weights are divided
-            into blocks.
+        ValueError: For a condition that watches something other than the loss, and for an optimizer that
+            updates a tensor as a whole, where weights are divided into blocks.
     """
     trainer = Trainer(config)
     _check_comparable(trainer, sequence)
-    next_mode = _modes_by_condition(trainer) if sequence == "condition" else _random_modes(config.seed)
+    next_mode = _modes_by_condition(trainer) if sequence == "condition" else _random_modes(trainer)
     epoch_length = len(trainer.train_batches)
     comparison = check_against_reference(
         trainer.net.train(),
@@ -51,16 +54,14 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
         next_mode,
         loss_function=trainer.objective,
         step_count=config.optimizer.step_count,
+        policy=trainer.step.policy,
         epoch_ends=range(epoch_length, steps + 1, epoch_length),
     )
-    return _describe(trainer, comparison)
+    return _describe(trainer, comparison, sequence)
 
 
 def _check_comparable(trainer: Trainer, sequence: str) -> None:
     """Raise ValueError for settings that the reference does not support or treats differently."""
-    # The paper's Algorithm 1 updates only one of its two models with each batch.
-    if trainer.step.policy.trains == "both":
-        raise ValueError("motivation.trains = 'both': the reference trains one network per batch; leave it out")
     # A model has one learning rate for each of its weights, also where the base has a part of it.
     scale = trainer.config.optimizer.differential_lr_scale
     if scale != 1:
@@ -92,31 +93,39 @@ def _training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _modes_by_condition(trainer: Trainer) -> NextMode:
-    """Return the configured condition as a function of the last loss."""
+    """Return the configured condition, within the limits of the run, as a function of the last outcome."""
 
-    def next_mode(loss: float | None) -> Mode:
-        if loss is None:
+    def next_mode(outcome: Outcome | None) -> Mode:
+        # The loop of the trainer does the same, in the same order: the limits depend on the cost so far.
+        if outcome is not None:
+            trainer.condition.update(trainer.watched_quantity.loss(outcome))
+            trainer.cost.add(outcome.modes)
+        if _begins_epoch(trainer):
             trainer.condition.reset()
-        else:
-            trainer.condition.update(loss)
-        return trainer.condition.mode
+        return trainer.choose_mode()
 
     return next_mode
 
 
-def _random_modes(seed: int) -> NextMode:
+def _random_modes(trainer: Trainer) -> NextMode:
     """Return a function that draws the mode of each batch; the first batch of an epoch is in base mode."""
-    generator = random.Random(seed)
-    return lambda loss: Mode.BASE if loss is None else generator.choice(list(Mode))
+    generator = random.Random(trainer.config.seed)
+    return lambda outcome: Mode.BASE if _begins_epoch(trainer) else generator.choice(list(Mode))
 
 
-def _describe(trainer: Trainer, comparison: Comparison) -> str:
+def _begins_epoch(trainer: Trainer) -> bool:
+    """Return whether the next batch is the first of its epoch."""
+    return trainer.steps_done % len(trainer.train_batches) == 0
+
+
+def _describe(trainer: Trainer, comparison: Comparison, sequence: str) -> str:
     names = trainer.net.architectures
     optimizer = trainer.config.optimizer
     # Say what was trained, and where.
     lines = [
         f"{names.base} in {names.motivated}, {optimizer.name} at lr {optimizer.lr:g} "
         f"(step count: {optimizer.step_count}), float32, {trainer.device}, torch {torch.__version__}",
+        _describe_modes(trainer.config.motivation, sequence),
         f"{comparison.steps} batches, {comparison.motivated_steps} of them motivated, {comparison.switches} switches",
     ]
     for kind, difference in comparison.differences.items():
@@ -132,3 +141,17 @@ def _describe(trainer: Trainer, comparison: Comparison) -> str:
     elif trainer.device.type != "cpu":
         lines.append("the differences come from the order of summation on this device; on a CPU there are none")
     return "\n".join(lines)
+
+
+def _describe_modes(motivation: MotivationConfig, sequence: str) -> str:
+    """Return what chose the modes, and what motivated batches trained."""
+    if sequence == "random":
+        # Modes at random depend neither on the condition nor on the loss that it watches nor on the limits.
+        motivation = MotivationConfig(
+            name="random modes",
+            trains=motivation.trains,
+            distillation=motivation.distillation,
+            temperature=motivation.temperature,
+            motivated_loss_weight=motivation.motivated_loss_weight,
+        )
+    return describe_motivation(motivation)

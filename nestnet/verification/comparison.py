@@ -20,15 +20,17 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.parameter import NestedParameter, state_dict_name
 from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.step_counts import share_step_counts
+from nestnet.step.policy import Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
+from nestnet.step.train_step import Outcome, TrainStep
 from nestnet.text.arguments import check_choice
 from nestnet.verification.copying import has_shape_of
 from nestnet.verification.reference import CopyReference, CreateOptimizer, LossFunction
 
 STEP_COUNTS = ("own", "literal")
 
-NextMode = Callable[[float | None], Mode]
-"""From the loss of the last batch, `None` at the start of an epoch, to the mode of the next batch."""
+NextMode = Callable[[Outcome | None], Mode]
+"""From what the step of the last batch computed, `None` before the first, to the mode of the next batch."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Comparison:
         differences: largest difference of losses, weights, buffers and optimizer state.
         steps: number of batches trained.
         switches: number of changes of mode, including the copies back at the ends of epochs.
-        motivated_steps: number of batches trained in motivated mode.
+        motivated_steps: number of motivated batches.
     """
 
     differences: dict[str, float] = field(
@@ -84,6 +86,7 @@ def check_against_reference(
     *,
     loss_function: LossFunction = nn.functional.cross_entropy,
     step_count: str = "own",
+    policy: Policy | None = None,
     epoch_ends: Collection[int] = (),
     prepare: Callable[[Optimizer], None] | None = None,
 ) -> Comparison:
@@ -97,6 +100,7 @@ def check_against_reference(
         modes: a mode for each batch, or a function that returns the mode of the next batch.
         loss_function: function of logits `[B, K]` and labels that returns the loss.
         step_count: `"own"` or `"literal"`, for Adam-type optimizers; see `CopyReference`.
+        policy: what a motivated batch trains; by default the motivated network alone, as in the paper.
         epoch_ends: numbers of the batches, from 1, after which an epoch ends.
         prepare: function that is called with the nested network's optimizer before training.
 
@@ -118,7 +122,7 @@ def check_against_reference(
     """
     check_choice("step_count", step_count, STEP_COUNTS)
     # The reference copies the weights of the network before it is trained.
-    reference = CopyReference(net, create_optimizer, step_count=step_count)
+    reference = CopyReference(net, create_optimizer, step_count=step_count, policy=policy)
     optimizer = create_optimizer(net)
     fill_momentum(optimizer)
     # By default each block counts its own steps; in the paper they are copied from the base.
@@ -126,21 +130,21 @@ def check_against_reference(
         share_step_counts(optimizer, net)
     if prepare is not None:
         prepare(optimizer)
-    both = _SideBySide(net, optimizer, reference, loss_function)
+    train_step = TrainStep(net, optimizer, loss_function, policy=policy)
+    pair = _SideBySide(net, optimizer, train_step, reference, loss_function)
     next_mode = modes if callable(modes) else _in_turn(modes)
-    loss = None
+    outcome = None
     for images, labels in batches:
-        loss = both.step(images, labels, next_mode(loss))
-        if both.comparison.steps in epoch_ends:
+        outcome = pair.step(images, labels, next_mode(outcome))
+        if pair.comparison.steps in epoch_ends:
             reference.end_epoch()
-            loss = None
-    return both.finish()
+    return pair.finish()
 
 
 def _in_turn(modes: Iterable[Mode]) -> NextMode:
-    """Return a fixed sequence of modes as a function of the last loss."""
+    """Return a fixed sequence of modes as a function of the last outcome."""
     sequence = iter(modes)
-    return lambda loss: next(sequence)
+    return lambda outcome: next(sequence)
 
 
 @dataclass
@@ -149,28 +153,26 @@ class _SideBySide:
 
     net: NestedModel
     optimizer: Optimizer
+    train_step: TrainStep
     reference: CopyReference
     loss_function: LossFunction
     comparison: Comparison = field(default_factory=Comparison)
 
-    def step(self, images: Tensor, labels: Tensor, mode: Mode) -> float:
-        """Train both on one batch, compare the losses, and return that of the nested network."""
-        device = next(self.net.parameters()).device
+    def step(self, images: Tensor, labels: Tensor, mode: Mode) -> Outcome:
+        """Train both on one batch, compare the losses, and return what the nested network's step computed."""
+        device = self.train_step.device
         random_state = get_torch_random_state(device)
-        loss = self.loss_function(self.net(images, mode), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        value = loss.item()
+        outcome = self.train_step(images, labels, mode)
 
         # Restore the random state, so that dropout and stochastic depth drop the same activations.
         restore_torch_random_state(random_state, device)
-        reference_value = self.reference.step(images, labels, mode, self.loss_function)
+        reference_losses = self.reference.step(images, labels, mode, self.loss_function)
 
-        self.comparison.add("losses", value, reference_value)
+        for trained, loss in outcome.losses().items():
+            self.comparison.add("losses", loss, reference_losses[trained])
         self.comparison.steps += 1
         self.comparison.motivated_steps += mode is Mode.MOTIVATED
-        return value
+        return outcome
 
     def finish(self) -> Comparison:
         """Compare weights, buffers and optimizer state after training."""
@@ -258,7 +260,7 @@ def _expected_states(
         else:
             other_values[key] = value
     # The differential part's own counts take precedence: the motivated state has the counts of the base part.
-    differential_counts = reference.differential_counts.get(name, {})
+    differential_counts = reference.divided_step.differential_counts.get(name, {})
     for block_name, block in weight.named_parameters():
         if block_name == "base":
             continue

@@ -3,6 +3,8 @@
 There are two plain timm models and two torch optimizers. At each change of mode, and at the end of an
 epoch that ends in motivated mode, weights, buffers and optimizer state are copied through the weights map. A
 nested network does the same without copying: `nestnet.verification.comparison` compares the two.
+
+The algorithm has one addition: a motivated batch may train both models, if the policy says so.
 """
 
 import copy
@@ -18,9 +20,10 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.placement import Placement
 from nestnet.optim.initial_state import is_scalar, make_initial_state
 from nestnet.optim.momentum import fill_momentum
+from nestnet.step.policy import Policy
 from nestnet.storage.state_codec import describe_tensor
-from nestnet.verification.copying import copy_scalars, copy_through_map, has_shape_of
-from nestnet.verification.optimizer_snapshot import OptimizerSnapshot
+from nestnet.verification.copying import copy_through_map, has_shape_of
+from nestnet.verification.divided_step import DividedStep
 
 CreateOptimizer = Callable[[nn.Module], Optimizer]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +41,7 @@ class CopyReference:
             With `"literal"`, `step` is one number per tensor and is copied with the rest of the state, as
             in the paper. With `"own"`, the differential part counts its own updates, as in a nested network:
             the two parts of a tensor are then stepped one after the other, each with its own count.
+        policy: what a motivated batch trains; by default the motivated model alone, as in the paper.
 
     Attributes:
         models: timm's model of each mode.
@@ -45,11 +49,18 @@ class CopyReference:
         parameters: parameters of each model, by name.
         active: mode of the model that holds the current weights.
         switches: number of changes of mode so far.
-        differential_counts: for each divided tensor whose differential part has been trained, the scalars
-            of that part's optimizer state, such as Adam's `step`.
+        divided_step: step of the motivated model's optimizer.
     """
 
-    def __init__(self, net: NestedModel, create_optimizer: CreateOptimizer, *, step_count: str = "own") -> None:
+    def __init__(
+        self,
+        net: NestedModel,
+        create_optimizer: CreateOptimizer,
+        *,
+        step_count: str = "own",
+        policy: Policy | None = None,
+    ) -> None:
+        self.policy = policy or Policy()
         self.models = {mode: net.standalone(mode) for mode in Mode}
         self.optimizers: dict[Mode, Optimizer] = {}
         self.parameters: dict[Mode, dict[str, nn.Parameter]] = {}
@@ -64,48 +75,74 @@ class CopyReference:
         # Collect what a switch copies, and the weights of which the base has only a part.
         motivated = self.parameters[Mode.MOTIVATED]
         self.shared_placements: dict[str, Placement] = {}
-        self.divided_placements: dict[str, Placement] = {}
+        divided_placements: dict[str, Placement] = {}
         for name, placement in net.weights_map.items():
             # Private tensors, such as the running statistics of each mode, are never copied.
             if not placement.private:
                 self.shared_placements[name] = placement
             if placement.name in motivated and not placement.is_whole:
-                self.divided_placements[placement.name] = placement
-
-        self.has_own_counts = step_count == "own"
-        self.differential_counts: dict[str, dict[str, Any]] = {}
-        # Most optimizers create the state of a parameter at its first step, but Adagrad creates it at once.
-        self.states_before_training: dict[str, dict[str, Any]] = {}
-        for name in self.divided_placements:
-            self.states_before_training[name] = copy.deepcopy(self.optimizer_state(Mode.MOTIVATED, name))
+                divided_placements[placement.name] = placement
+        self.divided_step = DividedStep(
+            self.optimizers[Mode.MOTIVATED], motivated, divided_placements, step_count=step_count
+        )
         # Entries that an optimizer adds to a parameter group later are step counts.
         self.setting_names: set[str] = set()
         for group in self.optimizers[Mode.MOTIVATED].param_groups:
             self.setting_names.update(group)
 
-    def step(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> float:
-        """Train the model of a mode on one batch, after switching to it if it is not active.
+    def step(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> dict[Mode, float]:
+        """Train on one batch. A base batch trains the base, and a motivated batch what the policy says.
 
         Args:
             images: batch of images `[B, C, H, W]`.
             labels: their labels `[B]`.
-            mode: mode of the model to train.
+            mode: mode of the batch.
             loss_function: function of logits `[B, K]` and labels that returns the loss.
 
         Returns:
-            The loss of the batch.
+            The loss of each model that was trained, against the labels and without weights.
         """
+        if len(self.policy.modes(mode)) > 1:
+            return self._train_both(images, labels, loss_function)
+        return {mode: self._train_one(images, labels, mode, loss_function)}
+
+    def _train_one(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> float:
+        """Train the model of a mode, after switching to it if it is not active, and return its loss."""
         self.switch(mode)
-        model = self.models[mode]
         optimizer = self.optimizers[mode]
-        loss = loss_function(model(images), labels)
+        loss = loss_function(self.models[mode](images), labels)
         optimizer.zero_grad()
         loss.backward()
         if mode is Mode.MOTIVATED:
-            self._step_motivated()
+            self.divided_step()
         else:
             optimizer.step()
         return loss.item()
+
+    def _train_both(self, images: Tensor, labels: Tensor, loss_function: LossFunction) -> dict[Mode, float]:
+        """Train both models, each with its own loss, by one step of the motivated model, and return their losses."""
+        self.switch(Mode.MOTIVATED)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+
+        # The motivated model is first, because the base may learn from its output.
+        motivated_logits = self.models[Mode.MOTIVATED](images)
+        motivated_loss = loss_function(motivated_logits, labels)
+        (self.policy.motivated_loss_weight * motivated_loss).backward()
+
+        # The base gets the same weights and, where both share them, the statistics that this pass has updated.
+        self._copy_weights_and_buffers(Mode.BASE)
+        base_logits = self.models[Mode.BASE](images)
+        base_loss = loss_function(base_logits, labels)
+        self.policy.base_loss(base_loss, base_logits, motivated_logits.detach()).backward()
+        # The shared statistics have been updated once more.
+        self._copy_weights_and_buffers(Mode.MOTIVATED)
+
+        # One step trains the sum of both losses. Weights and state of the base are copied at the next switch.
+        self._add_base_gradients()
+        self._step_private_weights()
+        self.divided_step()
+        return {Mode.MOTIVATED: motivated_loss.item(), Mode.BASE: base_loss.item()}
 
     def end_epoch(self) -> None:
         """Switch to the base, because every epoch starts in base mode (line 39)."""
@@ -133,6 +170,30 @@ class CopyReference:
             name: name of the parameter in that model.
         """
         return self.optimizers[mode].state.get(self.parameters[mode][name], {})
+
+    # What one step for both models needs.
+
+    def _add_base_gradients(self) -> None:
+        """Add the gradient of each base tensor to the part of the motivated tensor that holds it."""
+        for name, parameter in self.parameters[Mode.BASE].items():
+            placement = self.shared_placements.get(name)
+            if placement is None:
+                continue
+            gradient = self.parameters[Mode.MOTIVATED][placement.name].grad
+            assert gradient is not None
+            assert parameter.grad is not None
+            gradient[placement.index] += parameter.grad
+
+    def _step_private_weights(self) -> None:
+        """Step the weights that the base has for itself alone, with the base's optimizer."""
+        base = self.parameters[Mode.BASE]
+        if base.keys() <= self.shared_placements.keys():
+            return
+        # Without a gradient, the optimizer leaves the other weights as they are: the motivated model steps them.
+        for name in base.keys() & self.shared_placements.keys():
+            base[name].grad = None
+        self._copy_group_counts(Mode.BASE)
+        self.optimizers[Mode.BASE].step()
 
     # The copies of a switch. Weights and buffers: sections 3.1 and 3.2. Optimizer state: section 3.5.
 
@@ -194,87 +255,3 @@ class CopyReference:
         for target_group, source_group in zip(target_groups, source_groups, strict=True):
             for count in source_group.keys() - self.setting_names:
                 target_group[count] = copy.deepcopy(source_group[count])
-
-    # The step of the motivated model. In the paper a divided tensor has one step count, which a switch copies from
-    # the base. A nested network has one for each part, and so has this reference with `step_count="own"`.
-
-    def _step_motivated(self) -> None:
-        """Step the motivated model such that each part of a divided tensor has its own optimizer state.
-
-        A single optimizer step is not enough where the parts differ in their counts, or one has no state yet.
-        """
-        optimizer = self.optimizers[Mode.MOTIVATED]
-        parameters = self.parameters[Mode.MOTIVATED]
-        trained = [name for name in self.divided_placements if parameters[name].grad is not None]
-        apart = [name for name in trained if self._needs_own_step(name)]
-        if apart:
-            self._step_twice(apart)
-        else:
-            optimizer.step()
-        for name in trained:
-            if name not in apart:
-                self.differential_counts[name] = copy_scalars(optimizer.state[parameters[name]])
-
-    def _step_twice(self, apart: list[str]) -> None:
-        """Take two steps from the same point, and combine their results.
-
-        The first step uses the state of the base parts. The second uses the state of the differential
-        parts of the tensors `apart`, and only these parts are taken from it.
-        """
-        optimizer = self.optimizers[Mode.MOTIVATED]
-        parameters = self.parameters[Mode.MOTIVATED]
-
-        # Step the base parts and all undivided tensors.
-        before = OptimizerSnapshot(optimizer)
-        optimizer.step()
-        after_base_step = OptimizerSnapshot(optimizer)
-        before.restore()
-
-        # Step the differential parts.
-        for name in apart:
-            optimizer.state[parameters[name]] = self._differential_state(name)
-        optimizer.step()
-        differential: list[tuple[str, Tensor, dict[str, Any]]] = []
-        for name in apart:
-            parameter = parameters[name]
-            differential.append((name, parameter.detach().clone(), dict(optimizer.state[parameter])))
-
-        # Restore the first step's result, and overwrite the differential parts with the second's.
-        after_base_step.restore()
-        for name, values, state in differential:
-            self._keep_differential(name, values, state)
-            self.differential_counts[name] = copy_scalars(state)
-
-    def _needs_own_step(self, name: str) -> bool:
-        """Return whether a differential part's state differs from the state of the whole tensor."""
-        state = self.optimizer_state(Mode.MOTIVATED, name)
-        has_counts = any(is_scalar(value) for value in state.values())
-        is_first_update = name not in self.differential_counts
-        if self.has_own_counts:
-            return has_counts or is_first_update
-        return not has_counts and is_first_update
-
-    def _differential_state(self, name: str) -> dict[str, Any]:
-        """Return the state with which the differential part of a divided tensor takes its next step."""
-        if name not in self.differential_counts:
-            return copy.deepcopy(self.states_before_training[name])
-        parameter = self.parameters[Mode.MOTIVATED][name]
-        state = dict(self.optimizers[Mode.MOTIVATED].state[parameter])
-        state.update(copy.deepcopy(self.differential_counts[name]))
-        return state
-
-    @torch.no_grad()
-    def _keep_differential(self, name: str, values: Tensor, state: dict[str, Any]) -> None:
-        """Write the differential part of `values` and `state` around the base part of a tensor and its state."""
-        parameter = self.parameters[Mode.MOTIVATED][name]
-        parameter_state = self.optimizers[Mode.MOTIVATED].state[parameter]
-        placement = self.divided_placements[name]
-        pairs = [(parameter, values)]
-        for key, value in state.items():
-            if has_shape_of(parameter, value):
-                pairs.append((parameter_state[key], value))
-        for kept, differential in pairs:
-            # Overwrite the whole tensor, and then restore its base part.
-            base = kept[placement.index].clone()
-            kept.copy_(differential)
-            copy_through_map(base, kept, placement, to=Mode.MOTIVATED)

@@ -360,8 +360,6 @@ train --motivation.options '{seed: 3}'
     motivation.options = {'seed': 3}: loss_decrease takes no options; they are for a condition
 train --motivation.name random_like --motivation.runs [absent]
     absent is not a run directory: it has no metrics.csv
-check --motivation.trains both
-    motivation.trains = 'both': the reference trains one network per batch
 tune-k --k 2 --motivation.name never
     motivation.name = 'never': it must be a condition that has a k
 

@@ -1,6 +1,9 @@
 """The limits on motivated batches against counts by hand, and against runs of batches."""
 
+import itertools
 import math
+import random
+import statistics
 from fractions import Fraction
 
 import pytest
@@ -11,8 +14,9 @@ from nestnet import Always, EMADecrease, LossDecrease, MotivationLimits, Never, 
 from nestnet.nn.mode import Mode, PerMode
 
 
-def run(limits, condition):
-    """The modes of a run's batches, whose losses fall for ever."""
+def run(limits, condition, losses=None):
+    """The modes of a run's batches, by default of losses that fall for ever."""
+    losses = losses or (1 / step for step in itertools.count(1))
     modes, spent, step = [], 0, 0
     for _ in range(limits.epochs):
         condition.reset()
@@ -23,7 +27,7 @@ def run(limits, condition):
             modes.append(mode)
             spent += limits.batch_costs.of(mode)
             step += 1
-            condition.update(1 / step)
+            condition.update(next(losses))
             if limits.budget is not None:
                 assert spent <= Fraction(str(limits.budget)) * limits.batch_costs.base * step, "at every batch"
     return modes
@@ -85,3 +89,27 @@ def test_counts_by_hand():
 )
 def test_limits_that_leave_no_batch(condition, settings, possible):
     assert MotivationLimits(10, 2, PerMode(100, 300), **settings).can_motivate(condition) == possible
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"start": 0.3}, {"start": 0.2, "until": 0.75}, {"start": 0.1, "budget": 1.15}],
+    ids=["the whole run", "from within an epoch", "to within an epoch", "budget"],
+)
+def test_the_forecast_holds_for_independent_losses(k, settings):
+    """One batch in (k+1)!, but for the first k + 1 of each epoch, and for what the limits leave out."""
+    limits = MotivationLimits(9, 3, PerMode(100, 250), **settings)
+    draw = random.Random(f"{k} {settings}")
+    losses = iter(draw.random, None)
+    counts = []
+    for _ in range(1500):
+        counts.append(run(limits, LossDecrease(k), losses).count(Mode.MOTIVATED))
+    expected = limits.expected_fraction(LossDecrease(k)) * limits.steps
+    error = statistics.stdev(counts) / len(counts) ** 0.5
+    difference = statistics.mean(counts) - expected
+    # With a budget the forecast is an upper bound: a batch that it refuses is not made up for.
+    assert difference <= 4 * error
+    assert difference >= -4 * error or "budget" in settings
+    if not settings:
+        assert expected == pytest.approx(3 * (9 - k - 1) / math.factorial(k + 1))

@@ -32,14 +32,6 @@ TRAINED = [name for name in OPTIMIZERS if explain_refusal(name) is None]
 pytestmark = pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
 
 
-@pytest.fixture(scope="module")
-def page():
-    """The program that makes the table in docs/optimizers.md."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        yield importlib.import_module("optimizers_table")
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_what_the_page_says(name, page):
     """The program holds each against the copy-based reference, and looks at what base steps leave alone."""

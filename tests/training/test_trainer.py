@@ -614,7 +614,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             "model.base_weights: /absent.pth cannot be read as weights: there is no",
         ),
         (["train", "--data.auto_augment", "cifar10"], "data.auto_augment = 'cifar10': it is for colour images"),
-        (["check", "--motivation.trains", "both"], "motivation.trains = 'both': the reference trains one"),
         (
             ["check", "--motivation.name", "gradient_norm_increase"],
             "the check only provides losses; set sequence to random",
@@ -673,12 +672,35 @@ def test_check(capsys):
     arguments = ["--config", str(DIGITS), "--steps", "24", "--sequence", "random", "--data.batch_size", "16"]
     assert main(["check", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "24 batches, " in printed
+    assert "\nrandom modes\n24 batches, " in printed
     assert "identical to the copy-based reference, bit for bit" in printed
     assert main(["check", "--config", str(DIGITS), "--steps", "14", "--optimizer.name", "adamw", "--data.mixup", "0.2",
                  "--data.batch_size", "128", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]) == 0  # fmt: skip
     printed = capsys.readouterr().out
     assert "adamw at lr 0.001 (step count: literal)" in printed
+    assert "identical to the copy-based reference, bit for bit" in printed
+
+
+@pytest.mark.slow
+def test_the_check_trains_what_the_run_trains(tmp_path, monkeypatch, capsys):
+    """The modes of a run over two epochs, within its limits, from the loss that it watches."""
+    chosen = []
+    choose_mode = Trainer.choose_mode
+    monkeypatch.setattr(Trainer, "choose_mode", lambda trainer: chosen.append(choose_mode(trainer)) or chosen[-1])
+    arguments = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--data.batch_size", "128", "--epochs", "2",
+                 "--schedule.name", "none", "--motivation.k", "1", "--motivation.trains", "both",
+                 "--motivation.watched_loss", "mean", "--motivation.distillation", "0.5", "--motivation.start", "0.1",
+                 "--motivation.until", "0.9", "--motivation.budget", "1.35"]  # fmt: skip
+    Trainer(parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")])).fit()
+    of_run, chosen[:] = list(chosen), []
+    assert main(["check", *arguments, "--steps", str(len(of_run))]) == 0
+    assert chosen == of_run
+    assert 2 < of_run.count(Mode.MOTIVATED) < len(of_run) / 2
+    printed = capsys.readouterr().out
+    assert (
+        "\nloss_decrease, k = 1, trains = both, watched_loss = mean, distillation = 0.5, start = 0.1, until = 0.9, "
+        f"budget = 1.35\n{len(of_run)} batches, {of_run.count(Mode.MOTIVATED)} of them motivated, "
+    ) in printed
     assert "identical to the copy-based reference, bit for bit" in printed
 
 

@@ -5,9 +5,11 @@ import random
 import pytest
 import torch
 from helpers import batch, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2
 
-from nestnet import Mode
+from nestnet import Mode, Policy
 from nestnet.nn.batch_norm import STATISTICS
 from nestnet.verification.comparison import check_against_reference
 from nestnet.verification.reference import CopyReference
@@ -18,6 +20,15 @@ OPTIMIZERS = {
     "adamw": {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05},
     "lamb": {"opt": "lamb", "lr": 5e-3, "weight_decay": 0.02},
     "nadam": {"opt": "nadam", "lr": 1e-3, "weight_decay": 1e-4},
+}
+
+
+POLICIES = {
+    "replace": Policy(),
+    "both": Policy(trains="both"),
+    "half distilled": Policy(trains="both", distillation=0.5, temperature=2.0),
+    "distilled": Policy(trains="both", distillation=1.0),
+    "weighted": Policy(trains="both", motivated_loss_weight=0.3),
 }
 
 
@@ -73,6 +84,55 @@ def test_bit_identical(family, optimizer, options):
 def test_bit_identical_when_each_part_counts_its_own_steps(family, optimizer):
     comparison = compare(family, optimizer, "own", steps=10)
     assert comparison.switches >= 6
+    assert comparison.identical, comparison
+
+
+@settings(max_examples=3)
+@given(
+    st.sampled_from(["sgd", "rmsprop", "adamw", "nadam"]),
+    st.sampled_from(["own", "literal"]),
+    st.sampled_from(STATISTICS),
+    st.lists(st.sampled_from(list(Mode)), min_size=3, max_size=8),
+    st.integers(0, 8),
+)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_is_bit_identical(page, policy, optimizer, step_count, statistics, modes, epoch_end):
+    comparison = check_against_reference(
+        page.NestedNet(statistics).train(),
+        lambda module: create_optimizer_v2(module, **OPTIMIZERS[optimizer]),
+        page.draw_batches(len(modes)),
+        modes,
+        step_count=step_count,
+        policy=POLICIES[policy],
+        epoch_ends=[epoch_end],
+    )
+    assert comparison.steps == len(modes)
+    assert comparison.motivated_steps == modes.count(Mode.MOTIVATED)
+    assert comparison.identical, comparison
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "policy", "optimizer", "step_count", "options"),
+    [
+        ("resnet", "both", "sgd", "own", {"batch_norm": "shared"}),
+        ("resnet", "half distilled", "adamw", "literal", {"drop_rate": [0.1, 0.2]}),
+        ("resnet", "weighted", "rmsprop", "own", {"batch_norm": "shared", "depth_map": "first"}),
+        ("vit", "distilled", "sgd", "own", {"qkv_map": "heads", "drop_path_rate": 0.1}),
+        ("efficientnet", "half distilled", "sgd", "own", {"batch_norm": "shared", "drop_path_rate": 0.2}),
+    ],
+)
+def test_both_networks_of_a_family_in_one_step_are_bit_identical(family, policy, optimizer, step_count, options):
+    modes = [Mode.MOTIVATED, Mode.BASE, Mode.MOTIVATED, Mode.MOTIVATED]
+    comparison = check_against_reference(
+        make(family, **options).train(),
+        lambda module: create_optimizer_v2(module, **OPTIMIZERS[optimizer]),
+        [batch() for _ in modes],
+        modes,
+        step_count=step_count,
+        policy=POLICIES[policy],
+    )
+    assert comparison.switches == 4
     assert comparison.identical, comparison
 
 
@@ -133,6 +193,21 @@ class TestTheCheckCanFail:
         found = self.differences(zeros).differences
         assert found["weights"] > 0
         assert found["optimizer state"] > 0
+
+    @pytest.mark.parametrize(
+        ("method", "kind"), [("_add_base_gradients", "weights"), ("_copy_weights_and_buffers", "buffers")]
+    )
+    def test_both_networks_without_a_part_of_their_step(self, method, kind, page, monkeypatch):
+        """Without the base's gradients, and without copies between the two passes, to shared statistics."""
+        monkeypatch.setattr(CopyReference, method, lambda *_: None)
+        found = check_against_reference(
+            page.NestedNet("shared"),
+            lambda module: create_optimizer_v2(module, **OPTIMIZERS["sgd"]),
+            page.draw_batches(1),
+            [Mode.MOTIVATED],
+            policy=POLICIES["both"],
+        ).differences
+        assert found[kind] > 0
 
     def test_step_counts_of_the_other_kind(self):
         def own_after_all(optimizer):
