@@ -105,7 +105,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
         with_statistics = f", with {measured_statistics}"
     sentences = [
         f"Top-1 {top1:.2f} % on the {number}test images, measured by the run{precision} after epoch "
-        f"{epochs_done} of {config.epochs}{with_statistics}."
+        f"{epochs_done} of {config.total_epochs}{with_statistics}."
     ]
 
     # Say how the file differs from the network that was measured.
@@ -201,7 +201,7 @@ def render_training(run: Run) -> str:
         "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
         "what motivates": for_markdown(describe_motivation(config.motivation)),
         "batches": batches,
-        "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
+        "epochs": f"{run.checkpoint['epochs_done']} of {config.total_epochs}",
         "batch": f"{config.data.batch_size} images",
         "optimizer": f"{optimizer}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
         "seed": str(config.seed),
