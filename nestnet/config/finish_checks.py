@@ -33,13 +33,13 @@ def check_finish(config: Config) -> None:
             "with model.batch_norm = 'shared' the base has the statistics of the motivated network, which these epochs "
             "train; set model.batch_norm to private",
         )
-    if config.epochs == 0:
+    if config.extends_given_base:
         _check_extension(config)
 
 
 def _check_extension(config: Config) -> None:
     """Check a run that extends a base and trains it no further."""
-    if config.model.base_weights is None and config.model.motivated_weights is None:
+    if config.model.base_weights is None:
         reason = "the base is not trained then; give model.base_weights, the weights of a finished base"
         refuse("epochs", config.epochs, reason)
     for field in dataclasses.fields(MotivationConfig):

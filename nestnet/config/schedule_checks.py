@@ -38,7 +38,7 @@ def check_schedule(config: Config) -> None:
     # The epochs that extend the base have the schedule without its warm-up.
     if config.finish_epochs > 0:
         _check_rates(schedule, "finish_lr", config.first_finish_lr, config.finish_epochs)
-    if config.epochs == 0:
+    if config.extends_given_base:
         if schedule.warmup_epochs != 0:
             reason = "finish_epochs have no warm-up, and epochs = 0; leave it out"
             refuse("schedule.warmup_epochs", schedule.warmup_epochs, reason)

@@ -132,6 +132,11 @@ class Config:
         return self.epochs + self.finish_epochs
 
     @property
+    def extends_given_base(self) -> bool:
+        """Whether the base comes finished, and the run trains only what the motivated network has beside it."""
+        return self.epochs == 0
+
+    @property
     def first_finish_lr(self) -> float:
         """Learning rate at the start of the `finish_epochs`: `finish_lr`, or by default `optimizer.lr`."""
         if self.finish_lr is None:

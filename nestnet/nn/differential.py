@@ -10,25 +10,6 @@ from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 
 
-def differential_parameters(net: NestedModel) -> list[nn.Parameter]:
-    """Return the parameters that only the motivated network has: differential blocks, and those of differential layers.
-
-    Args:
-        net: nested network.
-
-    Returns:
-        The parameters, in the order of the motivated network; an empty list if both networks are the same.
-
-    Example:
-        >>> import nestnet
-        >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
-        >>> sum(parameter.numel() for parameter in differential_parameters(net))
-        194432
-    """
-    base = set(map(id, net.subnet(Mode.BASE).parameters()))
-    return [parameter for parameter in net.subnet(Mode.MOTIVATED).parameters() if id(parameter) not in base]
-
-
 def differential_tensors(net: NestedModel) -> list[Tensor]:
     """Return the parameters and buffers that only the motivated network has.
 

@@ -1,6 +1,7 @@
 """The nested network: one module that holds two networks in the same memory."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -127,6 +128,13 @@ class NestedModel(NestedModule, ABC):
             A module with `forward(x)`.
         """
         return Subnet(self, Mode(mode))
+
+    def differential_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the name and the parameter of each parameter that motivated mode trains and base mode does not."""
+        of_base = set(self.subnet(Mode.BASE).parameters())
+        for name, parameter in self.subnet(Mode.MOTIVATED).named_parameters():
+            if parameter not in of_base:
+                yield name, parameter
 
     def standalone(self, mode: Mode | str) -> nn.Module:
         """Return the network of `mode` as a plain timm model with its own copy of the weights.

@@ -58,7 +58,7 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     if finished_epochs < config.total_epochs:
         log_notice(f"{path} is left out: {finished_epochs} of its {config.total_epochs} epochs are finished")
         return None
-    if config.epochs == 0:
+    if config.extends_given_base:
         log_notice(f"{path} is left out: it extends a finished base, and the cost of that base is not known")
         return None
     return FinishedRun(

@@ -125,7 +125,7 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
     # Sum over all images of all epochs; incomplete batches are left out.
     total = average * batches * config.data.batch_size * config.total_epochs
     whole = f"of the whole run: {total:.3g}, and about twice that for backward"
-    if config.epochs == 0:
+    if config.extends_given_base:
         return [
             f"the base is finished: every batch trains what {names.motivated} has beside it",
             f"forward pass: {average:,.0f} MACs; {whole}",

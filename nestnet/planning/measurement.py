@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nestnet.cost.activation_memory import collect_saved_storages
 from nestnet.device import autocast
-from nestnet.nn.differential import differential_parameters, frozen
+from nestnet.nn.differential import frozen
 from nestnet.nn.mode import FINISH, Mode
 from nestnet.step.cuda_graphs import WARM_UP
 from nestnet.step.policy import Modes
@@ -113,7 +113,7 @@ def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: str) -
 def _trained_parameters(trainer: Trainer, mode: str, modes: Modes) -> list[nn.Parameter]:
     """Return the parameters that a batch trains."""
     if mode == FINISH:
-        return differential_parameters(trainer.net)
+        return [parameter for _, parameter in trainer.net.differential_parameters()]
     # The modes share parameters: count each of them once.
     trained: dict[int, nn.Parameter] = {}
     for trained_mode in modes:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.nn.differential import differential_parameters, has_own_statistics
+from nestnet.nn.differential import has_own_statistics
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.step.async_numbers import AsyncNumbers
@@ -232,7 +232,7 @@ class TrainStep:
 
     def _build_finish(self) -> Forward:
         """Return the forward pass that trains the motivated network without its base."""
-        if not differential_parameters(self.net):
+        if not list(self.net.differential_parameters()):
             raise ValueError("finish_step: base and motivated are the same network, so that nothing is left to train")
         if not has_own_statistics(self.net):
             raise ValueError(

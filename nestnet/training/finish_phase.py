@@ -65,9 +65,9 @@ def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, e
     if not is_finishing(config, epochs_done):
         return create_scheduler(optimizer, config.schedule, config.epochs, steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = config.first_finish_lr
-        # timm's schedulers start from this value if there is one.
-        group.pop("initial_lr", None)
+        # timm's schedulers start from `initial_lr`, and multiply the rate of a group by its `lr_scale`.
+        group["initial_lr"] = config.first_finish_lr
+        group["lr"] = config.first_finish_lr * group.get("lr_scale", 1.0)
     defaults = ScheduleConfig()
     without_warm_up = replace(
         config.schedule,

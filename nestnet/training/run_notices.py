@@ -51,6 +51,7 @@ def log_subnet_warnings(trainer: "Trainer") -> None:
             recalibrated=trainer.config.recalibration_batches,
             run_dir=trainer.run.path,
             output=trainer.run.path / f"{mode}-recalibrated.safetensors",
+            base_is_given=trainer.config.extends_given_base,
         )
         # A run exports two files: name the one that is meant.
         for warning in warnings:

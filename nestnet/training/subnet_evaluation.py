@@ -64,9 +64,7 @@ def build_eval_network(trainer: "Trainer", mode: Mode) -> NestedModel:
     # Without a moving average this is the trained network itself.
     net = trainer.step.averaged
     number = trainer.config.recalibration_batches
-    # A finished base that a run only extends keeps the statistics that it came with.
-    is_given = mode is Mode.BASE and trainer.config.epochs == 0
-    if number == 0 or is_given:
+    if number == 0:
         return net
     if mode not in trainer.recalibrated:
         images = recalibration_images(trainer.train_batches, trainer.epochs_done, number)
@@ -87,6 +85,9 @@ def kept_statistics(trainer: "Trainer") -> dict[str, dict[str, Tensor]]:
     Returns:
         Those of the base, which stands still once it is finished, by mode; otherwise nothing.
     """
+    # A base that came finished keeps the statistics that it came with.
+    if trainer.config.extends_given_base and trainer.config.recalibration_batches:
+        return {str(Mode.BASE): dict(trainer.net.subnet(Mode.BASE).named_buffers())}
     if trainer.is_finishing and Mode.BASE in trainer.recalibrated:
         return {str(Mode.BASE): trainer.recalibrated[Mode.BASE]}
     return {}

@@ -62,7 +62,7 @@ def _describe_cost(run: RunSummary) -> str:
     names = run.network_names
     base_macs = run.network_costs.base.macs
     motivated_macs = run.network_costs.motivated.macs
-    if run.extends_given_base:
+    if run.config.extends_given_base:
         batches = format_count(len(run.steps), "batch", "batches")
         return (
             f"{names.base} was finished and is unchanged: {batches} of {names.motivated}, at "
@@ -122,10 +122,10 @@ def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     behind = f"the bigger network is {-lead:.2f} points behind the smaller one inside it{error_note}"
     if not run.is_finished:
         return f"{both}: so far {behind}."
-    return (
-        f"{both}: {behind}, and not worth deploying as it is. More motivated batches (a smaller motivation.k, or "
-        "motivation.name = always for a part of the run) or more epochs would train it more."
-    )
+    remedy = "More motivated batches (a smaller motivation.k, or motivation.name = always for a part of the run) or more epochs"
+    if run.config.finish_epochs:
+        remedy = "More finish_epochs"
+    return f"{both}: {behind}, and not worth deploying as it is. {remedy} would train it more."
 
 
 def _describe_better_epochs(run: RunSummary) -> list[str]:

@@ -64,11 +64,6 @@ class RunSummary:
         return self.finished_epochs >= self.config.total_epochs
 
     @property
-    def extends_given_base(self) -> bool:
-        """Whether the run extends a finished base from elsewhere, and does not train the base itself."""
-        return self.config.epochs == 0
-
-    @property
     def unfinished_batches(self) -> int:
         """Number of batches trained in the epoch that is not finished."""
         return int((self.steps.epoch > self.finished_epochs).sum())
@@ -148,7 +143,7 @@ class RunSummary:
     @property
     def expected_training_cost(self) -> float | None:
         """Forecast of `training_cost`; `None` where there is none."""
-        if self.expected_cost is None or self.extends_given_base:
+        if self.expected_cost is None or self.config.extends_given_base:
             return None
         return self.expected_cost * self.config.total_epochs / self.config.epochs
 
