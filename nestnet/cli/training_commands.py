@@ -55,8 +55,9 @@ def extend(arguments: list[str]) -> None:
     parser.add_argument("--motivated", required=True, metavar="NAME", help="timm's name of the bigger network")
     own_options = ("motivated",)
     settings, own = split_settings(arguments, own_options)
-    options = parser.parse_args(own)
+    # Checked first, so that a misspelt option is reported before one that is missing.
     check_option_names(settings, own_options)
+    options = parser.parse_args(own)
 
     from nestnet.distributed.rendezvous import destroy_process_group
     from nestnet.recipes.extension import parse_extension

@@ -58,18 +58,14 @@ def parse_extension(
         ValueError: If the source is absent or holds no base, a field is determined by the extension, or the
             configuration is invalid.
     """
-    names = names_of_options(arguments)
-    _check_names(names)
+    _check_names(names_of_options(arguments))
     if source.is_dir():
         config, weights = _configure_from_run(source, motivated, arguments, prog, others)
     else:
         config = _configure_from_file(source, motivated, arguments, prog, others)
         weights = source
-    finish_epochs = config.finish_epochs
-    if "finish_epochs" in names and finish_epochs == 0:
+    if config.finish_epochs == 0:
         raise ValueError("finish_epochs = 0: nothing would be trained; it must be at least 1")
-    if finish_epochs == 0:
-        finish_epochs = config.epochs
     return validate(
         replace(
             config,
@@ -77,7 +73,6 @@ def parse_extension(
             schedule=_without_warm_up(config.schedule),
             motivation=MotivationConfig(),
             epochs=0,
-            finish_epochs=finish_epochs,
         )
     )
 
@@ -149,7 +144,7 @@ def _as_ordinary_run(stored: Config, motivated: str) -> Config:
         model=_extended_model(stored.model, motivated),
         motivation=MotivationConfig(),
         epochs=epochs,
-        finish_epochs=0,
+        finish_epochs=epochs,
         finish_lr=None,
         run_dir=None,
         # The base stands still.
@@ -190,7 +185,10 @@ def _configure_from_file(
         if not given["model"].get("base"):
             raise ValueError(f"{path} does not name its network: set model.base to timm's name of it")
         # The recipe for a folder of images chooses what the file leaves open.
-        return merge_fields(recipe.choose(merge_fields(known, given)), known)
+        chosen = merge_fields(recipe.choose(merge_fields(known, given)), known)
+        # As many epochs as are usual for training from the start.
+        chosen["finish_epochs"] = given.get("epochs") or chosen.get("epochs") or Config().epochs
+        return chosen
 
     networks = _name_networks(base, motivated, arguments)
     return parsing.parse([*arguments, *networks], prog=prog, others=others, choose=choose)

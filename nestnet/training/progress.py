@@ -166,6 +166,9 @@ class Progress:
         # The condition did not choose the batches that extend the base.
         steps = cost.steps - cost.finish_steps
         motivated = cost.batches[Mode.MOTIVATED] - cost.finish_steps
+        if not steps and cost.finish_steps:
+            self._say(f"batches that extended the base, which did not change: {cost.finish_steps:,}")
+            return
         line = f"motivated batches in all: {motivated:,} of {steps:,}"
         if steps:
             line += f", {motivated / steps:.1%}{self.forecast}"

@@ -15,6 +15,7 @@ from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.recipes.extension import parse_extension
 from nestnet.runs.reading import read_cost, read_table
+from nestnet.weights.export_file import read_metadata
 
 SMALL = ["--data.batch_size", "256", "--schedule.warmup_epochs", "1", "--motivation.k", "1", "--ema_decay", "0.5"]
 
@@ -95,8 +96,7 @@ def test_what_follows_from_the_source(source, tmp_path):
     (tmp_path / "own.yaml").write_text("model: {base: resnet20, motivated: resnet44}\nepochs: 7\nmotivation: {k: 3}\n")
     file = parse_extension(source / "base.safetensors", "resnet32", ["--config", str(tmp_path / "own.yaml")])
     assert (file.model.base, file.model.motivated, file.finish_epochs) == ("resnet8", "resnet32", 7)
-    metadata = json.loads(nestnet.weights.export_file.read_metadata(source / "base.safetensors")["mean"])
-    assert file.data.mean == metadata
+    assert file.data.mean == json.loads(read_metadata(source / "base.safetensors")["mean"])
 
 
 def test_a_folder_of_images_has_its_recipe(source, tmp_path):
@@ -107,7 +107,7 @@ def test_a_folder_of_images_has_its_recipe(source, tmp_path):
                 Image.new("L", (8, 8), 20 * index).save(tmp_path / part / name / f"{index}.png")
     run = parse_extension(source / "base.safetensors", "resnet14", ["--data.root", str(tmp_path)])
     assert (run.data.name, run.data.img_size, run.model.base) == ("folder", 8, "resnet8")
-    assert run.optimizer.lr > 0.01, "the rate of new weights, not of those that are fine-tuned"
+    assert run.optimizer.lr == 0.0031, "0.1 for 128 images: the rate of new weights, not of those that are fine-tuned"
     assert run.finish_epochs >= 90
 
 
@@ -128,7 +128,7 @@ def test_a_folder_of_images_has_its_recipe(source, tmp_path):
         (["RUN", "--motivated", "resnet14", "--model.batch_norm", "shared"], "finish_epochs = 2: with model.batch_norm"),
         (["RUN", "--motivatd", "resnet14"], "--motivatd is not an option; did you mean motivated?"),
         (["FILE", "--motivated", "resnet14"], "does not name its network: set model.base to timm's name of it"),
-        (["FILE", "--motivated", "resnet14", "--model.base", "resnet20"], "FILE holds no weights of resnet20 by timm's names"),
+        (["FILE", "--motivated", "resnet32", "--model.base", "resnet20"], "FILE holds no weights of resnet20 by timm's names"),
         (["FOLDER", "--motivated", "resnet14"], "FOLDER is not a run directory: it has no config.yaml"),
         (["FOLDER/text.pth", "--motivated", "resnet14", "--model.base", "resnet8"], "text.pth cannot be read as weights"),
     ],

@@ -44,8 +44,10 @@ def assert_same(found, expected):
             assert value == expected[name], name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+CASES = [(family, name) for family in FAMILIES for name in ("momentum", "adamw")]
+
+
+@pytest.mark.parametrize(("family", "name"), [*CASES, ("resnet", "lamb")])
 def test_the_base_stands_still_and_everything_else_is_a_hand_written_loop(family, name):
     net = shallow(make(family, drop_rate=0.1))
     plain = copy.deepcopy(net)

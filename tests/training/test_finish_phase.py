@@ -9,8 +9,12 @@ import torch
 from interrupted import Killed, content, few, kill, whole_run
 
 from nestnet import Mode
+from nestnet.analysis.report.findings import describe_results
+from nestnet.analysis.report.summary import read_summary
+from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.optim.schedule import create_scheduler
+from nestnet.paper.finished_run import read_finished_run
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.checkpoint_file import read_checkpoint
 from nestnet.runs.checkpoints import Checkpoints
@@ -163,6 +167,33 @@ def test_the_cost_by_hand(tiny):
     average = cost["base"] + share * (cost["motivated"] - cost["base"])
     assert cost["expected"] == pytest.approx((2 * average + 2 * cost["motivated"]) / 4)
     assert json.loads((path / "cost.json").read_text())["convention"] == "macs"
+
+
+def test_the_report_and_the_table_state_the_whole_cost(tiny, tmp_path, capsys):
+    _, path = tiny
+    cost, run = read_cost(path), read_summary(path)
+    modes = [row["mode"] for row in read_table(path / "steps.csv")]
+    half = len(modes) // 2
+    assert run.average_cost == pytest.approx(cost["actual"])
+    assert run.training_cost == pytest.approx(cost["relative_to_base"] * cost["base"])
+    assert run.expected_cost == pytest.approx(cost["expected"])
+    assert run.expected_training_cost == pytest.approx(2 * cost["expected"])
+    assert run.motivated_fraction == modes.count("motivated") / half
+    assert run.trained_batches == {"base": modes.count("base"), "motivated": modes.count("motivated") + half}
+    assert run.is_finished
+    assert run.trained_modes == tuple(Mode)
+    assert read_finished_run(path).cost == pytest.approx(run.training_cost)
+    found = describe_results(run)[0]
+    assert found.startswith(
+        "Both networks together, with 2 epochs in which the finished base stood still, cost "
+        f"{cost['relative_to_base']:.2f} times what resnet8 costs alone"
+    )
+    assert main(["table", str(path), "--format", "csv"]) == 0
+    assert "-finish," in capsys.readouterr().out
+    assert main(["report", str(path), "--output", str(tmp_path / "report"), "--no_images"]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<dt>base unchanged</dt><dd>in the last 2 epochs</dd>" in page
+    assert main(["plot", str(path), "--output", str(tmp_path / "run.png")]) == 0
 
 
 @pytest.mark.parametrize(
