@@ -7,7 +7,7 @@ number of training images, equally for each class, if all would take too long; a
 
 Every method is one `nestnet train` with the same recipe, data order and initial weights: classical ResNet-20 and
 ResNet-32, motivated (k = 2) with private and with shared BatchNorm statistics, the paper's Experiment A (random
-batches), and joint training. Afterwards each trained subnet is evaluated as it is and, unless
+batches), and both networks at every batch. Afterwards each trained subnet is evaluated as it is and, unless
 `--recalibration-batches` is 0, with its BatchNorm statistics recalibrated on training batches.
 
 `--jobs` runs train in parallel, on equal shares of the cores, all methods of a seed before those of the next. Finished
@@ -61,7 +61,7 @@ class Method:
 
 
 METHODS = (  # the longest first, so that jobs end at about the same time
-    Method("joint", "joint training", ("--motivation.name", "joint")),
+    Method("both", "both at every batch", ("--motivation.name", "always", "--motivation.trains", "both")),
     Method("resnet32", "ResNet-32 alone", ("--motivation.name", "always"), (Mode.MOTIVATED,)),
     Method("experiment_a", "Experiment A", ("--motivation.name", "random")),
     Method("private", "motivated, private statistics", ()),
@@ -130,7 +130,7 @@ def measure(job: Job, options: argparse.Namespace, *, ended: bool) -> list[dict[
         forward_cost(name, img_size=32, num_classes=10, convention="paper")
         for name in (config.model.base, config.model.motivated)
     )
-    cost = base + motivated if job.way.name == "joint" else base + (motivated - base) * fraction
+    cost = base + motivated if job.way.name == "both" else base + (motivated - base) * fraction
     recalibrated: dict[Mode, float] = {}
     if ended and job.finished and options.recalibration_batches:
         recalibrated = measure_recalibrated_top1(job, options)

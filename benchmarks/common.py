@@ -189,11 +189,16 @@ def make_images(root: Path, count: int, size: int) -> None:
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table as Markdown with aligned columns."""
+    print(f"\n{title}\n\n{format_table(columns, rows)}")
+
+
+def format_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table as Markdown with aligned columns."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = [columns, ["-" * width for width in widths], *rows]
-    print(f"\n{title}\n")
-    for cells in lines:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
+    lines = []
+    for cells in (columns, ["-" * width for width in widths], *rows):
+        lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
+    return "\n".join(lines)
 
 
 def write(name: str, content: dict[str, Any], output: Path | None, device: torch.device) -> Path:
@@ -203,7 +208,13 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
     """
     path = output or RESULTS / f"{name}-{device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
+    write_atomically(path, json.dumps({**describe_origin(device), **content}, indent=1) + "\n")
+    return path
+
+
+def describe_origin(device: torch.device) -> dict[str, Any]:
+    """Return the command, the date, the hardware and the versions, which every result file states."""
+    return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(shorten_path, sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(device),
@@ -213,10 +224,7 @@ def write(name: str, content: dict[str, Any], output: Path | None, device: torch
             "timm": timm.__version__,
             "nestnet": nestnet.__version__,
         },
-        **content,
     }
-    write_atomically(path, json.dumps(document, indent=1) + "\n")
-    return path
 
 
 def shorten_path(argument: str) -> str:

@@ -23,7 +23,7 @@ def check_finish(config: Config) -> None:
         if config.finish_lr is not None:
             refuse("finish_lr", config.finish_lr, "it is for finish_epochs; give them, or leave it out")
         return
-    if config.model.base == config.model.motivated:
+    if config.model.base == config.model.motivated and config.model.batch_norm != "separate":
         reason = f"base and motivated are both {config.model.base}, so that nothing remains to train; leave it out"
         refuse("finish_epochs", finish_epochs, reason)
     if config.model.batch_norm == "shared":

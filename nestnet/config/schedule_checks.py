@@ -34,10 +34,10 @@ def check_schedule(config: Config) -> None:
             refuse("schedule.warmup_epochs", schedule.warmup_epochs, reason)
         _check_decays(schedule, "epochs", config.epochs)
         _check_warm_up(schedule, config.optimizer.lr)
-        _check_rates(schedule, "optimizer.lr", config.optimizer.lr, config.epochs)
+        _check_rates(config, "optimizer.lr", config.optimizer.lr, config.epochs)
     # The epochs that extend the base have the schedule without its warm-up.
     if config.finish_epochs > 0:
-        _check_rates(schedule, "finish_lr", config.first_finish_lr, config.finish_epochs)
+        _check_rates(config, "finish_lr", config.first_finish_lr, config.finish_epochs)
     if config.extends_given_base:
         if schedule.warmup_epochs != 0:
             reason = "finish_epochs have no warm-up, and epochs = 0; leave it out"
@@ -85,15 +85,16 @@ def _check_decays(schedule: ScheduleConfig, field: str, epochs: int) -> None:
             refuse("schedule.decay_epochs", schedule.decay_epochs, f"it must be below {end}, or nothing decays")
 
 
-def _check_rates(schedule: ScheduleConfig, field: str, lr: float, epochs: int) -> None:
+def _check_rates(config: Config, field: str, lr: float, epochs: int) -> None:
     """Refuse learning rates that would rise to the end where they should fall, or grow too high.
 
     Args:
-        schedule: section `schedule` of a configuration.
+        config: configuration of a run.
         field: name of the field that holds the first learning rate.
         lr: first learning rate.
         epochs: number of epochs.
     """
+    schedule = config.schedule
     if schedule.min_lr > lr:
         reason = f"it must be at most {field} = {lr}, from where it falls"
         refuse("schedule.min_lr", schedule.min_lr, reason)
@@ -105,6 +106,7 @@ def _check_rates(schedule: ScheduleConfig, field: str, lr: float, epochs: int) -
         times = epochs / schedule.decay_epochs
     # In logarithms, because the product itself may be too high for a float.
     highest = math.log10(lr) + times * math.log10(schedule.decay_rate)
+    highest += math.log10(max(1.0, config.optimizer.differential_lr_scale))
     if highest > math.log10(HIGHEST_LR):
         grows = f"above 1 the learning rate grows, in {times:g} times to more than {HIGHEST_LR:g}"
         refuse("schedule.decay_rate", schedule.decay_rate, f"{grows}; lower it")

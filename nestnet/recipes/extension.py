@@ -11,6 +11,7 @@ from typing import Any
 
 from nestnet.config import parsing
 from nestnet.config.names import names_of_options
+from nestnet.config.network_checks import check_networks
 from nestnet.config.schema import Config, ModelConfig, MotivationConfig, ScheduleConfig
 from nestnet.config.validation import validate
 from nestnet.nn.mode import Mode
@@ -69,7 +70,7 @@ def parse_extension(
     return validate(
         replace(
             config,
-            model=replace(config.model, base_weights=str(weights)),
+            model=_choose_start(config, str(weights), arguments),
             schedule=_without_warm_up(config.schedule),
             motivation=MotivationConfig(),
             epochs=0,
@@ -83,6 +84,23 @@ def _check_names(names: set[str]) -> None:
             raise ValueError(f"{name}: {GIVEN_BY_EXTENSION[name]}")
         if name.startswith("motivation."):
             raise ValueError(f"{name}: no condition chooses the batches of an extension; leave it out")
+
+
+def _choose_start(config: Config, base_weights: str, arguments: Sequence[str]) -> ModelConfig:
+    """Return the section `model` with the weights of the base, and a start at which both networks are equal if possible.
+
+    The bigger network then begins at the accuracy of the base.
+    """
+    model = replace(config.model, base_weights=base_weights)
+    if "model.differential_init" in names_of_options(arguments):
+        return model
+    equal = replace(model, differential_init="zero")
+    # Everything else has been checked before.
+    try:
+        check_networks(replace(config, model=equal))
+    except ValueError:
+        return replace(model, differential_init="random")
+    return equal
 
 
 def _name_networks(base: str | None, motivated: str, arguments: Sequence[str]) -> list[str]:
@@ -164,6 +182,7 @@ def _extended_model(model: ModelConfig, motivated: str) -> ModelConfig:
         num_classes=None,
         in_chans=None,
         batch_norm=batch_norm,
+        differential_init="random",
         base_weights=None,
         motivated_weights=None,
     )

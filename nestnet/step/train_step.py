@@ -17,6 +17,7 @@ from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.differential import has_own_statistics
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
+from nestnet.precision import choose_precision
 from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.cuda_graphs import GraphedPhases
 from nestnet.step.moving_average import MovingAverage
@@ -74,7 +75,8 @@ class TrainStep:
         net: nested network to train; the step runs on its device.
         optimizer: optimizer over the network's parameters, any of torch's or timm's.
         loss_function: function that returns the loss `[]` of logits `[B, K]` and targets.
-        precision: `"float32"`, or `"bfloat16"` for autocast in the forward pass.
+        precision: `"float32"`, `"bfloat16"` for autocast in the forward pass, or `"auto"` for the one that suits
+            the device: see `nestnet.precision.choose_precision`.
         accumulate: number of equal parts that a batch is trained in, one after another and in the same mode,
             before one step of the optimizer. More parts take less memory; BatchNorm normalises each part
             separately.
@@ -97,11 +99,12 @@ class TrainStep:
 
     Attributes:
         net: nested network that is trained.
+        precision: precision of the forward pass, `"float32"` or `"bfloat16"`.
         average: moving average of the network; `None` if there is none.
 
     Raises:
         ValueError: If `cuda_graphs` is set without CUDA, with several processes, or for an optimizer that
-            cannot be captured.
+            cannot be captured; or if the precision is none of the three.
 
     Example:
         >>> import nestnet, torch
@@ -137,6 +140,7 @@ class TrainStep:
         self.policy = policy or Policy()
         self.skip_non_finite = skip_non_finite
         self.device = next(net.parameters()).device
+        self.precision = choose_precision(precision, self.device, self.process_group)
         parallel = self.process_group.is_initialized
         if cuda_graphs and (parallel or self.device.type != "cuda"):
             raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
@@ -149,7 +153,7 @@ class TrainStep:
             forward={mode: Forward(net, mode, compile, parallel=parallel) for mode in Mode},
             optimizer=optimizer,
             loss_function=loss_function,
-            autocast=autocast(self.device, precision),
+            autocast=autocast(self.device, self.precision),
             accumulate=accumulate,
             clip_grad=clip_grad,
             gradient_norm=gradient_norm,

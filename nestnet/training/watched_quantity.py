@@ -69,8 +69,12 @@ class WatchedQuantity:
             outcome: outcome of its step.
 
         Returns:
-            The loss, or the mean of both. The call waits for the device.
+            The loss, or the mean of both; NaN or infinite for a batch that was skipped. The call waits for the
+            device.
         """
+        # A batch is skipped if either loss is not finite, and then their mean is not finite.
+        if outcome.skipped:
+            return outcome.loss()
         losses = outcome.losses()
         watched = [losses[mode] for mode in self._watched_modes(outcome)]
         return sum(watched) / len(watched)

@@ -61,6 +61,12 @@ def _check_comparable(trainer: Trainer, sequence: str) -> None:
     # The paper's Algorithm 1 updates only one of its two models with each batch.
     if trainer.step.policy.trains == "both":
         raise ValueError("motivation.trains = 'both': the reference trains one network per batch; leave it out")
+    # A model has one learning rate for each of its weights, also where the base has a part of it.
+    scale = trainer.config.optimizer.differential_lr_scale
+    if scale != 1:
+        raise ValueError(
+            f"optimizer.differential_lr_scale = {scale:g}: the reference trains the whole of a weight at one rate; leave it out"
+        )
     # Held-out losses and gradient norms are computed by the trainer, which does not run these steps.
     name = trainer.config.motivation.name
     if sequence == "condition" and trainer.watches != "loss":

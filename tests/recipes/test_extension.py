@@ -90,6 +90,10 @@ def test_what_follows_from_the_source(source, tmp_path):
     assert run.finish_epochs == 2, "as many as the run had"
     assert run.schedule.warmup_epochs == 0
     assert run.model.base_weights == str(source / "base.safetensors")
+    assert run.model.differential_init == "zero", "both networks start equal where they can"
+    assert (
+        parse_extension(source, "resnet32", ["--model.differential_init", "random"]).model.differential_init == "random"
+    )
     changed = parse_extension(source, "resnet32", ["--optimizer.lr", "0.5", "--finish_lr", "0.2"])
     assert (changed.optimizer.lr, changed.first_finish_lr) == (0.5, 0.2)
     # An export names its network, and how its images were prepared; a configuration file says the rest.

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import randomised
 from PIL import Image
 from timm.data import Mixup
 from torch import nn
 
+import nestnet
 from nestnet import LossDecrease, Mode, Periodic, register_condition
 from nestnet.cli.main import main
 from nestnet.conditions.registry import CONDITIONS
@@ -265,7 +267,8 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
 
 @pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
 def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
-    trainer = Trainer(parse_with_recipe([*QUICK, "--motivation.trains", "both", "--motivation.watched_loss", watched]))
+    both = ["--motivation.trains", "both", "--motivation.watched_loss", watched]
+    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", *both]))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
@@ -274,6 +277,19 @@ def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
     assert trainer.watched_quantity(outcome) == trainer.watched_quantity.loss(outcome) == expected
     outcome = trainer.step(images, labels, Mode.BASE)
     assert trainer.watched_quantity(outcome) == outcome.loss() == outcome.losses()["base"]
+
+
+def test_a_batch_is_skipped_and_recorded_as_such_if_either_loss_is_not_finite():
+    both = ["--model.motivated", "resnet32", "--motivation.trains", "both", "--motivation.watched_loss", "base"]
+    trainer = Trainer(parse_with_recipe([*QUICK, *both]))
+    trainer.net.train()
+    base = {id(parameter) for parameter in trainer.net.subnet("base").parameters()}
+    differential = next(parameter for parameter in trainer.net.parameters() if id(parameter) not in base)
+    nn.init.constant_(differential, math.nan)
+    outcome = trainer.step(*next(trainer.epoch_batches()), Mode.MOTIVATED)
+    assert outcome.skipped
+    assert math.isfinite(outcome.losses()["base"])
+    assert math.isnan(trainer.watched_quantity.loss(outcome))
 
 
 @pytest.mark.parametrize("clip", ["null", "0.01"])
@@ -311,7 +327,7 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
     images, own = trainer.mix_batch(*next(trainer.epoch_batches()))
     monkeypatch.setattr("nestnet.device.DeviceContext.to_device", None)  # it is on the device already
     for mode in Mode:
-        watched = trainer.watched_quantity(trainer.step(images, own, mode), mode)
+        watched = trainer.watched_quantity(trainer.step(images, own, mode))
         assert trainer.net.training
         logits = trainer.net.eval()(held_out, mode)
         expected = nn.functional.cross_entropy(logits, labels).item()
@@ -438,6 +454,19 @@ def test_a_run_starts_from_the_exports_of_another(run_dir, tmp_path):
                 else name == "fc.bias" or torch.equal(tensor, state[name])
             )
         assert Trainer(run).fit().joinpath("base.safetensors").is_file()
+
+
+@pytest.mark.parametrize("statistics", ["private", "shared", "separate"])
+def test_both_networks_start_from_a_trained_base(statistics, tmp_path):
+    trained = nestnet.create_model("resnet8", "resnet14", num_classes=10, in_chans=1)
+    nestnet.export(randomised(trained), "base", tmp_path / "base.safetensors")
+    run = parse_with_recipe(["--model.base", "resnet8", "--model.motivated", "resnet14", "--model.differential_init",
+                             "zero", "--model.base_weights", str(tmp_path / "base.safetensors"),
+                             "--model.batch_norm", statistics])  # fmt: skip
+    net = Trainer(run).net.eval()
+    images = torch.randn(4, 1, 8, 8)
+    expected = trained.eval()(images, "base")
+    assert all(torch.equal(net(images, mode), expected) for mode in Mode)
 
 
 def test_schedule_moves_the_learning_rate_as_timm_does():

@@ -1,0 +1,199 @@
+"""The arithmetic of a study: from the rows of its result file to three headline figures for each way and length.
+
+- **Base gain**: top-1 of the base minus its top-1 when it is trained alone for the same epochs, in points.
+- **Gap closed**: how far the motivated network has come from the base alone (0) to itself alone (1) at the same epochs.
+- **Saving at parity**: cost of two separate runs that reach both accuracies, divided by the cost of the nested run.
+
+The first two are computed for each seed from the runs with that seed, and then averaged. For the third, the cost of a
+network alone that reaches an accuracy is read from the curve of its lengths: the means over seeds, between which the
+logarithm of the cost is linear in the accuracy. Costs are in epochs of the base.
+"""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from study_numbers import Bounded, Curve, Estimate, estimate
+
+CONTROLS = {"base": "base_alone", "motivated": "motivated_alone"}
+"""Names of the ways that train one network alone, by network."""
+
+GAP_AIM = 0.7
+SAVING_AIM = 1.5
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a way of training reached with a number of epochs; `None` where runs are missing.
+
+    Attributes:
+        way: name of the way.
+        title: its description.
+        networks: networks that it trains.
+        epochs: number of epochs.
+        top1: top-1 of each trained network in percent.
+        cost: cost in units of training the base alone for the same epochs.
+        motivated_batches: number of batches that trained the motivated network.
+        base_gain: base gain in points.
+        gap_closed: gap closed, 1 for all of it.
+        separate: cost of two separate runs that are as accurate, in the units of `cost`.
+        saving: saving at parity.
+        savings: saving at parity for the accuracies of each seed.
+        agreement: share of test images that both networks of a run give the same class.
+        separate_agreement: the same for two networks that were trained alone, with the same seed and epochs.
+    """
+
+    way: str
+    title: str
+    networks: tuple[str, ...]
+    epochs: int
+    top1: dict[str, Estimate]
+    cost: Estimate
+    motivated_batches: Estimate
+    base_gain: Estimate | None = None
+    gap_closed: Estimate | None = None
+    separate: Bounded | None = None
+    saving: Bounded | None = None
+    savings: Estimate | None = None
+    agreement: Estimate | None = None
+    separate_agreement: Estimate | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.way in CONTROLS.values()
+
+    @property
+    def met(self) -> tuple[bool | None, bool | None, bool | None]:
+        """Whether each part of the aim is reached; `None` where it is not known."""
+        gains = None
+        if self.base_gain is not None and self.base_gain.standard_error is not None:
+            gains = self.base_gain.mean > self.base_gain.standard_error
+        closes = None
+        if self.gap_closed is not None:
+            closes = self.gap_closed.mean >= GAP_AIM
+        saves = None
+        if self.saving is not None:
+            saves = self.saving.reaches(SAVING_AIM)
+        return gains, closes, saves
+
+    @property
+    def nearness(self) -> tuple[int, float]:
+        """Number of parts of the aim that are reached, and how near the others are: larger is better."""
+        near = 1.0
+        if self.gap_closed is not None:
+            near *= min(max(self.gap_closed.mean, 0) / GAP_AIM, 1)
+        if self.saving is not None:
+            near *= min(self.saving.value / SAVING_AIM, 1)
+        return sum(part is True for part in self.met), near
+
+
+class Study:
+    """The rows of a result file by way, epochs and seed.
+
+    Args:
+        document: content of the file.
+
+    Attributes:
+        pair: names of base and motivated network.
+        rows: row of each run, by seed, by way and epochs.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.pair: list[str] = document["pair"]
+        self.rows: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+        for row in document["runs"]:
+            self.rows.setdefault((row["way"], row["epochs"]), {})[row["seed"]] = row
+        self.separate_agreement: dict[int, list[float]] = {}
+        for row in document["separate_agreement"]:
+            self.separate_agreement.setdefault(row["epochs"], []).append(row["agreement"])
+
+    def lengths(self, way: str) -> list[int]:
+        """Return the numbers of epochs of a way's runs, in order."""
+        return sorted(epochs for name, epochs in self.rows if name == way)
+
+    def alone(self, network: str, epochs: int) -> dict[int, float]:
+        """Return the top-1 of a network alone by seed."""
+        rows = self.rows.get((CONTROLS[network], epochs), {})
+        return {seed: row["top1"][network] for seed, row in rows.items()}
+
+    def without_gap(self, epochs: int) -> set[int]:
+        """Return the seeds with which the motivated network alone is no more accurate than the base alone."""
+        base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
+        return {seed for seed in base if seed in motivated and motivated[seed] <= base[seed]}
+
+    def curve(self, network: str) -> Curve | None:
+        """Return cost and mean accuracy of a network alone by length; `None` without any run of it."""
+        points = []
+        for epochs in self.lengths(CONTROLS[network]):
+            rows = list(self.rows[CONTROLS[network], epochs].values())
+            cost = statistics.mean(row["cost"] * epochs for row in rows)
+            points.append((cost, statistics.mean(row["top1"][network] for row in rows)))
+        return Curve(tuple(points)) if points else None
+
+    def headlines(self) -> list[Headline]:
+        """Return the headline of each way and length, in the order of the file."""
+        return [self._headline(way, epochs) for way, epochs in self.rows]
+
+    def _headline(self, way: str, epochs: int) -> Headline:
+        rows = self.rows[way, epochs]
+        first = next(iter(rows.values()))
+        networks = tuple(first["networks"])
+        fixed = {
+            "way": way,
+            "title": first["title"],
+            "networks": networks,
+            "epochs": epochs,
+            "top1": {network: estimate(row["top1"][network] for row in rows.values()) for network in networks},
+            "cost": estimate(row["cost"] for row in rows.values()),
+            "motivated_batches": estimate(count_motivated(row) for row in rows.values()),
+        }
+        if len(networks) < len(CONTROLS):
+            return Headline(**fixed)
+        separate, saving, savings = self._saving(epochs, rows)
+        return Headline(
+            **fixed,
+            base_gain=self._base_gain(epochs, rows),
+            gap_closed=self._gap_closed(epochs, rows),
+            separate=separate,
+            saving=saving,
+            savings=savings,
+            agreement=estimate(row["agreement"] for row in rows.values()),
+            separate_agreement=estimate(self.separate_agreement.get(epochs, [])),
+        )
+
+    def _base_gain(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
+        alone = self.alone("base", epochs)
+        return estimate(rows[seed]["top1"]["base"] - alone[seed] for seed in rows if seed in alone)
+
+    def _gap_closed(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
+        base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
+        # Without a gap there is nothing to close.
+        seeds = set(base) & set(motivated) - self.without_gap(epochs)
+        parts = []
+        for seed, row in rows.items():
+            if seed in seeds:
+                parts.append((row["top1"]["motivated"] - base[seed]) / (motivated[seed] - base[seed]))
+        return estimate(parts)
+
+    def _saving(
+        self, epochs: int, rows: dict[int, dict[str, Any]]
+    ) -> tuple[Bounded | None, Bounded | None, Estimate | None]:
+        """Return the cost of two separate runs, the saving, and the saving by seed."""
+        curves = {network: self.curve(network) for network in CONTROLS}
+        if None in curves.values():
+            return None, None, None
+
+        def separate(top1: dict[str, float]) -> Bounded:
+            base, motivated = (curve.cost_of(top1[network]) for network, curve in curves.items() if curve is not None)
+            return (base + motivated) / epochs
+
+        means = {network: statistics.mean(row["top1"][network] for row in rows.values()) for network in CONTROLS}
+        cost = statistics.mean(row["cost"] for row in rows.values())
+        by_seed = estimate(separate(row["top1"]).value / row["cost"] for row in rows.values())
+        return separate(means), separate(means) / cost, by_seed
+
+
+def count_motivated(row: dict[str, Any]) -> int:
+    """Return the number of batches of a run that trained the motivated network."""
+    return sum(number for trained, number in row["batches"].items() if trained != "base")
