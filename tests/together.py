@@ -54,6 +54,24 @@ def both(process_group, device, **settings):
     return {"loss": outcome.loss(), "agreement": agreement, "gradients": [p.grad for p in net.parameters()]}
 
 
+def finished(process_group, device):
+    """Training of both networks and then of what the base does not have, in two parts each, and both once more."""
+    torch.manual_seed(0)
+    net = shallow(make("vit")).to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    step = TrainStep(net, optimizer, nn.functional.cross_entropy, accumulate=2, process_group=process_group)
+    images, labels = torch.randn(8, 8, 3, 32, 32).to(device), torch.randint(5, (8, 8)).to(device)
+    share, losses = process_group.batch_slice(8), []
+    base = list(net.subnet("base").parameters())
+    for number, mode in enumerate(["base", "motivated", "finish", "finish", "base", "finish", "motivated", "base"]):
+        batch = images[number, share], labels[number, share]
+        before = [parameter.clone() for parameter in base]
+        losses.append((step.finish_step(*batch) if mode == "finish" else step(*batch, mode)).loss())
+        stood_still = all(map(torch.equal, base, before))
+        assert stood_still == (mode == "finish")
+    return {"losses": losses, "weights": net.state_dict()}
+
+
 def normalised(process_group, device):
     """BatchNorm of all images: the output for a process's own images, gradients, and running statistics."""
     torch.manual_seed(0)
@@ -106,5 +124,6 @@ def everything(process_group, device):
         "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
         "both": both(process_group, device),
         "kept apart": both(process_group, device, gradient_agreement=True),
+        "finished": finished(process_group, device),
         "normalised": normalised(process_group, device),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nestnet.nn.mode import BOTH
+from nestnet.nn.mode import BOTH, FINISH
 from nestnet.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Paul Tol's bright scheme, which people with colour blindness can tell apart.
-MODE_COLOURS = {"base": "#4477aa", "motivated": "#ee6677", BOTH: "#228833"}
-"""Colour of each mode, and of batches that train both subnets."""
+MODE_COLOURS = {"base": "#4477aa", "motivated": "#ee6677", BOTH: "#228833", FINISH: "#aa3377"}
+"""Colour of each mode, of batches that train both subnets, and of those that extend the base."""
 MANY_EPOCHS = 60
 """Number of epochs above which a line over the epochs has no dots."""
 

@@ -13,7 +13,7 @@ from nestnet.cli.parser import TRACEBACK
 from nestnet.cli.run_commands import dynamics, plot, report, table
 from nestnet.cli.signals import CommandSignals
 from nestnet.cli.terminal import accept_any_text, flush, print_text
-from nestnet.cli.training_commands import check, cost, resume, train, tune_k
+from nestnet.cli.training_commands import check, cost, extend, resume, train, tune_k
 from nestnet.runtime.torchrun import read_launch
 from nestnet.text.escape import quoted
 from nestnet.version import __version__
@@ -25,6 +25,8 @@ Train one nested image classifier, deploy two.
 
   train     train a nested network and export both subnets
             --config FILE | --data.root FOLDER [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...] [--dry_run]
+  extend    make a bigger network out of a finished base, which stays as it is
+            RUN_DIR|FILE --motivated NAME [--finish_epochs N] [--data.root FOLDER] [--run_dir DIR] [--section.key value ...]
   resume    resume a run exactly from its last checkpoint
             RUN_DIR [--section.key value ...]
   cost      print what a run will cost, before any of it is trained
@@ -48,7 +50,7 @@ Train one nested image classifier, deploy two.
   check     compare nested training with the paper's copying between two models
             --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
-train, cost, tune-k, check and predict take --import MODULE, a module of yours that registers a condition or a family.
+train, extend, cost, tune-k, check and predict take --import MODULE, a module of yours that registers a condition or a family.
 `nestnet <command> --help` describes the options of a command, and `nestnet --version` prints the version. An error is one
 line; --traceback, or NESTNET_TRACEBACK=1 in the environment, prints its whole stack as well.
 """
@@ -58,6 +60,7 @@ TEXTS = {"-h": USAGE.rstrip("\n"), "--help": USAGE.rstrip("\n"), "--version": f"
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
+    "extend": extend,
     "resume": resume,
     "cost": cost,
     "tune-k": tune_k,

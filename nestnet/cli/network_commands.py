@@ -46,6 +46,7 @@ def evaluate(arguments: list[str]) -> None:
         run_dir=run.path,
         output=f"{mode}.safetensors",
         best=options.best,
+        base_is_given=run.config.extends_given_base,
     )
     for shortcoming in shortcomings:
         log_notice(shortcoming)

@@ -1,4 +1,4 @@
-"""The commands that take the configuration of a run: train, resume, cost, tune-k and check.
+"""The commands that take the configuration of a run: train, extend, resume, cost, tune-k and check.
 
 Each imports what it needs only when it runs, so that its help and errors in its arguments are printed at once.
 """
@@ -38,6 +38,33 @@ def train(arguments: list[str]) -> None:
             print_text(description)
         return
     run_dir = trainer.fit()
+    destroy_process_group()
+    if is_first_process():
+        _say_exported(run_dir)
+
+
+def extend(arguments: list[str]) -> None:
+    """Make a bigger network out of a finished base, which stays as it is.
+
+    SOURCE is the directory of a finished run, whose data and settings are used, or a file of weights that timm
+    loads. Only what the bigger network has beside the base is trained. The options of `nestnet train` replace
+    the settings, except those of the base's own training.
+    """
+    parser = Parser("nestnet extend", extend.__doc__)
+    parser.add_argument("source", type=path, metavar="SOURCE", help="directory of a run, or file of weights")
+    parser.add_argument("--motivated", required=True, metavar="NAME", help="timm's name of the bigger network")
+    own_options = ("motivated",)
+    settings, own = split_settings(arguments, own_options)
+    # Checked first, so that a misspelt option is reported before one that is missing.
+    check_option_names(settings, own_options)
+    options = parser.parse_args(own)
+
+    from nestnet.distributed.rendezvous import destroy_process_group
+    from nestnet.recipes.extension import parse_extension
+    from nestnet.training.trainer import Trainer
+
+    config = parse_extension(options.source, options.motivated, settings, others=own_options)
+    run_dir = Trainer(config).fit()
     destroy_process_group()
     if is_first_process():
         _say_exported(run_dir)

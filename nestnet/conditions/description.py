@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 
 from nestnet.conditions.registry import CONDITIONS
+from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
 from nestnet.nn.mode import Mode
 
@@ -67,6 +68,20 @@ def classical_mode(motivation: MotivationConfig) -> Mode | None:
     if motivation.name == "always" and has_paper_policy(motivation):
         return Mode.MOTIVATED
     return None
+
+
+def trained_alone(config: Config) -> Mode | None:
+    """Return the mode of the network that a run trains alone.
+
+    Args:
+        config: configuration of the run.
+
+    Returns:
+        The mode in classical training; `None` if both networks are trained, also one after the other.
+    """
+    if config.finish_epochs > 0:
+        return None
+    return classical_mode(config.motivation)
 
 
 def has_paper_policy(motivation: MotivationConfig) -> bool:

@@ -96,6 +96,9 @@ class MotivationLimits:
         Raises:
             ValueError: If the condition's `expected_fraction` returns an invalid value.
         """
+        # A run that only extends a finished base has no batch to motivate.
+        if self.steps == 0:
+            return 0.0
         if expected_fraction(condition, self.epoch_length) is None:
             return None
         before = self._expected_count(condition, self.window.start)
@@ -115,7 +118,7 @@ class MotivationLimits:
             `False` if the condition motivates batches, but none within the limits; otherwise `True`.
         """
         is_meant_to_motivate = expected_fraction(condition) != 0
-        if not is_meant_to_motivate:
+        if not is_meant_to_motivate or self.steps == 0:
             return True
         if not self.window or self.affordable() == 0:
             return False

@@ -9,7 +9,7 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from torch import nn
 
-from nestnet.conditions.description import classical_mode
+from nestnet.conditions.description import trained_alone
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import HIGHEST_LR, OptimizerConfig
@@ -122,7 +122,7 @@ def check_differential_lr_scale(config: Config) -> None:
     if model.base == model.motivated and model.batch_norm != "separate":
         reason = f"base and motivated are both {model.base}, without differential weights; leave it out"
         refuse(field, scale, reason)
-    if classical_mode(config.motivation) is Mode.BASE:
+    if trained_alone(config) is Mode.BASE:
         name = config.motivation.name
         refuse(field, scale, f"motivation.name = {name!r} trains no differential weights; leave it out")
     if config.optimizer.lr * scale > HIGHEST_LR:

@@ -139,6 +139,19 @@ def option_of(path: Path) -> str:
     return f"--config={os.path.join(os.curdir, path)}"
 
 
+def argument(name: str, value: str) -> str:
+    """Return the argument that sets a field, or another option of one value.
+
+    Args:
+        name: name of the field, as `section.key` or `key`.
+        value: value, as on a command line.
+
+    Returns:
+        The argument.
+    """
+    return f"--{name}={value}"
+
+
 def paths_of(config: Config) -> list[str]:
     """Return the files and folders that a configuration names.
 

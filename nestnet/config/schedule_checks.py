@@ -27,16 +27,23 @@ def check_schedule(config: Config) -> None:
         ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
     """
     schedule = config.schedule
-    if not 0 <= schedule.warmup_epochs < config.epochs:
-        reason = f"it must be from 0 to below epochs = {config.epochs}"
-        refuse("schedule.warmup_epochs", schedule.warmup_epochs, reason)
     _check_settings(schedule)
-    _check_decays(config)
-    _check_growth(config)
-    _check_warm_up(schedule, config.optimizer.lr)
-    if schedule.min_lr > config.optimizer.lr:
-        reason = f"it must be at most optimizer.lr = {config.optimizer.lr}, from where it falls"
-        refuse("schedule.min_lr", schedule.min_lr, reason)
+    if config.epochs > 0:
+        if not 0 <= schedule.warmup_epochs < config.epochs:
+            reason = f"it must be from 0 to below epochs = {config.epochs}"
+            refuse("schedule.warmup_epochs", schedule.warmup_epochs, reason)
+        _check_decays(schedule, "epochs", config.epochs)
+        _check_warm_up(schedule, config.optimizer.lr)
+        _check_rates(config, "optimizer.lr", config.optimizer.lr, config.epochs)
+    # The epochs that extend the base have the schedule without its warm-up.
+    if config.finish_epochs > 0:
+        _check_rates(config, "finish_lr", config.first_finish_lr, config.finish_epochs)
+    if config.extends_given_base:
+        if schedule.warmup_epochs != 0:
+            reason = "finish_epochs have no warm-up, and epochs = 0; leave it out"
+            refuse("schedule.warmup_epochs", schedule.warmup_epochs, reason)
+        _check_decays(schedule, "finish_epochs", config.finish_epochs)
+        _check_warm_up(schedule, config.optimizer.lr)
 
 
 def _check_settings(schedule: ScheduleConfig) -> None:
@@ -49,11 +56,15 @@ def _check_settings(schedule: ScheduleConfig) -> None:
             refuse(f"schedule.{name}", value, f"{has_none}; leave it out, it is for {', '.join(schedules)}")
 
 
-def _check_decays(config: Config) -> None:
-    """Refuse decays that do not come before training ends."""
-    schedule = config.schedule
-    epochs = config.epochs
-    end = f"epochs = {config.epochs}"
+def _check_decays(schedule: ScheduleConfig, field: str, epochs: int) -> None:
+    """Refuse decays that do not come before training ends.
+
+    Args:
+        schedule: section `schedule` of a configuration.
+        field: name of the field that holds the number of epochs.
+        epochs: number of epochs.
+    """
+    end = f"{field} = {epochs}"
     if schedule.warmup_prefix:
         # The schedule starts after warm-up, and counts its own epochs.
         epochs -= schedule.warmup_epochs
@@ -74,16 +85,27 @@ def _check_decays(config: Config) -> None:
             refuse("schedule.decay_epochs", schedule.decay_epochs, f"it must be below {end}, or nothing decays")
 
 
-def _check_growth(config: Config) -> None:
-    """Refuse a factor above 1 whose repeated product is too high."""
+def _check_rates(config: Config, field: str, lr: float, epochs: int) -> None:
+    """Refuse learning rates that would rise to the end where they should fall, or grow too high.
+
+    Args:
+        config: configuration of a run.
+        field: name of the field that holds the first learning rate.
+        lr: first learning rate.
+        epochs: number of epochs.
+    """
     schedule = config.schedule
+    if schedule.min_lr > lr:
+        reason = f"it must be at most {field} = {lr}, from where it falls"
+        refuse("schedule.min_lr", schedule.min_lr, reason)
+    # A factor above 1 is multiplied again and again.
     if schedule.decay_rate <= 1 or schedule.name not in ("step", "multistep"):
         return
     times: float = len(schedule.decay_milestones)
     if schedule.name == "step":
-        times = config.epochs / schedule.decay_epochs
+        times = epochs / schedule.decay_epochs
     # In logarithms, because the product itself may be too high for a float.
-    highest = math.log10(config.optimizer.lr) + times * math.log10(schedule.decay_rate)
+    highest = math.log10(lr) + times * math.log10(schedule.decay_rate)
     highest += math.log10(max(1.0, config.optimizer.differential_lr_scale))
     if highest > math.log10(HIGHEST_LR):
         grows = f"above 1 the learning rate grows, in {times:g} times to more than {HIGHEST_LR:g}"

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nestnet.config.schema_rules import ValueRule, at_least, between, limited
+from nestnet.config.schema_rules import ValueRule, above, at_least, at_most, between, limited
 from nestnet.config.schema_sections import (
+    HIGHEST_LR,
     Augmentation,
     Corrupt,
     DataConfig,
@@ -53,8 +54,16 @@ class Config:
     """Python modules that are imported before the run is built, such as those that register a condition or a
     family. They lie in the current folder or are installed. Commands that read the run import them too."""
     # What is trained.
-    epochs: int = limited(20, at_least(1))
-    """Number of passes over the training images, at least 1."""
+    epochs: int = limited(20, at_least(0))
+    """Number of passes over the training images, at least 1; or 0 to train a finished base no further, with
+    `finish_epochs` and `model.base_weights`."""
+    finish_epochs: int = limited(0, at_least(0))
+    """Number of passes, at least 0, that follow the `epochs` and train only what the motivated network has beside
+    the base, and its BatchNorm statistics. The base stays as it is to the bit. Every batch is motivated. Not with
+    `model.batch_norm` shared."""
+    finish_lr: float | None = limited(None, above(0), at_most(HIGHEST_LR, "; usual values are 1e-5 to 10"))
+    """Learning rate at the start of the `finish_epochs`, above 0, at most 1e30, which have the configured schedule
+    without its warm-up; null: `optimizer.lr`."""
     seed: int = limited(0, between(0, 2**32 - 1))
     """Seed of the initial weights, the order of the images, their augmentation and dropout, from 0 to
     4294967295."""
@@ -118,6 +127,23 @@ class Config:
     tensorboard: bool = False
     """Whether losses and accuracies are written for TensorBoard too, below `tensorboard/` in the run
     directory. It needs `pip install "nestnet[tensorboard]"`."""
+
+    @property
+    def total_epochs(self) -> int:
+        """Number of passes over the training images in all: `epochs` and `finish_epochs`."""
+        return self.epochs + self.finish_epochs
+
+    @property
+    def extends_given_base(self) -> bool:
+        """Whether the base comes finished, and the run trains only what the motivated network has beside it."""
+        return self.epochs == 0
+
+    @property
+    def first_finish_lr(self) -> float:
+        """Learning rate at the start of the `finish_epochs`: `finish_lr`, or by default `optimizer.lr`."""
+        if self.finish_lr is None:
+            return self.optimizer.lr
+        return self.finish_lr
 
 
 SECTIONS: dict[str, Any] = {

@@ -79,21 +79,46 @@ def batch_costs(macs: PerMode[int], policy: Policy) -> PerMode[int]:
     return PerMode(cost(Mode.BASE), cost(Mode.MOTIVATED))
 
 
-def expected_cost(macs: PerMode[int], expected_fraction: float | None, policy: Policy) -> float | None:
+def expected_cost(
+    macs: PerMode[int], expected_fraction: float | None, policy: Policy, epochs: int = 1, finish_epochs: int = 0
+) -> float | None:
     """Return the expected average cost of a forward pass over a run.
 
     Args:
         macs: multiply-accumulates of a forward pass of each mode's network.
-        expected_fraction: expected share of motivated batches, or `None` if it is not known.
+        expected_fraction: expected share of motivated batches among those of the `epochs`, or `None` if it is
+            not known.
         policy: what a motivated batch trains.
+        epochs: number of epochs in which the condition chooses.
+        finish_epochs: number of epochs that extend the base, each of whose batches runs the motivated network.
 
     Returns:
-        Number of multiply-accumulates, or `None` if it is not known.
+        Number of multiply-accumulates per batch of the whole run, or `None` if it is not known.
     """
+    if epochs == 0:
+        return float(macs.motivated)
     if expected_fraction is None:
         return None
     costs = batch_costs(macs, policy)
-    return average_cost(costs.base, costs.motivated, motivated_fraction=expected_fraction)
+    average = average_cost(costs.base, costs.motivated, motivated_fraction=expected_fraction)
+    if finish_epochs == 0:
+        return average
+    return (epochs * average + finish_epochs * macs.motivated) / (epochs + finish_epochs)
+
+
+def relative_to_base(average: float, macs: PerMode[int], epochs: int, finish_epochs: int) -> float:
+    """Return the cost of a run in units of training the base alone for `epochs`.
+
+    Args:
+        average: average cost of a forward pass over all batches of the run.
+        macs: multiply-accumulates of a forward pass of each mode's network.
+        epochs: number of epochs in which the condition chooses, at least 1.
+        finish_epochs: number of epochs that extend the base.
+
+    Returns:
+        The multiple.
+    """
+    return average * (epochs + finish_epochs) / (epochs * macs.base)
 
 
 def count_macs(net: NestedModel, input_size: tuple[int, int, int]) -> PerMode[int]:
@@ -126,6 +151,7 @@ class RunCost:
     Attributes:
         batches: number of batches that trained each mode's subnet.
         steps: number of batches that trained either.
+        finish_steps: number of these that extended the finished base, and count as motivated ones.
     """
 
     def __init__(self, macs: PerMode[int], expected: float | None) -> None:
@@ -133,22 +159,36 @@ class RunCost:
         self.expected = expected
         self.batches = {str(mode): 0 for mode in Mode}
         self.steps = 0
+        self.finish_steps = 0
 
     @property
     def total(self) -> int:
         """Multiply-accumulates of the forward passes of one image over all batches so far."""
         return sum(self.batches[mode] * self.macs.of(mode) for mode in Mode)
 
-    def add(self, modes: tuple[Mode, ...]) -> int:
+    @property
+    def relative_to_base(self) -> float | None:
+        """Cost of the run so far, in units of training the base alone without the epochs that extend it.
+
+        `None` before the first batch, and for a run that only extends a base.
+        """
+        base_steps = self.steps - self.finish_steps
+        if base_steps == 0:
+            return None
+        return self.total / (self.macs.base * base_steps)
+
+    def add(self, modes: tuple[Mode, ...], *, finish: bool = False) -> int:
         """Count a batch.
 
         Args:
             modes: modes of the subnets that the batch trained.
+            finish: whether the batch extended the finished base.
 
         Returns:
             Number of multiply-accumulates of its forward pass per image.
         """
         self.steps += 1
+        self.finish_steps += finish
         for mode in modes:
             self.batches[mode] += 1
         return sum(self.macs.of(mode) for mode in modes)
@@ -157,7 +197,8 @@ class RunCost:
         """Return the figures of `cost.json`: multiply-accumulates of a forward pass of one training image.
 
         Returns:
-            The cost of each network, and the expected and the actual average, each `None` if it is not known.
+            The cost of each network, the expected and the actual average over all batches, and the cost of the
+            run in units of training the base alone for `epochs`. Values that are not known are `None`.
         """
         return {
             "convention": "macs",
@@ -165,4 +206,5 @@ class RunCost:
             "motivated": self.macs.motivated,
             "expected": self.expected,
             "actual": self.total / self.steps if self.steps else None,
+            "relative_to_base": self.relative_to_base,
         }

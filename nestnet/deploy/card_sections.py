@@ -20,7 +20,7 @@ from nestnet.nn.recalibration import has_running_statistics
 from nestnet.runs.reading import Run, read_cost, read_table
 from nestnet.text.commands import format_command
 from nestnet.text.escape import for_markdown, markdown_block, markdown_code
-from nestnet.text.units import format_macs
+from nestnet.text.units import format_count, format_macs
 from nestnet.version import __version__
 from nestnet.weights.metadata import Metadata
 
@@ -105,7 +105,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
         with_statistics = f", with {measured_statistics}"
     sentences = [
         f"Top-1 {top1:.2f} % on the {number}test images, measured by the run{precision} after epoch "
-        f"{epochs_done} of {config.epochs}{with_statistics}."
+        f"{epochs_done} of {config.total_epochs}{with_statistics}."
     ]
 
     # Say how the file differs from the network that was measured.
@@ -147,15 +147,25 @@ def render_cost(metadata: Metadata, run_dir: Path) -> str:
     cost: dict[str, Any] = {}
     if (run_dir / "cost.json").exists():
         cost = read_cost(run_dir)
-    actual = cost.get("actual")
-    if actual:
-        alone = cost[metadata.mode]
-        rows["training"] = (
-            f"{format_macs(actual)} multiply-accumulates per image for the average forward pass, "
-            f"{actual / alone:.2f} times those of {for_markdown(name)} trained alone ({format_macs(alone)}); "
-            "this trained both networks"
-        )
+    if cost.get("actual"):
+        rows["training"] = _describe_training_cost(cost, metadata)
     return _table(rows)
+
+
+def _describe_training_cost(cost: dict[str, Any], metadata: Metadata) -> str:
+    """Return the cost of a run as text, from its `cost.json`."""
+    actual = cost["actual"]
+    average = f"{format_macs(actual)} multiply-accumulates per image for the average forward pass"
+    relative_to_base = cost.get("relative_to_base", actual / cost["base"])
+    if relative_to_base is None:
+        return f"{average}; the base was finished before, and is unchanged"
+    # Batches that extend the base are additional to those of a network alone.
+    alone = cost[metadata.mode]
+    multiple = relative_to_base * cost["base"] / alone
+    return (
+        f"{average}, {multiple:.2f} times those of {for_markdown(metadata.architecture)} trained alone "
+        f"({format_macs(alone)}); this trained both networks"
+    )
 
 
 def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, export_format: ExportFormat) -> str:
@@ -199,9 +209,9 @@ def render_training(run: Run) -> str:
     batches = ", ".join(f"{number:,} trained the {mode} network" for mode, number in run.trained.items())
     rows = {
         "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
-        "what motivates": for_markdown(describe_motivation(config.motivation)),
+        "what motivates": for_markdown(_describe_phases(run)),
         "batches": batches,
-        "epochs": f"{run.checkpoint['epochs_done']} of {config.epochs}",
+        "epochs": f"{run.checkpoint['epochs_done']} of {config.total_epochs}",
         "batch": f"{config.data.batch_size} images",
         "optimizer": f"{optimizer}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
         "seed": str(config.seed),
@@ -212,6 +222,17 @@ def render_training(run: Run) -> str:
     block = markdown_block(text, "yaml")
     details = f"<details><summary>The complete configuration</summary>\n\n{block}\n\n</details>"
     return f"{_table(rows)}\n\n{details}"
+
+
+def _describe_phases(run: Run) -> str:
+    """Return what motivates, and which epochs leave the base as it is."""
+    config = run.config
+    if config.extends_given_base:
+        return "every batch; the base was finished before, and is unchanged"
+    motivation = describe_motivation(config.motivation)
+    if config.finish_epochs:
+        motivation += f"; the base is unchanged in the last {format_count(config.finish_epochs, 'epoch', 'epochs')}"
+    return motivation
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:

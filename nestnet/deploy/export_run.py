@@ -111,7 +111,14 @@ def export_run(
 def _log_shortcomings(run: Run, net: NestedModel, mode: Mode, batches: int, path: Path) -> None:
     """Log warnings about the written network, such as that it was not trained."""
     shortcomings = subnet_warnings(
-        net, mode, run.trained, recalibrated=batches, run_dir=run.path, best=run.best, output=path
+        net,
+        mode,
+        run.trained,
+        recalibrated=batches,
+        run_dir=run.path,
+        best=run.best,
+        output=path,
+        base_is_given=run.config.extends_given_base,
     )
     for shortcoming in shortcomings:
         log_notice(shortcoming)

@@ -95,7 +95,7 @@ def _pair_of(export: Export) -> str:
 def _title(export: Export) -> str:
     mode = export.metadata.mode
     trained = "trained as "
-    if describe_untrained(mode, export.run.trained) is not None:
+    if describe_untrained(mode, export.run.trained, base_is_given=export.run.config.extends_given_base) is not None:
         trained = "not trained, "
     return f"{for_markdown(export.metadata.architecture)}, {trained}the {mode} network of {_pair_of(export)}"
 
@@ -110,7 +110,7 @@ def _introduction(export: Export) -> str:
         f"{markdown_code(export.file)} ({format_mebibytes(export.size)} MiB) holds {for_markdown(name)} alone."
     )
     # The condition of a run may never have motivated a batch, for example.
-    warning = describe_untrained(mode, export.run.trained)
+    warning = describe_untrained(mode, export.run.trained, base_is_given=export.run.config.extends_given_base)
     if warning is not None:
         text += f"\n\n**Do not use this file**: {warning}."
     return text

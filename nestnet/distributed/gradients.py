@@ -15,7 +15,8 @@ def distributed_forward(net: NestedModel, mode: Mode) -> DistributedDataParallel
     """Return a mode's forward pass whose gradients are averaged over the processes.
 
     Each mode has its own wrapper over the same parameters, so that only the base's gradients are sent in base
-    mode. The default process group must be initialized.
+    mode. Parameters that are frozen when this function is called are left out: they must be frozen in each
+    forward pass too. The default process group must be initialized.
 
     Args:
         net: nested network, on the device of this process.
@@ -57,7 +58,7 @@ def synchronise_batch_norm(net: NestedModel) -> NestedModel:
 
 
 class _ModeForward(nn.Module):
-    """The forward pass of a mode, as a module with exactly the parameters that this mode trains.
+    """The forward pass of a mode, as a module with exactly the parameters that it trains.
 
     It has no buffers, so that DistributedDataParallel does not broadcast the statistics at every step. They
     are averaged when they are used: see `ProcessGroup.average_buffers`.
@@ -68,8 +69,9 @@ class _ModeForward(nn.Module):
         subnet = net.subnet(mode)
         self._forward: Callable[[Tensor], Tensor] = subnet.forward
         for name, parameter in subnet.named_parameters():
-            # A parameter's name must not contain a dot.
-            self.register_parameter(name.replace(".", "/"), parameter)
+            if parameter.requires_grad:
+                # A parameter's name must not contain a dot.
+                self.register_parameter(name.replace(".", "/"), parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         return self._forward(images)

@@ -28,6 +28,9 @@ class Mode(StrEnum):
 BOTH = "both"
 """Mode of a batch that trains both networks, in tables such as `steps.csv`."""
 
+FINISH = "finish"
+"""Mode of a batch that trains only what the motivated network has beside the base, in tables such as `steps.csv`."""
+
 
 @dataclass(frozen=True)
 class PerMode(Generic[T]):

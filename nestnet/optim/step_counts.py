@@ -53,6 +53,9 @@ def share_step_counts(optimizer: Optimizer, net: NestedModel) -> None:
 
     def share(optimizer: Optimizer, *_: Any) -> None:
         for nested in divided:
+            # A frozen base does not count, and the other blocks continue from their last count.
+            if nested.base.grad is None:
+                continue
             counts = _scalars(optimizer.state.get(nested.base, {}))
             if not counts:
                 continue

@@ -30,7 +30,8 @@ class FinishedRun:
         config: configuration of the run.
         base_top1: top-1 of the base after the last epoch, in percent.
         motivated_top1: top-1 of the motivated network after the last epoch, in percent.
-        cost: operations of an average forward pass in training, in the convention of `choose_convention`.
+        cost: operations of the run's forward passes in the convention of `choose_convention`, per batch of `epochs`. It is
+            the average forward pass unless the run extends its base at the end.
     """
 
     path: Path
@@ -54,15 +55,18 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     """
     config, metrics = read_metrics(path, ("motivated_fraction",))
     finished_epochs = len(metrics["epoch"])
-    if finished_epochs < config.epochs:
-        log_notice(f"{path} is left out: {finished_epochs} of its {config.epochs} epochs are finished")
+    if finished_epochs < config.total_epochs:
+        log_notice(f"{path} is left out: {finished_epochs} of its {config.total_epochs} epochs are finished")
+        return None
+    if config.extends_given_base:
+        log_notice(f"{path} is left out: it extends a finished base, and the cost of that base is not known")
         return None
     return FinishedRun(
         path,
         config,
         base_top1=float(metrics["base_top1"][-1]),
         motivated_top1=float(metrics["motivated_top1"][-1]),
-        cost=_average_cost(path, config, metrics),
+        cost=_training_cost(path, config, metrics),
     )
 
 
@@ -83,13 +87,15 @@ def choose_convention(config: Config) -> Convention:
     return "macs"
 
 
-def _average_cost(path: Path, config: Config, metrics: dict[str, np.ndarray]) -> float:
-    """Return the operations of an average forward pass of a run."""
+def _training_cost(path: Path, config: Config, metrics: dict[str, np.ndarray]) -> float:
+    """Return the operations of a run's forward passes, per batch of `epochs`."""
+    # The epochs that extend the base are additional: they are not among those that a network alone is trained for.
+    extension = config.finish_epochs / config.epochs
     if choose_convention(config) == "macs":
         actual = read_cost(path)["actual"]
         if actual is None:
             raise damaged(path / "cost.json", "it has no `actual` cost, and the run is finished", TABLE_REMEDY)
-        return float(actual)
+        return float(actual) * (1 + extension)
 
     # A run records multiply-accumulates only, so the paper's operations are counted here.
     model = config.model
@@ -102,5 +108,6 @@ def _average_cost(path: Path, config: Config, metrics: dict[str, np.ndarray]) ->
     motivated = forward_cost(model.motivated, **sizes, convention="paper")
     # A motivated batch may run both networks.
     costs = batch_costs(PerMode(base, motivated), build_policy(config))
-    motivated_fraction = statistics.fmean(metrics["motivated_fraction"])
-    return average_cost(costs.base, costs.motivated, motivated_fraction=motivated_fraction)
+    motivated_fraction = statistics.fmean(metrics["motivated_fraction"][: config.epochs])
+    average = average_cost(costs.base, costs.motivated, motivated_fraction=motivated_fraction)
+    return average + extension * motivated

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nestnet.conditions.description import classical_mode, has_paper_policy
+from nestnet.conditions.description import has_paper_policy, trained_alone
 from nestnet.config.schema import Config
 from nestnet.cost.efficiency import Point, flops_efficiency, flops_ratio
 from nestnet.cost.operations import Convention
@@ -35,7 +35,8 @@ class ResultRow:
         config: configuration of the runs, which differ in their seed.
         role: `"C"`, trained alone; `"B"` or `"M"`, the base or the motivated network of nested training.
         top1: accuracy of each run after its last epoch, in percent.
-        cost: operations of an average forward pass in training, the mean over the runs.
+        cost: operations of an average forward pass in training, to which the epochs that extend the base are added; the
+            mean over the runs.
         setting: fields in which its configuration differs from those of other rows with the same name.
         acc_flops: percentage points per operation gained over the base trained alone; `None` if there are no
             such runs.
@@ -70,7 +71,7 @@ class ResultRow:
     def network(self) -> str:
         """Name in timm of the network whose top-1 this is."""
         base, motivated = self.pair
-        is_motivated_alone = classical_mode(self.config.motivation) is Mode.MOTIVATED
+        is_motivated_alone = trained_alone(self.config) is Mode.MOTIVATED
         if self.role == "M" or is_motivated_alone:
             return motivated
         return base
@@ -85,6 +86,8 @@ class ResultRow:
             name += f"-{self.condition}"
         if self.config.motivation.trains == "both":
             name += "-both"
+        if self.config.finish_epochs:
+            name += "-finish"
         return name
 
     @property
@@ -102,14 +105,14 @@ class ResultRow:
         """The paper's result of this network, if there is one.
 
         A run that starts from given weights has none, because their training is not known, and neither has a
-        run with another policy than the paper's.
+        run with another policy than the paper's, or that extends its base at the end.
         """
         model = self.config.model
         if model.base_weights or model.motivated_weights:
             return None
         if self.role == "C":
             return find_classical_result(self.network, self.dataset)
-        if not has_paper_policy(self.config.motivation):
+        if not has_paper_policy(self.config.motivation) or self.config.finish_epochs:
             return None
         k = self.config.motivation.k
         return find_nested_result(*self.pair, self.dataset, self.role, condition=self.condition, k=k)
@@ -165,7 +168,7 @@ def _rows_of_group(runs: list[FinishedRun]) -> list[ResultRow]:
     cost = statistics.fmean(run.cost for run in runs)
     base_top1 = tuple(run.base_top1 for run in runs)
     motivated_top1 = tuple(run.motivated_top1 for run in runs)
-    match classical_mode(config.motivation):
+    match trained_alone(config):
         case Mode.BASE:
             return [ResultRow(config, "C", base_top1, cost)]
         case Mode.MOTIVATED:

@@ -1,10 +1,12 @@
 """The dry run: set-up and some steps of a run, with a forecast of its time and memory."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from nestnet.device import autocast
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import FINISH, Mode
 from nestnet.planning import measurement
 from nestnet.planning.forecast import describe_expected_cost
 from nestnet.planning.measurement import EvaluationMeasurement, StepMeasurement, count_bytes, network_tensors
@@ -54,10 +56,15 @@ def dry_run(trainer: Trainer) -> str:
 
 
 def _measure_steps(trainer: Trainer, images: Tensor, targets: Tensor) -> dict[str, StepMeasurement]:
-    """Measure a base batch and a motivated batch, of which the latter may train both networks."""
+    """Measure a batch of each kind that the run has: base, motivated, and those that extend the base."""
+    kinds: list[str] = []
+    if trainer.config.epochs > 0:
+        kinds += [str(mode) for mode in Mode]
+    if trainer.config.finish_epochs > 0:
+        kinds.append(FINISH)
     steps: dict[str, StepMeasurement] = {}
-    for mode in Mode:
-        steps[str(mode)] = measurement.measure_step(trainer, images, targets, mode)
+    for kind in kinds:
+        steps[kind] = measurement.measure_step(trainer, images, targets, kind)
     return steps
 
 
@@ -86,16 +93,16 @@ def _table(trainer: Trainer, steps: dict[str, StepMeasurement]) -> list[list[str
     if accumulate > 1:
         part = f"a part, of {accumulate}, of a batch"
     names = trainer.net.architectures
-    networks = [names.base, names.motivated]
+    networks = {"base": names.base, "motivated": names.motivated, FINISH: f"{names.motivated} beside the base"}
     if trainer.step.policy.trains == "both":
-        networks = [names.base, "both"]
+        networks["motivated"] = "both"
     persistent = _persistent_bytes(trainer)
     total = sum(persistent.values())
 
     # The first column holds names; each kind of step then adds its column.
     rows = [
         ["", *steps],
-        ["network", *networks],
+        ["network", *(networks[kind] for kind in steps)],
         ["trained parameters"],
         ["MACs, forward pass of an image"],
         ["memory, MiB"],
@@ -153,33 +160,67 @@ def _forecast(trainer: Trainer, batch_seconds: dict[str, float], evaluation: Eva
     """
     config = trainer.config
     batches = len(trainer.train_batches)
-    fraction = trainer.expected_fraction
-    # Without a forecast of the motivated fraction, the time has a lower and an upper bound.
-    if fraction is None:
-        ends = [batch_seconds["base"], batch_seconds["motivated"]]
-        modes = "with none to all of them motivated"
-    else:
-        ends = [(1 - fraction) * batch_seconds["base"] + fraction * batch_seconds["motivated"]]
-        modes = f"{fraction:.2%} motivated"
-
-    # Scale from a batch to an epoch, and from an epoch to the run.
     evaluation_seconds = evaluation.batches * evaluation.seconds
-    epoch_ends = [batches * seconds + evaluation_seconds for seconds in ends]
-    duration = f"an epoch takes about {_format_range(epoch_ends)}"
-    if config.epochs > 1:
-        run_ends = [config.epochs * seconds for seconds in epoch_ends]
-        duration += f", and all {config.epochs} about {_format_range(run_ends)}"
-    if config.data.workers:
-        duration += f", unless the {config.data.workers} workers read more slowly"
     recalibration = ""
     if config.recalibration_batches:
         recalibration = ", without recalibration"
-    return [
-        f"{config.epochs * batches:,} batches of {config.data.batch_size}, {batches:,} per epoch, {modes}",
-        f"a batch with its data: {_format_range(ends)}",
-        f"evaluation in both modes{recalibration}: {format_duration(evaluation_seconds)} per epoch",
-        duration,
-    ]
+    workers = ""
+    if config.data.workers:
+        workers = f", unless the {config.data.workers} workers read more slowly"
+    evaluation_line = f"evaluation in both modes{recalibration}: {format_duration(evaluation_seconds)} per epoch"
+
+    lines: list[str] = []
+    run_ends = [0.0]
+    for phase in _phases(trainer, batch_seconds):
+        # Scale from a batch to an epoch, and from an epoch to the phase.
+        epoch_ends = [batches * seconds + evaluation_seconds for seconds in phase.batch_ends]
+        phase_ends = [phase.epochs * seconds for seconds in epoch_ends]
+        run_ends = [run_ends[0] + phase_ends[0], run_ends[-1] + phase_ends[-1]]
+        duration = f"an epoch takes about {_format_range(epoch_ends)}"
+        if phase.epochs > 1:
+            duration += f", and all {phase.epochs} about {_format_range(phase_ends)}"
+        lines += [
+            f"{phase.epochs * batches:,} batches of {config.data.batch_size}, {batches:,} per epoch, {phase.modes}",
+            f"a batch with its data: {_format_range(phase.batch_ends)}",
+            evaluation_line,
+            f"{duration}{workers}",
+        ]
+    if config.epochs and config.finish_epochs:
+        lines.append(f"all {config.total_epochs} epochs take about {_format_range(sorted(set(run_ends)))}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A phase of a run: its epochs, its kinds of batches in words, and the least and most seconds that a batch takes."""
+
+    epochs: int
+    modes: str
+    batch_ends: list[float]
+
+
+def _phases(trainer: Trainer, batch_seconds: dict[str, float]) -> list[_Phase]:
+    """Return the phases of the run.
+
+    Args:
+        trainer: trainer of the run.
+        batch_seconds: time of a batch with its data, for each kind of step.
+    """
+    config = trainer.config
+    phases: list[_Phase] = []
+    fraction = trainer.expected_fraction
+    if config.epochs > 0:
+        # Without a forecast of the motivated fraction, the time has a lower and an upper bound.
+        if fraction is None:
+            ends = [batch_seconds["base"], batch_seconds["motivated"]]
+            modes = "with none to all of them motivated"
+        else:
+            ends = [(1 - fraction) * batch_seconds["base"] + fraction * batch_seconds["motivated"]]
+            modes = f"{fraction:.2%} motivated"
+        phases.append(_Phase(config.epochs, modes, ends))
+    if config.finish_epochs > 0:
+        phases.append(_Phase(config.finish_epochs, "all of which extend the base", [batch_seconds[FINISH]]))
+    return phases
 
 
 def _format_range(ends: list[float]) -> str:

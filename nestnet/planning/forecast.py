@@ -7,7 +7,7 @@ from nestnet.conditions.description import describe_motivation
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
-from nestnet.cost.run import batch_costs, expected_cost
+from nestnet.cost.run import batch_costs, expected_cost, relative_to_base
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import check_fills_a_batch
 from nestnet.models.registry import check_pair
@@ -67,9 +67,12 @@ def forecast_run(config: Config) -> str:
         )
         costs.append(cost)
     macs = PerMode(*(cost.macs for cost in costs))
+    epochs = f"{config.epochs} epochs"
+    if config.finish_epochs:
+        epochs += f" and {config.finish_epochs} that extend the base,"
     headline = (
         f"{config.data.name}: {images.count:,} training images, {images.img_size} x {images.img_size} pixels, "
-        f"{images.num_classes} classes; {config.epochs} epochs of {batches} batches of {batch_size}"
+        f"{images.num_classes} classes; {epochs} of {batches} batches of {batch_size}"
     )
     lines = [headline, ""]
     lines += align_columns(_network_rows(names, costs, batch_size))
@@ -115,28 +118,48 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
     limits = build_limits(config, batches, macs)
     check_limits(config, limits, condition)
     fraction = limits.expected_fraction(condition)
-    # The average is over base and motivated batches; it is `None` without a forecast.
-    average = expected_cost(macs, fraction, policy)
+    # The average is over the batches of all phases; it is `None` without a forecast.
+    average = expected_cost(macs, fraction, policy, config.epochs, config.finish_epochs)
     if average is None:
-        most = float(batch_costs(macs, policy).motivated)
-        if config.motivation.budget is not None:
-            most = min(most, config.motivation.budget * macs.base)
+        return _describe_range(config, macs)
+    # Sum over all images of all epochs; incomplete batches are left out.
+    total = average * batches * config.data.batch_size * config.total_epochs
+    whole = f"of the whole run: {total:.3g}, and about twice that for backward"
+    if config.extends_given_base:
         return [
-            f"{describe_motivation(config.motivation)}: how many batches will be motivated cannot be forecast; an average "
-            f"forward pass will take {macs.base:,} to {most:,.0f} MACs"
+            f"the base is finished: every batch trains what {names.motivated} has beside it",
+            f"forward pass: {average:,.0f} MACs; {whole}",
         ]
     expectation = f"expected of {describe_motivation(config.motivation)}: {fraction:.2%} motivated batches"
     if policy.trains == "both":
         expectation += ", each of which trains both networks"
-    # Sum over all images of all epochs; incomplete batches are left out.
-    total = average * batches * config.data.batch_size * config.epochs
+    if config.finish_epochs:
+        expectation += f"; then {config.finish_epochs} epochs of the motivated network, which leave the base as it is"
+    # The networks alone would be trained for `epochs`.
+    times = relative_to_base(average, macs, config.epochs, config.finish_epochs)
+    base_macs = times * macs.base
     both = macs.base + macs.motivated
     return [
         expectation,
-        f"expected average forward pass: {average:,.0f} MACs; of the whole run: {total:.3g}, and about twice that for backward",
-        f"against training {names.base} alone: {average / macs.base:.3f} times the cost",
-        f"against training {names.motivated} alone: {average / macs.motivated:.3f} times the cost",
-        f"against training both, one after the other: {average / both:.3f} times the cost",
+        f"expected average forward pass: {average:,.0f} MACs; {whole}",
+        f"against training {names.base} alone: {times:.3f} times the cost",
+        f"against training {names.motivated} alone: {base_macs / macs.motivated:.3f} times the cost",
+        f"against training both, one after the other: {base_macs / both:.3f} times the cost",
+    ]
+
+
+def _describe_range(config: Config, macs: PerMode[int]) -> list[str]:
+    """Return the least and the most that a run can cost whose motivated batches cannot be forecast."""
+    policy = build_policy(config)
+    least = float(macs.base)
+    most = float(batch_costs(macs, policy).motivated)
+    if config.motivation.budget is not None:
+        most = min(most, config.motivation.budget * macs.base)
+    bounds = f"an average forward pass will take {least:,.0f} to {most:,.0f} MACs"
+    if config.finish_epochs:
+        bounds += f" in the first {config.epochs} epochs, and then {macs.motivated:,}"
+    return [
+        f"{describe_motivation(config.motivation)}: how many batches will be motivated cannot be forecast; {bounds}"
     ]
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nestnet.cost.activation_memory import collect_saved_storages
 from nestnet.device import autocast
-from nestnet.nn.mode import Mode
+from nestnet.nn.differential import frozen
+from nestnet.nn.mode import FINISH, Mode
 from nestnet.step.cuda_graphs import WARM_UP
+from nestnet.step.policy import Modes
+from nestnet.training.finish_phase import train_batch
 from nestnet.training.trainer import Trainer
 
 TIMED_STEPS = 3
@@ -64,23 +67,26 @@ class EvaluationMeasurement:
     seconds: float
 
 
-def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) -> StepMeasurement:
+def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: str) -> StepMeasurement:
     """Run some training steps, and measure the time and memory of one.
 
     Args:
         trainer: trainer whose weights may change.
         images: images `[B, C, H, W]`.
         targets: labels `[B]` or soft targets `[B, K]`.
-        mode: mode of the batch. A motivated batch trains what the policy says.
+        mode: mode of the batch. A motivated batch trains what the policy says, and `"finish"` extends the base.
 
     Returns:
         The measurement. Memory is that of this process.
     """
-    modes = trainer.step.policy.modes(mode)
-    activation_bytes = max(measure_activations(trainer, images, targets, trained_mode) for trained_mode in modes)
+    modes: Modes = (Mode.MOTIVATED,) if mode == FINISH else trainer.step.policy.modes(mode)
+    trained = _trained_parameters(trainer, mode, modes)
+    # What is not trained saves nothing for a backward pass.
+    with frozen(_without(trainer.net.parameters(), trained)):
+        activation_bytes = max(measure_activations(trainer, images, targets, trained_mode) for trained_mode in modes)
 
     def step() -> None:
-        outcome = trainer.step(images, targets, mode)
+        outcome = train_batch(trainer, images, targets, mode)
         # As in training, the host waits for the loss and computes the quantity that the condition watches.
         outcome.loss()
         trainer.watched_quantity(outcome)
@@ -94,19 +100,32 @@ def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) 
     if on_cuda:
         peak_bytes = torch.cuda.max_memory_allocated(trainer.device)
 
-    # The modes share parameters: count each of them once.
-    trained: dict[int, Tensor] = {}
-    for trained_mode in modes:
-        for parameter in trainer.net.subnet(trained_mode).parameters():
-            trained[id(parameter)] = parameter
     return StepMeasurement(
-        parameters=sum(parameter.numel() for parameter in trained.values()),
+        parameters=sum(parameter.numel() for parameter in trained),
         macs=sum(trainer.cost.macs.of(trained_mode) for trained_mode in modes),
-        gradient_bytes=count_bytes(trained.values()),
+        gradient_bytes=count_bytes(trained),
         activation_bytes=activation_bytes,
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def _trained_parameters(trainer: Trainer, mode: str, modes: Modes) -> list[nn.Parameter]:
+    """Return the parameters that a batch trains."""
+    if mode == FINISH:
+        return [parameter for _, parameter in trainer.net.differential_parameters()]
+    # The modes share parameters: count each of them once.
+    trained: dict[int, nn.Parameter] = {}
+    for trained_mode in modes:
+        for parameter in trainer.net.subnet(trained_mode).parameters():
+            trained[id(parameter)] = parameter
+    return list(trained.values())
+
+
+def _without(parameters: Iterable[nn.Parameter], left_out: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Return parameters without some of them."""
+    names = set(map(id, left_out))
+    return [parameter for parameter in parameters if id(parameter) not in names]
 
 
 @torch.inference_mode()

@@ -37,14 +37,14 @@ def parse_with_recipe(
         ValueError: For the same reasons as `nestnet.config.parsing.parse`, and for a folder or an export that
             cannot be read.
     """
-    recipe = _Recipe()
+    recipe = Recipe()
     config = parsing.parse(arguments, prog=prog, others=others, choose=recipe.choose)
     if recipe.folder is not None and tell is not None:
         tell(describe_choice(recipe.folder, config))
     return config
 
 
-class _Recipe:
+class Recipe:
     """Choice of fields, with the folder of images that they were chosen for.
 
     Attributes:
@@ -72,12 +72,22 @@ class _Recipe:
         if "config" in given or not names_a_folder:
             return chosen
         self.folder = summarise_folder(data["root"])
-        return choose_fields(self.folder, _merge(chosen, given))
+        return choose_fields(self.folder, merge_fields(chosen, given))
 
 
-def _merge(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return nested fields in which the given ones take precedence over the chosen ones."""
-    merged = dict(given)
-    for section, fields in chosen.items():
-        merged[section] = {**fields, **given.get(section, {})}
+def merge_fields(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of which the given ones take precedence over the chosen ones.
+
+    Args:
+        chosen: fields as nested dictionaries.
+        given: fields as nested dictionaries.
+
+    Returns:
+        All fields of both.
+    """
+    merged = {**chosen, **given}
+    for name, fields in chosen.items():
+        # A section has fields of both.
+        if isinstance(fields, dict):
+            merged[name] = {**fields, **given.get(name, {})}
     return merged

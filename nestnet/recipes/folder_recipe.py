@@ -116,7 +116,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
         typical += ", grey"
 
     # Describe the training.
-    epochs = format_count(config.epochs, "epoch", "epochs")
+    epochs = format_count(config.total_epochs, "epoch", "epochs")
     batches = f"{folder.train_images // data.batch_size} batches of {data.batch_size}"
     training = f"{optimizer.name} at lr {optimizer.lr:g}"
     architecture = ARCHITECTURES[model.motivated]

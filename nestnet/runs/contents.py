@@ -4,14 +4,14 @@ import re
 from typing import Any
 
 from nestnet.conditions.base import WATCHED
-from nestnet.nn.mode import BOTH, Mode
+from nestnet.nn.mode import BOTH, FINISH, Mode
 from nestnet.storage.rules import Rule, any_number, number, of_type, optional, or_null, whole, word
 
 # The first column of a table counts its rows: `nestnet.storage.table_rows` relies on it.
 STEP_COLUMNS = {
     "step": whole(1),
     "epoch": whole(1),
-    "mode": word(*Mode, BOTH),
+    "mode": word(*Mode, BOTH, FINISH),
     "loss": any_number(),
     "lr": optional(number(0)),
 }
@@ -44,8 +44,9 @@ COST_FIELDS = {
     "motivated": whole(1),
     "expected": or_null(number(0)),
     "actual": or_null(number(0)),
+    "relative_to_base": optional(or_null(number(0))),
 }
-"""Fields of `cost.json`: the convention of counting, and numbers of operations in it."""
+"""Fields of `cost.json`: the convention of counting, numbers of operations in it, and the cost of the run."""
 
 
 def _counts_batches(value: Any) -> bool:

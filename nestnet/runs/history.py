@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nestnet.config.schema import Config
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import FINISH, Mode
 from nestnet.runs.checkpoint_file import parse_checkpoint_name
 from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import TABLE_REMEDY
@@ -22,7 +22,8 @@ class Steps:
     Attributes:
         number: number of each batch in the run [S], from 1.
         epoch: epoch of each batch [S], from 1.
-        mode: network that each batch trained [S]: `base`, `motivated`, or `both`.
+        mode: network that each batch trained [S]: `base`, `motivated` or `both`, or `finish` for the motivated one
+            without its base.
         loss: loss of each batch [S]; NaN or infinite where the batch was skipped.
         lr: learning rate of each batch [S]; NaN if the run did not record it.
     """
@@ -45,8 +46,7 @@ class History:
         path: run directory.
         name: name of the run in figures.
         losses: training losses of the batches of each epoch, E arrays [B].
-        modes: network that each batch of each epoch trained, E arrays [B]: `base`, `motivated`, or
-            `both`.
+        modes: network that each batch of each epoch trained, E arrays [B], as in `Steps`.
         k: `motivation.k` of a run with the condition `loss_decrease`; `None` with any other condition.
     """
 
@@ -101,8 +101,8 @@ def read_metrics(run_dir: Path, required: Sequence[str] = ()) -> tuple[Config, d
     path = run_dir / "metrics.csv"
     checkpointed_epochs = max((parse_checkpoint_name(checkpoint)[1] for checkpoint in checkpoints), default=0)
     rows = read_table(path, required, at_least=checkpointed_epochs)
-    if len(rows) > config.epochs:
-        raise damaged(path, f"it has {len(rows)} rows, and the run is of {config.epochs} epochs", TABLE_REMEDY)
+    if len(rows) > config.total_epochs:
+        raise damaged(path, f"it has {len(rows)} rows, and the run is of {config.total_epochs} epochs", TABLE_REMEDY)
     # Without a finished epoch, callers still get the columns that every run has.
     names = ["epoch", "base_top1", "motivated_top1", *required]
     if rows:
@@ -224,9 +224,30 @@ def motivated_counts(steps: Steps) -> list[int]:
         steps: batches of a run, as `read_steps` returns them.
 
     Returns:
-        The number of motivated batches per epoch, including that of an unfinished epoch.
+        The number of motivated batches per epoch, including that of an unfinished epoch. The epochs that only
+        extend the base are left out: no condition chose their batches.
     """
+    steps = without_finish(steps)
     epochs = int(steps.epoch.max(initial=0))
     # Epochs are numbered from 1, so that the count of epoch 0 is dropped.
     motivated = steps.epoch[steps.mode != Mode.BASE]
     return np.bincount(motivated, minlength=epochs + 1)[1:].tolist()
+
+
+def without_finish(steps: Steps) -> Steps:
+    """Return the batches of a run without those that only extend the base.
+
+    Args:
+        steps: batches of a run, as `read_steps` returns them.
+
+    Returns:
+        The batches of which the condition chose the mode.
+    """
+    is_chosen = steps.mode != FINISH
+    return Steps(
+        number=steps.number[is_chosen],
+        epoch=steps.epoch[is_chosen],
+        mode=steps.mode[is_chosen],
+        loss=steps.loss[is_chosen],
+        lr=steps.lr[is_chosen],
+    )

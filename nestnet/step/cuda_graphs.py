@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: a set for each mode, in one pool of memory.
+"""Training steps as CUDA graphs: a set for each kind of batch, in one pool of memory.
 
 On a GPU the step of a small network is limited by the host, which launches hundreds of kernels for a few
 milliseconds of work. A graph takes a single launch. The host still decides on the next mode, and launches the
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nestnet.nn.mode import FINISH
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import get_settings, make_capturable
 from nestnet.step.cuda_recorder import CudaRecorder, Recorder
@@ -27,6 +28,10 @@ WARM_UP = 3
 They are training steps like any other: they create the optimizer's state, select convolution algorithms, and
 trigger compilation.
 """
+
+
+Kind = tuple[str, ...]
+"""What a batch trains: its modes, followed by `FINISH` if the base is frozen. Each kind of batch is captured separately."""
 
 
 class GraphedPhases:
@@ -52,7 +57,7 @@ class GraphedPhases:
         self.optimizer = optimizer
         self.recorder = recorder or CudaRecorder(self.device)
         self.inputs: tuple[Tensor, Tensor] | None = None
-        self.modes: Modes = ()
+        self.kind: Kind = ()
         # SGD's fused kernel fails if only some parameters have a momentum buffer.
         make_capturable(optimizer)
         fill_momentum(optimizer)
@@ -62,18 +67,19 @@ class GraphedPhases:
         # NaN compares unequal to everything, so that the first step fills each tensor.
         self.rate_tensors = [torch.tensor(math.nan, device=self.device) for _ in self.optimizer.param_groups]
         self.rates = [math.nan] * len(self.rate_tensors)
-        self.ordinary_steps: dict[Modes, int] = {}
-        self.captured: dict[Modes, _CapturedStep] = {}
+        self.ordinary_steps: dict[Kind, int] = {}
+        self.captured: dict[Kind, _CapturedStep] = {}
         self.groups = self.optimizer.param_groups
         self.settings = get_settings(self.optimizer)
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
         """Run the first phase, or replay it.
 
         Args:
             images: images `[B, C, H, W]`.
             targets: labels `[B]` or soft targets `[B, K]`.
             modes: modes to train, one or two.
+            freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
         Returns:
             The mean loss over the parts for each of the modes `[M]`.
@@ -83,17 +89,17 @@ class GraphedPhases:
             make_capturable(self.optimizer)
             self._forget_captures()
         self._set_rates_to_tensors()
-        self.modes = modes
+        self.kind = (*modes, FINISH) if freeze_base else modes
         # Ordinary steps read the same memory as captured ones, because its alignment affects the choice of algorithms.
         inputs = self._copy_inputs(images, targets)
-        if self.ordinary_steps.get(modes, 0) < WARM_UP:
+        if self.ordinary_steps.get(self.kind, 0) < WARM_UP:
             with self._warming_up():
-                return self.phases.compute_loss(*inputs, modes)
-        if modes not in self.captured:
-            self.captured[modes] = self._capture(inputs, modes)
+                return self.phases.compute_loss(*inputs, modes, freeze_base=freeze_base)
+        if self.kind not in self.captured:
+            self.captured[self.kind] = self._capture(inputs, modes, freeze_base=freeze_base)
         # The graph reads from `inputs` and writes to `loss`.
-        self.captured[modes].compute_loss()
-        return self.captured[modes].loss
+        self.captured[self.kind].compute_loss()
+        return self.captured[self.kind].loss
 
     def compute_gradients(self) -> GradientNumbers:
         """Run the second phase, or replay it.
@@ -101,22 +107,22 @@ class GraphedPhases:
         Returns:
             The numbers about the gradients that are needed.
         """
-        if self.modes not in self.captured:
+        if self.kind not in self.captured:
             with self._warming_up():
                 return self.phases.compute_gradients()
-        self.captured[self.modes].compute_gradients()
-        return self.captured[self.modes].gradients
+        self.captured[self.kind].compute_gradients()
+        return self.captured[self.kind].gradients
 
     def update(self) -> None:
         """Run the last phase, or replay it."""
-        if self.modes in self.captured:
-            self.captured[self.modes].update()
+        if self.kind in self.captured:
+            self.captured[self.kind].update()
         else:
             with self._warming_up():
                 self.phases.update()
             # Only steps with an update count, because they create the optimizer's state. If it were created within
             # a capture, each replay would create it again.
-            self.ordinary_steps[self.modes] = self.ordinary_steps.get(self.modes, 0) + 1
+            self.ordinary_steps[self.kind] = self.ordinary_steps.get(self.kind, 0) + 1
         self._set_rates_to_numbers()
 
     def skip(self) -> None:
@@ -124,9 +130,11 @@ class GraphedPhases:
         self.phases.skip()
         self._set_rates_to_numbers()
 
-    def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes) -> "_CapturedStep":
+    def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes, *, freeze_base: bool) -> "_CapturedStep":
         # Each phase is a separate graph, because the host reads the loss between them.
-        compute_loss, loss = self.recorder.capture(lambda: self.phases.compute_loss(*inputs, modes))
+        compute_loss, loss = self.recorder.capture(
+            lambda: self.phases.compute_loss(*inputs, modes, freeze_base=freeze_base)
+        )
         compute_gradients, gradients = self.recorder.capture(self.phases.compute_gradients)
         update, _ = self.recorder.capture(self.phases.update)
         self.optimizer.zero_grad()  # returns the gradients' memory to the pool
@@ -170,7 +178,7 @@ class GraphedPhases:
 
 @dataclass(frozen=True)
 class _CapturedStep:
-    """Captured step of a mode: functions that replay its phases, and the tensors that they fill."""
+    """Captured step of a kind of batch: functions that replay its phases, and the tensors that they fill."""
 
     compute_loss: Callable[[], None]
     compute_gradients: Callable[[], None]

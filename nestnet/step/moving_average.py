@@ -2,10 +2,13 @@
 
 import copy
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from nestnet.nn.differential import differential_tensors
 from nestnet.nn.model import NestedModel
 from nestnet.optim.foreach import copy_all
 
@@ -36,9 +39,14 @@ class MovingAverage:
         self.module = copy.deepcopy(net)
         self.decay = decay
         self.updates = 0
-        # BatchNorm's batch counters are integers: they are copied, not averaged.
-        self._trained_floats, self._trained_counters = _split_by_type(net)
-        self._averaged_floats, self._averaged_counters = _split_by_type(self.module)
+        self._whole = _TensorPairs()
+        self._differential = _TensorPairs()
+        # The copy has its tensors in the same order.
+        differential = set(map(id, differential_tensors(net)))
+        for trained, averaged in zip(_tensors(net), _tensors(self.module), strict=True):
+            self._whole.add(trained, averaged)
+            if id(trained) in differential:
+                self._differential.add(trained, averaged)
 
     @property
     def next_decay(self) -> float:
@@ -47,21 +55,41 @@ class MovingAverage:
         return min(1 - (1 + self.updates) ** -WARMUP_POWER, self.decay)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Update the average with the present weights and statistics."""
+    def update(self, *, freeze_base: bool = False) -> None:
+        """Update the average with the present weights and statistics.
+
+        Args:
+            freeze_base: whether the average of the base stays as it is.
+        """
+        pairs = self._differential if freeze_base else self._whole
         # average + (1 - decay) * (trained - average), in a few kernels for all tensors.
-        torch._foreach_lerp_(self._averaged_floats, self._trained_floats, 1 - self.next_decay)
-        copy_all(self._trained_counters, self._averaged_counters)
+        torch._foreach_lerp_(pairs.averaged_floats, pairs.trained_floats, 1 - self.next_decay)
+        copy_all(pairs.trained_counters, pairs.averaged_counters)
         self.updates += 1
 
 
-def _split_by_type(net: NestedModel) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the floating-point parameters and buffers of a network, and its integer ones."""
-    floats: list[Tensor] = []
-    counters: list[Tensor] = []
-    for tensor in itertools.chain(net.parameters(), net.buffers()):
-        if tensor.is_floating_point():
-            floats.append(tensor)
+@dataclass
+class _TensorPairs:
+    """Tensors of the trained network and, at the same positions, of its average.
+
+    BatchNorm's batch counters are integers: they are copied, not averaged.
+    """
+
+    trained_floats: list[Tensor] = field(default_factory=list)
+    averaged_floats: list[Tensor] = field(default_factory=list)
+    trained_counters: list[Tensor] = field(default_factory=list)
+    averaged_counters: list[Tensor] = field(default_factory=list)
+
+    def add(self, trained: Tensor, averaged: Tensor) -> None:
+        """Add a tensor and its average."""
+        if trained.is_floating_point():
+            self.trained_floats.append(trained)
+            self.averaged_floats.append(averaged)
         else:
-            counters.append(tensor)
-    return floats, counters
+            self.trained_counters.append(trained)
+            self.averaged_counters.append(averaged)
+
+
+def _tensors(net: NestedModel) -> Iterator[Tensor]:
+    """Return the parameters and buffers of a network."""
+    return itertools.chain(net.parameters(), net.buffers())

@@ -3,7 +3,7 @@
 Each of the first two phases ends with a number that the host may need before it queues the next one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from nestnet.distributed.gradients import distributed_forward
+from nestnet.nn.differential import frozen
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.optim.foreach import copy_all
@@ -38,13 +39,14 @@ class GradientNumbers:
 class Phases(Protocol):
     """Interface of the phases of a step, which `TrainStep` runs in this order. `skip` replaces `update`."""
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
         """Run all forward passes, and all backward passes but the last.
 
         Args:
             images: images `[B, C, H, W]`.
             targets: labels `[B]` or soft targets `[B, K]`.
             modes: modes to train, one or two.
+            freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
         Returns:
             The mean loss over the parts for each of the modes `[M]`, against the targets and without weights.
@@ -72,12 +74,23 @@ class Forward:
         mode: mode of the forward pass.
         compile: backend of torch.compile; `None` for no compilation.
         parallel: whether gradients are averaged over the processes.
+        frozen_parameters: parameters that get no gradients.
     """
 
-    def __init__(self, net: NestedModel, mode: Mode, compile: str | None, *, parallel: bool) -> None:
+    def __init__(
+        self,
+        net: NestedModel,
+        mode: Mode,
+        compile: str | None,
+        *,
+        parallel: bool,
+        frozen_parameters: Sequence[nn.Parameter] = (),
+    ) -> None:
+        self.frozen_parameters = frozen_parameters
         self.parallel: DistributedDataParallel | None = None
         if parallel:
-            self.parallel = distributed_forward(net, mode)
+            with frozen(frozen_parameters):
+                self.parallel = distributed_forward(net, mode)
         self.function: Callable[[Tensor], Tensor] = self.parallel or net.subnet(mode)
         if compile is not None:
             # DistributedDataParallel breaks the graph, so that gradients are sent during the backward pass.
@@ -85,7 +98,9 @@ class Forward:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits `[B, K]` of images `[B, C, H, W]`."""
-        return self.function(images)
+        # Parameters that are frozen in the forward pass have no part in its backward pass.
+        with frozen(self.frozen_parameters):
+            return self.function(images)
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Return a context without gradient synchronisation, for every part of a batch but the last."""
@@ -134,6 +149,7 @@ class EagerPhases:
         snapshot: copy of the buffers for `skip`; `None` if no batch is skipped.
         last_loss: loss whose backward pass is still to be run.
         kept_apart: the shared gradients if this batch trains both networks; otherwise `None`.
+        finish: forward pass that trains the motivated network without its base; `None` until it is needed.
     """
 
     forward: dict[Mode, Forward]
@@ -148,14 +164,16 @@ class EagerPhases:
     snapshot: BufferSnapshot | None
     last_loss: Tensor = field(init=False)
     kept_apart: SharedGradients | None = field(init=False)
+    finish: Forward | None = None
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes) -> Tensor:
+    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
         """Run all forward passes, and all backward passes but the last.
 
         Args:
             images: images `[B, C, H, W]`.
             targets: labels `[B]` or soft targets `[B, K]`.
             modes: modes to train, one or two.
+            freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
         Returns:
             The mean loss over the parts for each of the modes `[M]`, against the targets and without weights.
@@ -189,7 +207,11 @@ class EagerPhases:
                     if self.kept_apart is not None:
                         self.kept_apart.switch()
                 is_first = False
-                logits = self._forward(part, mode, synchronise=is_last_part)
+                forward = self.forward[mode]
+                if freeze_base:
+                    assert self.finish is not None
+                    forward = self.finish
+                logits = self._forward(forward, part, synchronise=is_last_part)
                 loss = self.loss_function(logits, part_targets)
                 losses[mode].append(loss.detach())
                 # The first of two networks is the teacher of the second.
@@ -232,7 +254,7 @@ class EagerPhases:
         """Clip the gradients, and return the norm `[]` of all of them before, if either is needed."""
         if self.clip_grad is None and not self.gradient_norm:
             return None
-        # In base mode differential parameters have no gradient and do not contribute to the norm.
+        # Parameters that the batch does not train have no gradient and do not contribute to the norm.
         parameters: list[Tensor] = []
         for group in self.optimizer.param_groups:
             parameters.extend(group["params"])
@@ -240,9 +262,8 @@ class EagerPhases:
         largest_norm = float("inf") if self.clip_grad is None else self.clip_grad
         return nn.utils.clip_grad_norm_(parameters, largest_norm)
 
-    def _forward(self, images: Tensor, mode: Mode, *, synchronise: bool) -> Tensor:
+    def _forward(self, forward: Forward, images: Tensor, *, synchronise: bool) -> Tensor:
         """Return the logits of a part of a batch, whose gradients are averaged over the processes if `synchronise`."""
-        forward = self.forward[mode]
         synchronisation: AbstractContextManager[None] = nullcontext()
         if not synchronise:
             synchronisation = forward.no_sync()

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
+from nestnet.nn.differential import has_own_statistics
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.precision import choose_precision
@@ -181,7 +182,7 @@ class TrainStep:
         snapshot: BufferSnapshot | None = None
         if skip_non_finite:
             snapshot = BufferSnapshot(net)
-        self.phases: Phases = EagerPhases(
+        self._eager_phases = EagerPhases(
             forward={mode: Forward(net, mode, compile, parallel=parallel) for mode in Mode},
             optimizer=optimizer,
             loss_function=loss_function,
@@ -193,9 +194,11 @@ class TrainStep:
             policy=self.policy,
             snapshot=snapshot,
         )
+        self._compile = compile
         # Replay the same phases as CUDA graphs.
+        self.phases: Phases = self._eager_phases
         if cuda_graphs:
-            self.phases = GraphedPhases(self.phases, optimizer)
+            self.phases = GraphedPhases(self._eager_phases, optimizer)
         self.average: MovingAverage | None = None
         if ema_decay is not None:
             self.average = MovingAverage(net, ema_decay)
@@ -215,6 +218,32 @@ class TrainStep:
             ValueError: If the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`,
                 its shape differs from that of the first one.
         """
+        return self._step(images, targets, self.policy.modes(mode))
+
+    def finish_step(self, images: Tensor, targets: Tensor) -> Outcome:
+        """Train what only the motivated network has on a batch, with the motivated network's loss.
+
+        The base is frozen bit for bit: its weights, its statistics, the optimizer's state for them, and its
+        moving average. This extends a finished base to a bigger network. The motivated network's own BatchNorm
+        statistics are updated, and gradients are clipped by the norm of the differential ones.
+
+        Args:
+            images: images `[B, C, H, W]`, on the network's device.
+            targets: targets of the loss function, with `B` as their first dimension.
+
+        Returns:
+            The outcome, as of a motivated batch.
+
+        Raises:
+            ValueError: If both networks are the same, or the base uses the motivated network's running
+                statistics; or as for an ordinary batch.
+        """
+        # Most runs have no such batch, and several processes would keep memory for its gradients.
+        if self._eager_phases.finish is None:
+            self._eager_phases.finish = self._build_finish()
+        return self._step(images, targets, (Mode.MOTIVATED,), freeze_base=True)
+
+    def _step(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Outcome:
         # A skipped batch must not change the dropout of the next one.
         random_state = None
         if self.skip_non_finite:
@@ -222,8 +251,7 @@ class TrainStep:
 
         # Copying a number to the host starts before the device gets its next work, so that the host waits for the
         # number only.
-        modes = self.policy.modes(mode)
-        losses = self.phases.compute_loss(images, targets, modes)
+        losses = self.phases.compute_loss(images, targets, modes, freeze_base=freeze_base)
         losses_on_host = AsyncNumbers(self.process_group.all_reduce_mean(losses), overlap=self.overlap)
         gradients = self.phases.compute_gradients()
         norm_on_host: AsyncNumbers | None = None
@@ -238,8 +266,21 @@ class TrainStep:
             return Outcome(modes, losses_on_host, norm_on_host, agreement_on_host, skipped=True)
         self.phases.update()
         if self.average is not None:
-            self.average.update()
+            self.average.update(freeze_base=freeze_base)
         return Outcome(modes, losses_on_host, norm_on_host, agreement_on_host)
+
+    def _build_finish(self) -> Forward:
+        """Return the forward pass that trains the motivated network without its base."""
+        if not list(self.net.differential_parameters()):
+            raise ValueError("finish_step: base and motivated are the same network, so that nothing is left to train")
+        if not has_own_statistics(self.net):
+            raise ValueError(
+                "finish_step: the base shares the running statistics of the motivated network, which this step trains; "
+                "create the network with batch_norm='private'"
+            )
+        base = list(self.net.subnet(Mode.BASE).parameters())
+        parallel = self.process_group.is_initialized
+        return Forward(self.net, Mode.MOTIVATED, self._compile, parallel=parallel, frozen_parameters=base)
 
     @property
     def averaged(self) -> NestedModel:

@@ -49,8 +49,9 @@ def plan_condition(config: Config, images: int, given: Condition | None = None) 
             condition is to motivate some.
     """
     condition, batches = _build_for_images(config, images, given)
-    # Fewer images than one batch are refused when the loader is created.
-    if batches == 0 or can_motivate(condition, batches):
+    # Fewer images than one batch are refused when the loader is created. A run that only extends a finished base does
+    # not ask its condition.
+    if batches == 0 or config.extends_given_base or can_motivate(condition, batches):
         return condition, batches
     source = f"motivation.name = {config.motivation.name!r}" if given is None else "condition"
     remedies = list(_remedies(config, images, given))

@@ -49,12 +49,13 @@ def mean_motivated_counts(runs: list[str], epochs: int) -> list[int]:
 
 def _read_motivated_counts(run: str, epochs: int) -> list[int]:
     """Return the number of motivated batches in each of the first `epochs` epochs of a run."""
-    # metrics.csv has a row per finished epoch.
-    finished = len(read_table(Path(run) / "metrics.csv"))
-    steps = read_steps(Path(run), finished_epochs=finished)
+    # metrics.csv has a row per finished epoch. Epochs that only extend the base have no motivated batches to count.
+    rows = len(read_table(Path(run) / "metrics.csv"))
+    counts = motivated_counts(read_steps(Path(run), finished_epochs=rows))
+    finished = min(rows, len(counts))
     if finished < epochs:
         raise ValueError(
             f"motivation.runs: {run} has finished {finished} epochs, but this run has {epochs}; name a run with as many, "
             "or lower epochs"
         )
-    return motivated_counts(steps)[:epochs]
+    return counts[:epochs]

@@ -58,7 +58,7 @@ def end_early(trainer: "Trainer", error: BaseException) -> None:
     if _can_save(trainer, error):
         _save_last(trainer)
     config = trainer.config
-    epoch = min(trainer.epochs_done + 1, config.epochs)
+    epoch = min(trainer.epochs_done + 1, config.total_epochs)
     where = f"at step {trainer.steps_done} (epoch {epoch})"
     remedy = f"`nestnet resume {for_shell(config.run_dir)}` continues from the last checkpoint"
     if number is not None:

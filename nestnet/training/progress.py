@@ -1,6 +1,5 @@
 """The progress display of a run: a live view on a terminal, and plain lines elsewhere."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -11,11 +10,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nestnet.nn.mode import BOTH, Mode
+from nestnet.cost.run import RunCost
+from nestnet.nn.mode import BOTH, FINISH, Mode
 from nestnet.nn.model import NestedModel
 from nestnet.text.escape import for_terminal
 
-STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", BOTH: "green"}
+STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", BOTH: "green", FINISH: "magenta"}
 
 
 class BestEpoch(NamedTuple):
@@ -36,7 +36,7 @@ class Progress:
     """Display of the current batch and epoch, which leaves a line for each finished epoch.
 
     Args:
-        epochs: number of epochs of the run.
+        epochs: number of epochs of the run, in all phases.
         batches: number of batches per epoch.
         console: console to write to; `None` for one on standard output.
         expected_fraction: forecast of the share of motivated batches, from 0 to 1; `None` if there is no
@@ -116,7 +116,7 @@ class Progress:
 
         Args:
             loss: loss of the batch.
-            mode: mode of the batch: `base`, `motivated` or `both`.
+            mode: mode of the batch: `base`, `motivated`, `both` or `finish`.
             metrics: metrics of the epoch so far.
         """
         # On a GPU, the step of a small network takes less time than redrawing the bar.
@@ -161,20 +161,26 @@ class Progress:
         if epoch < self.epochs:
             self._set_position(epoch + 1, 0)
 
-    def finished(self, trained: Mapping[str, int], steps: int) -> None:
+    def finished(self, cost: RunCost) -> None:
         """Show that the run is finished.
 
         Args:
-            trained: number of batches that trained each mode's subnet.
-            steps: number of batches that trained either subnet.
+            cost: counter of its batches.
         """
-        motivated = trained[Mode.MOTIVATED]
+        # The condition did not choose the batches that extend the base.
+        steps = cost.steps - cost.finish_steps
+        motivated = cost.batches[Mode.MOTIVATED] - cost.finish_steps
+        if not steps and cost.finish_steps:
+            self._say(f"batches that extended the base, which did not change: {cost.finish_steps:,}")
+            return
         line = f"motivated batches in all: {motivated:,} of {steps:,}"
         if steps:
             line += f", {motivated / steps:.1%}{self.forecast}"
         # A motivated batch may train both subnets.
-        if motivated and sum(trained.values()) > steps:
+        if motivated and cost.batches[Mode.BASE] + motivated > steps:
             line += ", each of which trained the base as well"
+        if cost.finish_steps:
+            line += f"; {cost.finish_steps:,} more extended the base, which did not change"
         self._say(line)
 
     def _show_accuracy(self, mode: Mode, metrics: dict[str, float]) -> None:

@@ -2,28 +2,32 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nestnet.nn.mode import BOTH, Mode
+from nestnet.nn.mode import BOTH, FINISH, Mode
 from nestnet.runs.checkpoint_file import checkpoint_name
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
 
 
-def make_step_row(trainer: "Trainer", loss: float, modes: tuple[Mode, ...]) -> dict[str, Any]:
+def make_step_row(trainer: "Trainer", loss: float, mode: str, modes: tuple[Mode, ...]) -> dict[str, Any]:
     """Return the row of `steps.csv` for the last batch, before it is counted and the schedule is stepped.
 
     Args:
         trainer: trainer of the run.
         loss: loss of the batch.
+        mode: mode of the batch, or `"finish"`.
         modes: modes that the batch trained, one or both.
 
     Returns:
         The values by column, with the learning rate of the batch.
     """
+    trained = mode
+    if mode != FINISH and len(modes) > 1:
+        trained = BOTH
     return {
         "step": trainer.steps_done + 1,
         "epoch": trainer.epochs_done + 1,
-        "mode": modes[0] if len(modes) == 1 else BOTH,
+        "mode": trained,
         "loss": loss,
         "lr": float(trainer.optimizer.param_groups[0]["lr"]),
     }

@@ -24,7 +24,7 @@ def log_short_average(config: Config, batches_per_epoch: int) -> None:
     """
     if config.ema_decay is None:
         return
-    steps = config.epochs * batches_per_epoch
+    steps = config.total_epochs * batches_per_epoch
     # This is the mean age of the weights in an exponential average. It is rounded, because 1 - 0.999 is not exact.
     reach = round(1 / (1 - config.ema_decay), 6)
     if reach <= steps:
@@ -71,6 +71,7 @@ def log_subnet_warnings(trainer: "Trainer") -> None:
             recalibrated=trainer.config.recalibration_batches,
             run_dir=trainer.run.path,
             output=trainer.run.path / f"{mode}-recalibrated.safetensors",
+            base_is_given=trainer.config.extends_given_base,
         )
         # A run exports two files: name the one that is meant.
         for warning in warnings:

@@ -26,13 +26,13 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import has_running_statistics
 from nestnet.optim.factory import create_optimizer, try_optimizer
 from nestnet.optim.momentum import fill_momentum
-from nestnet.optim.schedule import create_scheduler
 from nestnet.optim.step_counts import share_step_counts
 from nestnet.runs.tensorboard import check_tensorboard_installed
 from nestnet.step.policy import Policy
 from nestnet.step.random_state import seed_all
 from nestnet.step.train_step import TrainStep
 from nestnet.training.condition_plan import plan_condition
+from nestnet.training.finish_phase import start_schedule
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
 from nestnet.training.objective import Objective
 from nestnet.training.resolve import check_batch_divides, resolve_config, resolve_precision
@@ -132,7 +132,7 @@ def build_training(
     # Build the network, its optimizer and its schedule.
     net = _build_network(config, images, context, initial_weights=initial_weights)
     optimizer = _build_optimizer(config, net)
-    schedule = create_scheduler(optimizer, config.schedule, config.epochs, len(batches.train))
+    schedule = start_schedule(config, optimizer, len(batches.train), epochs_done=0)
     objective = Objective(config.data, config.loss, net.num_classes)
     policy = build_policy(config)
     step = _build_step(config, net, optimizer, objective, policy, watches, context.process_group)
@@ -150,7 +150,7 @@ def build_training(
         limits=limits,
         watched_quantity=_build_watched_quantity(config, watches, net, objective, held_out, context.process_group),
         expected_fraction=fraction,
-        cost=RunCost(macs, expected_cost(macs, fraction, policy)),
+        cost=RunCost(macs, expected_cost(macs, fraction, policy, config.epochs, config.finish_epochs)),
         device_context=context,
         batches=batches,
         net=net,

@@ -11,6 +11,7 @@ from nestnet.runs.resumable import check_same_run
 from nestnet.step.random_state import get_random_state, restore_random_state
 from nestnet.storage.state_codec import State, check_tensors
 from nestnet.training.epoch_totals import EpochTotals
+from nestnet.training.finish_phase import start_schedule
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
@@ -47,7 +48,11 @@ def get_state(trainer: "Trainer", *, end_of_epoch: bool) -> State:
         "condition": trainer.condition.state_dict(),
         # Each process has its own random generators and BatchNorm statistics.
         "processes": trainer.process_group.all_gather_object(_get_process_state(trainer)),
-        "cost": {"batches": trainer.cost.batches, "steps": trainer.cost.steps},
+        "cost": {
+            "batches": trainer.cost.batches,
+            "steps": trainer.cost.steps,
+            "finish_steps": trainer.cost.finish_steps,
+        },
         "recalibrated": trainer.recalibrated,
         # Position in the run, and results so far.
         "epoch": asdict(trainer.totals),
@@ -76,6 +81,10 @@ def restore_state(trainer: "Trainer", state: State) -> None:
         ValueError: If the state is of another run or damaged; the message says what differs.
     """
     _check_state(trainer, state)
+    # Each phase has a schedule of its own, whose state is loaded below.
+    trainer.schedule = start_schedule(
+        trainer.config, trainer.optimizer, len(trainer.train_batches), state["epochs_done"]
+    )
     average = trainer.step.average
     # The optimizer comes first, because its state is checked while it is loaded.
     load_optimizer_state(trainer.optimizer, state["optimizer"])
@@ -88,6 +97,7 @@ def restore_state(trainer: "Trainer", state: State) -> None:
     trainer.condition.load_state_dict(state["condition"])
     trainer.cost.batches = dict(state["cost"]["batches"])
     trainer.cost.steps = state["cost"]["steps"]
+    trainer.cost.finish_steps = state["cost"]["finish_steps"]
     trainer.recalibrated = state["recalibrated"]
     trainer.totals = EpochTotals(**state["epoch"])
     trainer.best = state["best"]

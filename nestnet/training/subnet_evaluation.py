@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import compute_statistics, copy_with_statistics
@@ -29,16 +31,16 @@ def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
     """
     # Until now each process has the statistics of its own images.
     averaged = trainer.step.averaged
-    trainer.process_group.average_buffers(trainer.net)
+    _average_statistics(trainer, trainer.net)
     if averaged is not trainer.net:
-        trainer.process_group.average_buffers(averaged)
+        _average_statistics(trainer, averaged)
 
     # With recalibrated statistics the two subnets are separate networks; otherwise one pass over the images
     # evaluates both.
     passes = [list(Mode)]
     if trainer.config.recalibration_batches:
         passes = [[mode] for mode in Mode]
-    trainer.recalibrated = {}
+    trainer.recalibrated = kept_statistics(trainer)
     accuracies: dict[str, float] = {}
     for modes in passes:
         net = build_eval_network(trainer, modes[0]).eval()
@@ -72,6 +74,32 @@ def build_eval_network(trainer: "Trainer", mode: Mode) -> NestedModel:
                 statistics[name] = trainer.process_group.all_reduce_mean(tensor)
         trainer.recalibrated[str(mode)] = statistics
     return copy_with_statistics(net, mode, trainer.recalibrated[mode])
+
+
+def kept_statistics(trainer: "Trainer") -> dict[str, dict[str, Tensor]]:
+    """Return the recalibrated statistics that hold for the next evaluation too.
+
+    Args:
+        trainer: trainer of a run.
+
+    Returns:
+        Those of the base, which stands still once it is finished, by mode; otherwise nothing.
+    """
+    # A base that came finished keeps the statistics that it came with.
+    if trainer.config.extends_given_base and trainer.config.recalibration_batches:
+        return {str(Mode.BASE): dict(trainer.net.subnet(Mode.BASE).named_buffers())}
+    if trainer.is_finishing and Mode.BASE in trainer.recalibrated:
+        return {str(Mode.BASE): trainer.recalibrated[Mode.BASE]}
+    return {}
+
+
+def _average_statistics(trainer: "Trainer", net: NestedModel) -> None:
+    """Average the statistics of a network over the processes."""
+    # The mean of equal numbers may differ from them in the last bit: a finished base is left alone.
+    if trainer.is_finishing:
+        trainer.process_group.average_buffers(net.subnet(Mode.MOTIVATED))
+    else:
+        trainer.process_group.average_buffers(net)
 
 
 def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:

@@ -22,6 +22,7 @@ def subnet_warnings(
     run_dir: str | os.PathLike[str],
     output: str | os.PathLike[str],
     best: bool = False,
+    base_is_given: bool = False,
 ) -> list[str]:
     """Return warnings about a subnet of a run.
 
@@ -34,15 +35,16 @@ def subnet_warnings(
         run_dir: folder of the run, for the recommended command.
         output: file that this command writes.
         best: whether the subnet is from the best epoch instead of the last.
+        base_is_given: whether the base came finished, so that the run did not train it.
 
     Returns:
         Sentences without a full stop; an empty list if nothing is wrong.
     """
-    never_trained = describe_untrained(mode, trained)
+    never_trained = describe_untrained(mode, trained, base_is_given=base_is_given)
     if never_trained is not None:
         return [never_trained]
     # The number of batches of a recalibration was chosen by the user.
-    if recalibrated:
+    if recalibrated or (base_is_given and mode is Mode.BASE):
         return []
     updates = count_insufficient_updates(net, mode)
     if updates is None:
@@ -55,17 +57,18 @@ def subnet_warnings(
     ]
 
 
-def describe_untrained(mode: Mode, trained: Mapping[str, int]) -> str | None:
+def describe_untrained(mode: Mode, trained: Mapping[str, int], *, base_is_given: bool = False) -> str | None:
     """Return a warning if a subnet was not trained.
 
     Args:
         mode: mode of the subnet.
         trained: number of batches that trained each mode's subnet.
+        base_is_given: whether the base came finished, so that the run did not train it.
 
     Returns:
         A sentence without a full stop, or `None` if at least one batch trained it.
     """
-    if trained[mode]:
+    if trained[mode] or (base_is_given and mode is Mode.BASE):
         return None
     total = sum(trained.values())
     if mode is Mode.MOTIVATED:

@@ -2,7 +2,7 @@
 
 The condition decides the mode of each batch, and is updated with its loss. No weights are copied between the two
 networks: the mode is an argument of the forward pass. The policy says what a motivated batch trains: the motivated
-network, as in the paper, or both.
+network, as in the paper, or both. The last phase, if there is one, extends the finished base.
 
 `setup` builds everything that the loop needs, `state` saves and restores it, and `ending` handles signals and
 failures.
@@ -21,7 +21,7 @@ from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
 from nestnet.data.image_record import ImageRecord
 from nestnet.data.seeding import mix_seed
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import FINISH, Mode
 from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runtime.interrupts import Interrupts
@@ -29,13 +29,14 @@ from nestnet.storage.state_codec import State
 from nestnet.training.checkpointing import Checkpointer
 from nestnet.training.ending import check_interrupts, end_early
 from nestnet.training.epoch_totals import EpochTotals
+from nestnet.training.finish_phase import is_finishing, step_schedule, train_batch
 from nestnet.training.non_finite import check_skipped_batch
 from nestnet.training.progress import Progress
 from nestnet.training.recording import make_step_row, record_batch, record_epoch, save_snapshot_if_due
 from nestnet.training.run_notices import log_emulated_precision, log_short_average, log_subnet_warnings
 from nestnet.training.setup import build_training
 from nestnet.training.state import get_state, restore_state
-from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet
+from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet, kept_statistics
 
 
 class Trainer:
@@ -114,7 +115,7 @@ class Trainer:
         # Signals, display, and checkpoints.
         self.is_stepping = False
         self.interrupts = Interrupts()
-        self.progress = Progress(config.epochs, len(self.train_batches), quiet=True)
+        self.progress = Progress(config.total_epochs, len(self.train_batches), quiet=True)
         self.checkpointer = Checkpointer(self)
 
     def fit(self, run: RunDirectory | NullRunDirectory | None = None) -> Path:
@@ -135,7 +136,7 @@ class Trainer:
         if run is None:
             run = RunDirectory.new(self.config) if self.process_group.is_first else NullRunDirectory()
         progress = Progress(
-            self.config.epochs,
+            self.config.total_epochs,
             len(self.train_batches),
             expected_fraction=self.expected_fraction,
             quiet=not self.process_group.is_first,
@@ -149,7 +150,7 @@ class Trainer:
                     save_snapshot_if_due(self)
                     self.checkpointer.save()
                 # Train the remaining epochs.
-                while self.epochs_done < self.config.epochs:
+                while self.epochs_done < self.config.total_epochs:
                     self.epoch()
                     self._finish_epoch(self.evaluate())
                     check_interrupts(self)
@@ -157,7 +158,7 @@ class Trainer:
                 for mode in Mode:
                     self.export(mode, run.path / f"{mode}.safetensors")
                     check_interrupts(self)
-                self.progress.finished(self.cost.batches, self.cost.steps)
+                self.progress.finished(self.cost)
                 log_subnet_warnings(self)
             except (Exception, KeyboardInterrupt) as error:
                 end_early(self, error)
@@ -167,10 +168,9 @@ class Trainer:
     def epoch(self) -> None:
         """Train on the remaining batches of the current epoch."""
         self.net.train()
-        self.recalibrated = {}
-        # A resumed run continues within its epoch.
-        first = self.totals.batches
-        if first == 0:
+        self.recalibrated = kept_statistics(self)
+        first = self.totals.batches  # a resumed run continues within its epoch
+        if first == 0 and not self.is_finishing:
             self.condition.reset()
         batches = self.epoch_batches(first)
         for _ in range(first, len(self.train_batches)):
@@ -180,27 +180,32 @@ class Trainer:
             waited = time.perf_counter() - started
 
             # The condition decides the mode, and the step trains what the policy says for it.
-            mode = self.choose_mode()
+            mode = FINISH if self.is_finishing else self.choose_mode()
             self.is_stepping = True
-            outcome = self.step(images, targets, mode)
-            row = make_step_row(self, self.watched_quantity.loss(outcome), outcome.modes)
+            outcome = train_batch(self, images, targets, mode)
+            row = make_step_row(self, self.watched_quantity.loss(outcome), mode, outcome.modes)
             if outcome.skipped:
                 check_skipped_batch(self, row)
             self.steps_done += 1
-            if self.schedule is not None and self.config.schedule.interval == "step":
-                self.schedule.step_update(self.steps_done)
-            self.condition.update(self.watched_quantity(outcome))
+            step_schedule(self, "step")
+            if mode != FINISH:
+                self.condition.update(self.watched_quantity(outcome))
 
             # Count the batch. From here on the state is consistent again.
             seconds = time.perf_counter() - started
             self.totals.add_batch(skipped=outcome.skipped, waited=waited, seconds=seconds)
             if not outcome.skipped:
-                motivated = mode is Mode.MOTIVATED
-                self.totals.add_trained(loss=row["loss"], motivated=motivated, cost=self.cost.add(outcome.modes))
+                cost = self.cost.add(outcome.modes, finish=mode == FINISH)
+                self.totals.add_trained(loss=row["loss"], motivated=mode != Mode.BASE, cost=cost)
             self.is_stepping = False
             # Write the row of the batch, then a checkpoint if one is due.
             record_batch(self, row)
             self.checkpointer.save_if_due()
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the base is finished, and the rest of the run extends it."""
+        return is_finishing(self.config, self.epochs_done)
 
     def choose_mode(self) -> Mode:
         """Return the mode of the next batch: that of the condition, within the limits of the configuration."""
@@ -289,8 +294,7 @@ class Trainer:
         totals = self.totals.metrics(self.config.data.batch_size)
         self.epochs_done += 1
         self.totals = EpochTotals()
-        if self.schedule is not None and self.config.schedule.interval == "epoch":
-            self.schedule.step(self.epochs_done)
+        step_schedule(self, "epoch")
         metrics = {"epoch": self.epochs_done, **totals, **accuracies}
         record_epoch(self, metrics)
         self.checkpointer.save(end_of_epoch=True)

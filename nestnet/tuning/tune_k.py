@@ -143,6 +143,7 @@ def _check_arguments(config: Config, ks: Sequence[int], folds: int, jobs: int | 
         ("folds", folds, is_whole(folds, 2), "a whole number of at least 2; the paper has 5"),
         ("jobs", jobs, jobs is None or is_whole(jobs, 1), "a whole number of at least 1"),
         ("motivation.name", condition, condition in tunable, f"a condition that has a k: {', '.join(tunable)}"),
+        ("finish_epochs", config.finish_epochs, config.finish_epochs == 0, "0, because no condition chooses in them"),
     ]
     for name, value, is_valid, rule in rules:
         if not is_valid:

@@ -16,7 +16,8 @@ def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence
 
     The motivated network's weights come first, and then the base's over them.
 
-    A notice says if a head is left out, or is used although its classes are not known.
+    A notice says if a head is left out, or is used although its classes are not known. A base that is not trained
+    any further must be used as it is, with its head.
 
     Args:
         net: nested network that gets the weights.
@@ -28,16 +29,25 @@ def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence
         The same network.
 
     Raises:
-        ValueError: If a file cannot be read or is of another network.
+        ValueError: If a file cannot be read or is of another network, or a finished base does not fit as it is.
     """
     # Public data sets have the same classes everywhere, unless the user has only some of them.
     has_usual_classes = DATA_SETS[config.data.name].num_classes == len(class_names)
+    # The user of a finished base says that it is for these classes, even where its file does not name them.
+    is_finished = config.extends_given_base
     # The base's weights come last, because motivated weights also fill the base's part.
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
         if source is None:
             continue
         try:
-            remark = load_subnet(net, mode, source, class_names=class_names, has_usual_classes=has_usual_classes)
+            remark = load_subnet(
+                net,
+                mode,
+                source,
+                class_names=class_names,
+                has_usual_classes=has_usual_classes or is_finished,
+                unchanged=is_finished and mode is Mode.BASE,
+            )
         except ValueError as error:
             raise ValueError(f"model.{mode}_weights: {error}") from error
         if remark is not None:

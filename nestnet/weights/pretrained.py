@@ -64,6 +64,7 @@ def load_subnet(
     *,
     class_names: Sequence[str] | None = None,
     has_usual_classes: bool = False,
+    unchanged: bool = False,
 ) -> str | None:
     """Load weights as `load_weights` does, and return a remark about the head.
 
@@ -74,16 +75,19 @@ def load_subnet(
         class_names: as for `load_weights`.
         has_usual_classes: whether the classes are those of a public data set with a standard order. A file
             that does not name its classes is then assumed to belong to that data set if it has as many classes.
+        unchanged: whether the network must be that of the source, with its head and all its sizes.
 
     Returns:
         The remark, as the end of a sentence about the file; `None` if the head is used as expected.
 
     Raises:
-        ValueError: As for `load_weights`.
+        ValueError: As for `load_weights`, or if the network must be that of the source and is not.
     """
     mode = Mode(mode)
     weights = _find_weights(net, mode, source)
     match = match_head(weights.head, net.num_classes, class_names, has_usual_classes=has_usual_classes)
+    if unchanged:
+        _check_unchanged(net, mode, weights, match, source)
     model = _create_pretrained(net, mode, weights, source)
 
     # Motivated weights are loaded into the whole network: they also initialise what the base has of its own.
@@ -126,6 +130,25 @@ def _create_pretrained(
         )
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # timm's, for shapes that it cannot fit
         raise ValueError(f"{source}: {architecture} cannot be started from it: {first_line(error)}") from error
+
+
+def _check_unchanged(
+    net: NestedModel, mode: Mode, weights: TrainedWeights, match: HeadMatch, source: str | os.PathLike[str]
+) -> None:
+    """Raise ValueError if the network would not be that of the source, but one that is adapted to the data."""
+    if match.rows is None:
+        raise ValueError(f"{source}: {match.remark}, and without its head it is not a finished {mode}")
+    if weights.overlay is None:
+        return
+    # timm adapts the first convolution to the channels, and a position embedding to the image size.
+    expected = net.skeleton(mode).state_dict()
+    for name, tensor in weights.overlay["state_dict"].items():
+        is_head = is_head_key(name, weights.head.modules)
+        if not is_head and name in expected and tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"{source}: {name} is {list(tensor.shape)}, and {list(expected[name].shape)} for this data; set data.img_size, "
+                "and take images with as many channels, as the network was trained on"
+            )
 
 
 def _check_head_is_known(

@@ -120,6 +120,16 @@ def test_two_processes_train_as_one(kind, one, two):
 
 
 @pytest.mark.slow
+def test_two_processes_extend_a_base_as_one(one, two):
+    ours, theirs, others = one["finished"], two[0]["finished"], two[1]["finished"]
+    assert theirs["losses"] == others["losses"]
+    assert theirs["losses"] == pytest.approx(ours["losses"], abs=1e-5)
+    for name, tensor in theirs["weights"].items():
+        assert torch.equal(tensor, others["weights"][name]), name
+        torch.testing.assert_close(tensor, ours["weights"][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["both", "kept apart"])
 def test_both_modes_at_once_in_two_parts(kind, one, two):
     for found in two:

@@ -41,6 +41,30 @@ def test_a_run_expects_what_was_forecast(way, policy):
     assert f"expected average forward pass: {Trainer(run).cost.expected:,.0f} MACs" in forecast_run(run)
 
 
+def test_the_epochs_that_extend_the_base_are_counted():
+    arguments = [*CIFAR, "--motivation.k", "3", "--finish_epochs", "2"]
+    text = forecast_run(parse_with_recipe(arguments))
+    base, motivated = (network_cost(name, img_size=32, num_classes=10).macs for name in ("resnet20", "resnet32"))
+    total = 3 * forecast(base, motivated, k=3, batches=390) + 2 * motivated
+    assert "3 epochs and 2 that extend the base, of 390 batches of 128" in text
+    assert "4.12% motivated batches; then 2 epochs of the motivated network, which leave the base as it is" in text
+    assert f"forward pass: {total / 5:,.0f} MACs; of the whole run: {total * 390 * 128:.3g}" in text
+    assert f"against training resnet20 alone: {total / (3 * base):.3f} times" in text
+    assert f"against training both, one after the other: {total / (3 * (base + motivated)):.3f} times" in text
+    # Without a forecast of the first phase, that of the second is known nevertheless.
+    text = forecast_run(parse_with_recipe([*CIFAR, "--motivation.name", "ema_decrease", "--finish_epochs", "2"]))
+    assert f"MACs in the first 3 epochs, and then {motivated:,}" in text
+    # A base that comes finished costs nothing more.
+    text = forecast_run(
+        parse_with_recipe([*CIFAR[:-1], "0", "--finish_epochs", "2", "--model.base_weights", "base.pth"])
+    )
+    assert text.splitlines()[-2:] == [
+        "the base is finished: every batch trains what resnet32 has beside it",
+        f"forward pass: {motivated:,.0f} MACs; of the whole run: {2 * 390 * 128 * motivated:.3g}, and about twice that for "
+        "backward",
+    ]
+
+
 def test_an_average_of_losses_cannot_be_forecast():
     text = forecast_run(parse_with_recipe([*CIFAR, "--motivation.name", "ema_decrease"]))
     assert (

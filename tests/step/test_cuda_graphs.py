@@ -10,6 +10,7 @@ from helpers import batch, make, randomised
 from torch import nn
 
 from nestnet import Mode, create_model
+from nestnet.nn.mode import FINISH
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import make_capturable
 from nestnet.step.cuda_graphs import WARM_UP, GraphedPhases
@@ -18,7 +19,7 @@ from nestnet.step.policy import Policy
 from nestnet.step.shared_gradients import SharedGradients
 
 B, M = Mode.BASE, Mode.MOTIVATED
-SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M]
+SEQUENCE = [B, B, B, M, B, B, M, M, M, B, M, M, M, B, M, FINISH, FINISH, FINISH, B, FINISH, FINISH, M, FINISH]
 
 
 class Repeating:
@@ -66,8 +67,14 @@ def phases(net, optimizer, **settings):
     forward = {mode: Forward(net, mode, None, parallel=False) for mode in Mode}
     own = {"accumulate": 1, "clip_grad": None, "gradient_norm": False, "shared_gradients": None} | settings
     own = {"policy": Policy(), "snapshot": None} | own
+    base = list(net.subnet(B).parameters())
     return EagerPhases(
-        forward, optimizer, nn.functional.cross_entropy, autocast=torch.autocast("cpu", enabled=False), **own
+        forward,
+        optimizer,
+        nn.functional.cross_entropy,
+        autocast=torch.autocast("cpu", enabled=False),
+        finish=Forward(net, M, None, parallel=False, frozen_parameters=base),
+        **own,
     )
 
 
@@ -81,7 +88,8 @@ def trained(make_steps, schedule):
     for number, mode in enumerate(SEQUENCE):
         for group, scale in zip(optimizer.param_groups, (1, 3), strict=True):
             group["lr"] = scale * schedule(number)
-        losses.append(steps.compute_loss(*batch(), (mode,)).item())
+        finishes = mode == FINISH
+        losses.append(steps.compute_loss(*batch(), (M if finishes else mode,), freeze_base=finishes).item())
         losses.append(float(steps.compute_gradients().norm))
         steps.skip() if number % 4 == 3 else steps.update()
         assert isinstance(optimizer.param_groups[0]["lr"], float), "a schedule finds and puts numbers"
@@ -107,7 +115,7 @@ def test_replayed_steps_are_the_eager_ones(schedule):
     assert our_losses == pytest.approx(their_losses, rel=1e-5)
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
-    assert recorders[0].captures == 2 * 3, "three phases of two modes, once each"
+    assert recorders[0].captures == 3 * 3, "three phases of two modes and of a frozen base, once each"
 
 
 def test_the_agreement_of_replayed_steps_is_the_eager_one():

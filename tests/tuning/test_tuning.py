@@ -235,6 +235,7 @@ def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_pa
             "held_out_loss_decrease, gradient_norm_increase",
         ),
         (["--motivation.name", "always"], {}, "motivation.name = 'always': it must be a condition that has a k"),
+        (["--finish_epochs", "1"], {}, "finish_epochs = 1: it must be 0, because no condition chooses in them"),
         (["--model.motivated", "resnet50"], {}, "does not fit inside motivated = 'resnet50'"),
         (["--data.batch_size", "1000"], {}, "data.batch_size = 1000: there are only 718 training images"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nestnet.analysis.report.summary import RunSummary
-from nestnet.conditions.description import classical_mode, describe_motivation
+from nestnet.conditions.description import describe_motivation, trained_alone
 from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
 from nestnet.runs.grouping import training_differences
@@ -56,10 +56,10 @@ def _find_group_alone(run: RunSummary, mode: Mode, groups: Sequence[RunGroup]) -
     """Return the group that trained the network of a mode alone, with an otherwise equal configuration."""
     for group in groups:
         config = group[0].config
-        if classical_mode(config.motivation) is not mode:
+        if trained_alone(config) is not mode:
             continue
-        # If the condition is never or always, its other fields, such as k, have no effect.
-        differences = training_differences(run.config, config)
+        # If the condition is never or always, its other fields, such as k, have no effect. A network alone is not extended.
+        differences = training_differences(run.config, config).keys() - {"finish_epochs", "finish_lr"}
         if all(field.startswith("motivation.") for field in differences):
             return group
     return None
@@ -89,8 +89,8 @@ def _mean_top1(group: RunGroup, mode: Mode) -> float:
 
 
 def _mean_cost(group: RunGroup) -> float:
-    """Return the mean cost of finished runs, in multiply-accumulates of an average forward pass."""
-    return statistics.fmean(run.average_cost or 0.0 for run in group)
+    """Return the mean cost of finished runs, in multiply-accumulates per batch that trained the base."""
+    return statistics.fmean(run.training_cost or 0.0 for run in group)
 
 
 def describe_distinguishing_fields(groups: Sequence[RunGroup]) -> list[str]:

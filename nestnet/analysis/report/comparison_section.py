@@ -82,7 +82,7 @@ def _format_epochs(run: RunSummary) -> str:
     """Return the number of finished epochs, and for an unfinished run also the total number."""
     if run.is_finished:
         return f"{run.finished_epochs}"
-    return f"{run.finished_epochs} of {run.config.epochs}"
+    return f"{run.finished_epochs} of {run.config.total_epochs}"
 
 
 def _format_top1(group: RunGroup, mode: Mode) -> str:
@@ -113,8 +113,8 @@ def _format_cost(group: RunGroup) -> str:
     """Return the cost of training as a multiple of that of the base alone."""
     multiples = []
     for run in group:
-        if run.average_cost is not None:
-            multiples.append(run.average_cost / run.network_costs.base.macs)
+        if run.training_cost is not None:
+            multiples.append(run.training_cost / run.network_costs.base.macs)
     if not multiples:
         return NO_VALUE
     return format_values(multiples, 3)

@@ -26,7 +26,7 @@ def describe_progress(run: RunSummary) -> str:
     """
     # The time of the last write distinguishes a run that is training from one that was killed.
     last_written = datetime.fromtimestamp((run.path / "steps.csv").stat().st_mtime)
-    done = f"{run.finished_epochs} of its {run.config.epochs} epochs"
+    done = f"{run.finished_epochs} of its {run.config.total_epochs} epochs"
     if run.unfinished_batches:
         batches = format_count(run.unfinished_batches, "batch", "batches")
         epoch = "next" if run.finished_epochs else "first"
@@ -62,8 +62,15 @@ def _describe_cost(run: RunSummary) -> str:
     names = run.network_names
     base_macs = run.network_costs.base.macs
     motivated_macs = run.network_costs.motivated.macs
-    assert run.average_cost is not None
-    multiple = run.average_cost / base_macs
+    if run.config.extends_given_base:
+        batches = format_count(len(run.steps), "batch", "batches")
+        return (
+            f"{names.base} was finished and is unchanged: {batches} of {names.motivated}, at "
+            f"{motivated_macs / base_macs:.2f} times the cost of one of {names.base}, trained what it has beside it."
+        )
+    if run.training_cost is None:
+        return "No batch has been trained."
+    multiple = run.training_cost / base_macs
 
     # The cost of classical training can only be compared with the base's.
     if len(run.trained_modes) == 1:
@@ -73,18 +80,21 @@ def _describe_cost(run: RunSummary) -> str:
     trained = "Both networks together cost"
     if run.config.motivation.trains == "both" and run.motivated_fraction == 1:
         trained = "Every batch trained both networks, which cost"
+    if run.config.finish_epochs:
+        extension = format_count(run.config.finish_epochs, "epoch", "epochs")
+        trained = f"Both networks together, with {extension} in which the finished base stood still, cost"
     if not run.is_finished:
         trained += " so far"
     return (
-        f"{trained} {multiple:.2f} times what {names.base} costs alone, {run.average_cost / motivated_macs:.2f} times what "
-        f"{names.motivated} costs alone, and {run.average_cost / (base_macs + motivated_macs):.2f} times what training one "
+        f"{trained} {multiple:.2f} times what {names.base} costs alone, {run.training_cost / motivated_macs:.2f} times what "
+        f"{names.motivated} costs alone, and {run.training_cost / (base_macs + motivated_macs):.2f} times what training one "
         "after the other costs."
     )
 
 
 def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     """Describe the top-1 after the last finished epoch, and whether the motivated network leads."""
-    after = f"After epoch {run.finished_epochs} of {run.config.epochs}"
+    after = f"After epoch {run.finished_epochs} of {run.config.total_epochs}"
     if len(run.trained_modes) == 1:
         top1 = run.final_top1(run.trained_modes[0])
         return f"{after} its top-1 on the test images is {top1:.2f} %."
@@ -112,10 +122,10 @@ def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     behind = f"the bigger network is {-lead:.2f} points behind the smaller one inside it{error_note}"
     if not run.is_finished:
         return f"{both}: so far {behind}."
-    return (
-        f"{both}: {behind}, and not worth deploying as it is. More motivated batches (a smaller motivation.k, or "
-        "motivation.name = always for a part of the run) or more epochs would train it more."
-    )
+    remedy = "More motivated batches (a smaller motivation.k, or motivation.name = always for a part of the run) or more epochs"
+    if run.config.finish_epochs:
+        remedy = "More finish_epochs"
+    return f"{both}: {behind}, and not worth deploying as it is. {remedy} would train it more."
 
 
 def _describe_better_epochs(run: RunSummary) -> list[str]:

@@ -107,7 +107,7 @@ def _build_warnings(run: RunSummary) -> list[Html]:
     # A subnet of an unfinished run may still be trained.
     if run.is_finished:
         for mode in Mode:
-            reason = describe_untrained(mode, run.trained_batches)
+            reason = describe_untrained(mode, run.trained_batches, base_is_given=run.config.extends_given_base)
             if reason is not None:
                 warnings.append(_build_warning(f"{reason[0].upper()}{reason[1:]}."))
     return warnings

@@ -52,8 +52,8 @@ def _describe_network(run: RunSummary, mode: Mode) -> dict[str, str]:
             best_top1, best_epoch = run.best_epoch(mode)
             cells[final_label] = f"{run.final_top1(mode):.2f} %"
             cells[best_label] = f"{best_top1:.2f} % (epoch {best_epoch})"
-    if run.average_cost is not None:
-        cells["cost of this run / of it alone"] = f"{run.average_cost / network_cost.macs:.3f}"
+    if run.training_cost is not None:
+        cells["cost of this run / of it alone"] = f"{run.training_cost / network_cost.macs:.3f}"
     return cells
 
 
@@ -72,9 +72,12 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
     batches = format_count(len(run.steps), "batch", "batches")
     facts = {
         "data": f"{data.name}: {config.model.num_classes} classes, {data.img_size} x {data.img_size} pixels",
-        "epochs": f"{run.finished_epochs} of {config.epochs}; {batches} of {data.batch_size} images",
-        "condition": describe_motivation(config.motivation),
+        "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.batch_size} images",
     }
+    if config.epochs:
+        facts["condition"] = describe_motivation(config.motivation)
+    if config.finish_epochs:
+        facts["base unchanged"] = f"in the last {format_count(config.finish_epochs, 'epoch', 'epochs')}"
     # Values that are not known yet, or were not recorded by an older version, have no entry.
     facts |= _describe_training(run)
     facts["seed, precision"] = f"{config.seed}, {config.precision}"

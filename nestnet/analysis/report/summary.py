@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nestnet.conditions.description import classical_mode
+from nestnet.conditions.description import trained_alone
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
-from nestnet.nn.mode import BOTH, Mode, PerMode
-from nestnet.runs.history import Steps, read_run_tables
+from nestnet.nn.mode import BOTH, FINISH, Mode, PerMode
+from nestnet.runs.history import Steps, read_run_tables, without_finish
 from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
@@ -33,8 +33,9 @@ class RunSummary:
         steps: batches that were trained, including those of an unfinished epoch.
         epochs: columns of `metrics.csv`, each with a value per finished epoch [E]. Optional columns may be absent.
         network_costs: cost of training either network alone.
-        expected_fraction: forecast of the share of motivated batches, from 0 to 1; `None` where the condition has no forecast,
-            and before an epoch is finished, because a forecast depends on its length.
+        expected_fraction: forecast of the share of motivated batches, from 0 to 1, without those that extend the finished
+            base; `None` where the condition has no forecast, and before an epoch is finished, because a forecast depends on
+            its length.
         expected_cost: forecast of the multiply-accumulates of an average forward pass; `None` where there is none.
     """
 
@@ -60,7 +61,7 @@ class RunSummary:
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are finished."""
-        return self.finished_epochs >= self.config.epochs
+        return self.finished_epochs >= self.config.total_epochs
 
     @property
     def unfinished_batches(self) -> int:
@@ -71,7 +72,7 @@ class RunSummary:
     def trained_modes(self) -> tuple[Mode, ...]:
         """Modes that the condition trains: a single one in classical training."""
         # Decide by the configuration, because a nested run may not have had a motivated batch yet.
-        mode = classical_mode(self.config.motivation)
+        mode = trained_alone(self.config)
         if mode is None:
             return tuple(Mode)
         return (mode,)
@@ -84,6 +85,7 @@ class RunSummary:
         counts = {}
         for mode in Mode:
             counts[str(mode)] = int(np.isin(trained, (mode.value, BOTH)).sum())
+        counts[Mode.MOTIVATED.value] += int((trained == FINISH).sum())
         return counts
 
     @property
@@ -98,10 +100,14 @@ class RunSummary:
 
     @property
     def motivated_fraction(self) -> float | None:
-        """Share of the batches that trained the motivated network, from 0 to 1; `None` before the first batch."""
-        if not len(self.steps):
+        """Share of the batches that trained the motivated network, from 0 to 1; `None` before the first batch.
+
+        Batches that extend the finished base do not count: no condition chose them.
+        """
+        chosen = without_finish(self.steps)
+        if not len(chosen):
             return None
-        return float(np.mean(self.steps.mode != Mode.BASE))
+        return float(np.mean(chosen.mode != Mode.BASE))
 
     @property
     def average_cost(self) -> float | None:
@@ -111,11 +117,35 @@ class RunSummary:
         # A batch may run both networks.
         base = self.network_costs.base.macs
         motivated = self.network_costs.motivated.macs
-        macs_of_batch = {Mode.BASE.value: base, Mode.MOTIVATED.value: motivated, BOTH: base + motivated}
+        macs_of_batch = {
+            Mode.BASE.value: base,
+            Mode.MOTIVATED.value: motivated,
+            BOTH: base + motivated,
+            FINISH: motivated,
+        }
         average = 0.0
         for mode, macs in macs_of_batch.items():
             average += float(macs * np.mean(self.steps.mode == mode))
         return average
+
+    @property
+    def training_cost(self) -> float | None:
+        """Multiply-accumulates of the whole run per batch that trained the base: comparable with a network trained alone.
+
+        It is the average forward pass unless the run extends its base at the end. `None` before the first batch, and for a
+        run that extends a given base.
+        """
+        base_steps = len(without_finish(self.steps))
+        if self.average_cost is None or not base_steps:
+            return None
+        return self.average_cost * len(self.steps) / base_steps
+
+    @property
+    def expected_training_cost(self) -> float | None:
+        """Forecast of `training_cost`; `None` where there is none."""
+        if self.expected_cost is None or self.config.extends_given_base:
+            return None
+        return self.expected_cost * self.config.total_epochs / self.config.epochs
 
     @property
     def has_validation(self) -> bool:
@@ -200,7 +230,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         epochs=epochs,
         network_costs=costs,
         expected_fraction=fraction,
-        expected_cost=expected_cost(macs, fraction, build_policy(config)),
+        expected_cost=expected_cost(macs, fraction, build_policy(config), config.epochs, config.finish_epochs),
     )
 
 

@@ -110,8 +110,8 @@ def plot_cost(run: RunSummary) -> "Figure":
     motivated_macs = run.network_costs.motivated.macs
     bars = [
         (f"{run.network_names.base} alone", base_macs, MODE_COLOURS["base"]),
-        ("this run, forecast", run.expected_cost, "0.7"),
-        ("this run", run.average_cost, "#ccbb44"),
+        ("this run, forecast", run.expected_training_cost, "0.7"),
+        ("this run", run.training_cost, "#ccbb44"),
         (f"{run.network_names.motivated} alone", motivated_macs, MODE_COLOURS["motivated"]),
         ("both, in turn", base_macs + motivated_macs, "0.5"),
     ]

@@ -1,0 +1,234 @@
+"""The configuration of a run that extends a finished base to a bigger network.
+
+The base is that of a run, whose configuration it then takes, or a file of weights that timm loads. The base is not
+trained any further: all epochs are those of `finish_epochs`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from nestnet.config import parsing
+from nestnet.config.names import names_of_options
+from nestnet.config.network_checks import check_networks
+from nestnet.config.schema import Config, ModelConfig, MotivationConfig, ScheduleConfig
+from nestnet.config.validation import validate
+from nestnet.nn.mode import Mode
+from nestnet.recipes.command_line import Recipe, merge_fields
+from nestnet.runs.reading import read_config
+from nestnet.text.commands import format_command
+from nestnet.weights.metadata import Metadata
+from nestnet.weights.weights_file import read_file_metadata
+
+GIVEN_BY_EXTENSION = {
+    "epochs": "the base is finished; give finish_epochs",
+    "model.base_weights": "they are those of the base that is extended; leave it out",
+    "model.motivated": "the bigger network is named by motivated; leave it out",
+    "schedule.warmup_epochs": "an extension has no warm-up; leave it out",
+    "schedule.warmup_lr": "an extension has no warm-up; leave it out",
+    "schedule.warmup_prefix": "an extension has no warm-up; leave it out",
+}
+"""Fields that an extension determines, and what to do instead of setting them."""
+
+
+def parse_extension(
+    source: Path,
+    motivated: str,
+    arguments: Sequence[str],
+    *,
+    prog: str = "nestnet extend",
+    others: Iterable[str] = (),
+) -> Config:
+    """Return the configuration of a run that extends a finished base.
+
+    Args:
+        source: directory of a finished run, whose base is extended with the data and the settings of the run; or
+            a file of weights that timm loads.
+        motivated: timm's name of the bigger network.
+        arguments: command line with fields that replace those of the run, or those that are usual for the data.
+            `model.base` is needed for a file that does not name its network. Without `finish_epochs` there are as
+            many epochs as the configuration has to train both networks.
+        prog: name of the command, for messages.
+        others: names of options that the command has besides the fields of a configuration.
+
+    Returns:
+        The configuration, with every field validated.
+
+    Raises:
+        ValueError: If the source is absent or holds no base, a field is determined by the extension, or the
+            configuration is invalid.
+    """
+    _check_names(names_of_options(arguments))
+    if source.is_dir():
+        config, weights = _configure_from_run(source, motivated, arguments, prog, others)
+    else:
+        config = _configure_from_file(source, motivated, arguments, prog, others)
+        weights = source
+    if config.finish_epochs == 0:
+        raise ValueError("finish_epochs = 0: nothing would be trained; it must be at least 1")
+    return validate(
+        replace(
+            config,
+            model=_choose_start(config, str(weights), arguments),
+            schedule=_without_warm_up(config.schedule),
+            motivation=MotivationConfig(),
+            epochs=0,
+        )
+    )
+
+
+def _check_names(names: set[str]) -> None:
+    for name in sorted(names):
+        if name in GIVEN_BY_EXTENSION:
+            raise ValueError(f"{name}: {GIVEN_BY_EXTENSION[name]}")
+        if name.startswith("motivation."):
+            raise ValueError(f"{name}: no condition chooses the batches of an extension; leave it out")
+
+
+def _choose_start(config: Config, base_weights: str, arguments: Sequence[str]) -> ModelConfig:
+    """Return the section `model` with the weights of the base, and a start at which both networks are equal if possible.
+
+    The bigger network then begins at the accuracy of the base.
+    """
+    model = replace(config.model, base_weights=base_weights)
+    if "model.differential_init" in names_of_options(arguments):
+        return model
+    equal = replace(model, differential_init="zero")
+    # Everything else has been checked before.
+    try:
+        check_networks(replace(config, model=equal))
+    except ValueError:
+        return replace(model, differential_init="random")
+    return equal
+
+
+def _name_networks(base: str | None, motivated: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that name both networks, in place of those in a configuration file.
+
+    Args:
+        base: network of the source; `None` if it is not known.
+        motivated: bigger network.
+        arguments: command line. A base that it names is compared with the source when the weights are loaded.
+    """
+    networks = [parsing.argument("model.motivated", motivated)]
+    if base is not None and "model.base" not in names_of_options(arguments):
+        networks.append(parsing.argument("model.base", base))
+    return networks
+
+
+def _without_warm_up(schedule: ScheduleConfig) -> ScheduleConfig:
+    defaults = ScheduleConfig()
+    return replace(
+        schedule,
+        warmup_epochs=defaults.warmup_epochs,
+        warmup_lr=defaults.warmup_lr,
+        warmup_prefix=defaults.warmup_prefix,
+    )
+
+
+# A base of a run
+
+
+def _configure_from_run(
+    run_dir: Path, motivated: str, arguments: Sequence[str], prog: str, others: Iterable[str]
+) -> tuple[Config, Path]:
+    """Return the configuration of a run with another motivated network, and the file of its base."""
+    stored = read_config(run_dir)
+    weights = run_dir / f"{Mode.BASE}.safetensors"
+    if not weights.is_file():
+        finish = format_command("resume", run_dir)
+        raise ValueError(f"{run_dir} has no {weights.name}, because it is not finished: `{finish}` finishes it")
+    fields = asdict(_as_ordinary_run(stored, motivated))
+    imports = [parsing.argument("import", module) for module in stored.imports]
+    networks = _name_networks(stored.model.base, motivated, arguments)
+    config = parsing.parse(
+        [*imports, *arguments, *networks],
+        prog=prog,
+        others=others,
+        literal=parsing.paths_of(stored),
+        choose=lambda given: fields,
+        run_dirs=[run_dir],
+    )
+    return config, weights
+
+
+def _as_ordinary_run(stored: Config, motivated: str) -> Config:
+    """Return the configuration of a run as one that trains its base and another motivated network from the start."""
+    # The run may be an extension itself.
+    epochs = stored.epochs or stored.finish_epochs
+    return replace(
+        stored,
+        model=_extended_model(stored.model, motivated),
+        motivation=MotivationConfig(),
+        epochs=epochs,
+        finish_epochs=epochs,
+        finish_lr=None,
+        run_dir=None,
+        # The base stands still.
+        snapshot_steps=0,
+    )
+
+
+def _extended_model(model: ModelConfig, motivated: str) -> ModelConfig:
+    """Return the section `model` of a run with another motivated network."""
+    batch_norm = model.batch_norm
+    if batch_norm == "shared":
+        batch_norm = None  # the family's default, with which the base keeps its statistics
+    # The classes and channels of the data are compared with those of the base when it is loaded.
+    return replace(
+        model,
+        motivated=motivated,
+        num_classes=None,
+        in_chans=None,
+        batch_norm=batch_norm,
+        differential_init="random",
+        base_weights=None,
+        motivated_weights=None,
+    )
+
+
+# A base in a file
+
+
+def _configure_from_file(
+    path: Path, motivated: str, arguments: Sequence[str], prog: str, others: Iterable[str]
+) -> Config:
+    """Return a configuration for the network of a file, as for training it from the start."""
+    metadata = _read_metadata(path)
+    known = _known_fields(metadata)
+    base = None if metadata is None else metadata.architecture
+    recipe = Recipe()
+
+    def choose(given: dict[str, Any]) -> dict[str, Any]:
+        if not given["model"].get("base"):
+            raise ValueError(f"{path} does not name its network: set model.base to timm's name of it")
+        # The recipe for a folder of images chooses what the file leaves open.
+        chosen = merge_fields(recipe.choose(merge_fields(known, given)), known)
+        # As many epochs as are usual for training from the start.
+        chosen["finish_epochs"] = given.get("epochs") or chosen.get("epochs") or Config().epochs
+        return chosen
+
+    networks = _name_networks(base, motivated, arguments)
+    return parsing.parse([*arguments, *networks], prog=prog, others=others, choose=choose)
+
+
+def _read_metadata(path: Path) -> Metadata | None:
+    """Return the metadata of a file of weights, if nestnet exported it."""
+    if not path.exists():
+        raise ValueError(f"{path} is neither a run directory nor a file of weights: there is nothing of this name")
+    return read_file_metadata(path)
+
+
+def _known_fields(metadata: Metadata | None) -> dict[str, Any]:
+    """Return the fields of a configuration that the metadata of a file determines; none without metadata."""
+    if metadata is None:
+        return {}
+    # The base must see the images as it did when it was trained.
+    data: dict[str, Any] = {"mean": metadata.mean, "std": metadata.std}
+    height, width = metadata.size
+    if height == width:
+        data["img_size"] = height
+    if metadata.crop_pct is not None:
+        data["crop_pct"] = metadata.crop_pct
+    return {"data": data}

@@ -1,0 +1,104 @@
+"""The last phase of a run, which extends the finished base: `finish_epochs` of the configuration.
+
+In it every batch trains only what the motivated network has beside the base (`TrainStep.finish_step`). Its learning
+rate has a schedule of its own. The condition is neither asked nor told anything.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import ScheduleConfig
+from nestnet.nn.mode import FINISH
+from nestnet.optim.schedule import create_scheduler
+from nestnet.step.train_step import Outcome
+
+if TYPE_CHECKING:
+    from nestnet.training.trainer import Trainer
+
+
+def train_batch(trainer: "Trainer", images: Tensor, targets: Tensor, mode: str) -> Outcome:
+    """Train a batch in any phase of a run.
+
+    Args:
+        trainer: trainer of the run.
+        images: images `[B, C, H, W]`, on the device.
+        targets: labels `[B]` or soft targets `[B, K]`.
+        mode: mode of the batch, or `"finish"` to train only what the motivated network has beside the base.
+
+    Returns:
+        The outcome of the step.
+    """
+    if mode == FINISH:
+        return trainer.step.finish_step(images, targets)
+    return trainer.step(images, targets, mode)
+
+
+def is_finishing(config: Config, epochs_done: int) -> bool:
+    """Return whether the base is finished, and the rest of the run extends it.
+
+    Args:
+        config: configuration of the run.
+        epochs_done: number of epochs that have been trained.
+
+    Returns:
+        Whether the run is in its last phase, or has finished it. A run without `finish_epochs` never is.
+    """
+    return config.finish_epochs > 0 and epochs_done >= config.epochs
+
+
+def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, epochs_done: int) -> Any:
+    """Create the learning rate schedule of a phase, and set the phase's first learning rate.
+
+    Args:
+        config: configuration of the run.
+        optimizer: optimizer whose learning rates it sets.
+        steps_per_epoch: number of batches of an epoch.
+        epochs_done: number of epochs that have been trained, which tells the phase.
+
+    Returns:
+        timm's scheduler, or `None` for a constant learning rate.
+    """
+    if not is_finishing(config, epochs_done):
+        return create_scheduler(optimizer, config.schedule, config.epochs, steps_per_epoch)
+    for group in optimizer.param_groups:
+        # timm's schedulers start from `initial_lr`, and multiply the rate of a group by its `lr_scale`.
+        group["initial_lr"] = config.first_finish_lr
+        group["lr"] = config.first_finish_lr * group.get("lr_scale", 1.0)
+    defaults = ScheduleConfig()
+    without_warm_up = replace(
+        config.schedule,
+        warmup_epochs=defaults.warmup_epochs,
+        warmup_lr=defaults.warmup_lr,
+        warmup_prefix=defaults.warmup_prefix,
+    )
+    return create_scheduler(optimizer, without_warm_up, config.finish_epochs, steps_per_epoch)
+
+
+def step_schedule(trainer: "Trainer", interval: Literal["step", "epoch"]) -> None:
+    """Set the learning rate after a batch or an epoch, and start the schedule of the last phase when it begins.
+
+    Args:
+        trainer: trainer of the run, which has counted the batch or the epoch.
+        interval: what has ended.
+    """
+    config = trainer.config
+    # This is before the checkpoint of the epoch, so that a resumed run finds the new schedule there.
+    if interval == "epoch" and trainer.is_finishing and trainer.epochs_done == config.epochs:
+        trainer.schedule = start_schedule(config, trainer.optimizer, len(trainer.train_batches), trainer.epochs_done)
+        return
+    if trainer.schedule is None or config.schedule.interval != interval:
+        return
+    # The last phase counts its own batches and epochs.
+    steps = trainer.steps_done
+    epochs = trainer.epochs_done
+    if trainer.is_finishing:
+        steps -= config.epochs * len(trainer.train_batches)
+        epochs -= config.epochs
+    if interval == "step":
+        trainer.schedule.step_update(steps)
+    else:
+        trainer.schedule.step(epochs)
