@@ -41,6 +41,8 @@ DISTILLED = ("--motivation.distillation", "0.5")
 EVERY_BATCH = ("--motivation.name", "always", *BOTH)
 FALLING_LOSSES = ("--motivation.name", "loss_decrease", "--motivation.k")
 SECOND_HALF = ("--motivation.start", "0.5")
+FINISH = ("--finish_epochs", "5", "--finish_lr", "0.1")
+ZERO_START = ("--model.zero_init_last", "true")
 
 WAYS = (
     # The controls: each network alone, which together are two separate runs.
@@ -55,20 +57,48 @@ WAYS = (
     ),
     # Both networks on motivated batches.
     Way("both_k2", "both, k = 2", (*FALLING_LOSSES, "2", *BOTH)),
-    Way("both_k2_distilled", "both, k = 2, distilled", (*FALLING_LOSSES, "2", *BOTH, *DISTILLED)),
-    Way("both_k1", "both, k = 1", (*FALLING_LOSSES, "1", *BOTH)),
     Way("both_second_half", "both, second half", (*EVERY_BATCH, *SECOND_HALF)),
     Way("both_second_half_distilled", "both, second half, distilled", (*EVERY_BATCH, *SECOND_HALF, *DISTILLED)),
+    Way(
+        "both_last_third_distilled",
+        "both, last third, distilled",
+        (*EVERY_BATCH, "--motivation.start", "0.67", *DISTILLED),
+    ),
     Way("both_always", "both, every batch", EVERY_BATCH),
     Way("both_always_distilled", "both, every batch, distilled", (*EVERY_BATCH, *DISTILLED)),
-    # The base alone, and then the differential weights alone.
-    Way("finish", "base alone, then 5 epochs of the rest", ("--motivation.name", "never", "--finish_epochs", "5")),
+    # The bigger network grows out of the base: its further blocks start at zero, and learn ten times as fast.
+    Way(
+        "both_second_half_grown",
+        "both, second half, distilled, grown from zero",
+        (
+            *EVERY_BATCH,
+            *SECOND_HALF,
+            *DISTILLED,
+            *("--model.differential_init", "zero", "--optimizer.differential_lr_scale", "10"),
+        ),
+    ),
+    # The base, alone or with some motivated batches, and then the differential weights alone.
+    Way("finish", "base alone, then 5 epochs of the rest", ("--motivation.name", "never", *FINISH)),
+    Way("both_k2_finish", "both, k = 2, then 5 epochs of the rest", (*FALLING_LOSSES, "2", *BOTH, *FINISH)),
+    # All residual branches start at zero, as timm's do.
+    Way("base_alone_zero_start", "base alone, zero start", ("--motivation.name", "never", *ZERO_START), (Mode.BASE,)),
+    Way(
+        "motivated_alone_zero_start",
+        "motivated alone, zero start",
+        ("--motivation.name", "always", *ZERO_START),
+        (Mode.MOTIVATED,),
+    ),
+    Way(
+        "both_second_half_distilled_zero_start",
+        "both, second half, distilled, zero start",
+        (*EVERY_BATCH, *SECOND_HALF, *DISTILLED, *ZERO_START),
+    ),
 )
 
 BY_NAME = {way.name: way for way in WAYS}
 ALL = tuple(BY_NAME)
 ALONE = tuple(CONTROLS.values())
-BEST = ("both_second_half", "both_second_half_distilled", "both_always_distilled")
+BEST = ("both_second_half_distilled", "both_always", "both_second_half_grown")
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,8 @@ MAIN_EPOCHS = 20
 """Number of epochs at which all ways are compared."""
 
 PLAN = (
+    Stage((*ALONE, *BEST), (MAIN_EPOCHS,), (0,)),
+    Stage(ALONE, (10,), (0,)),
     Stage(ALL, (MAIN_EPOCHS,), (0,)),
     # What two separate runs cost that reach other accuracies: shorter ones are as good as the cheapest nested networks, and
     # longer ones as good as the best.

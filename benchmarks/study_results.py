@@ -17,7 +17,7 @@ from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader
 from nestnet.deploy.predictor import Predictor
 from nestnet.device import DeviceContext, autocast, choose_device, choose_memory_format
-from nestnet.nn.mode import BOTH
+from nestnet.nn.mode import BOTH, FINISH
 from nestnet.runs.reading import read_config, read_cost, read_record, read_table
 from nestnet.storage.atomic import write_atomically
 
@@ -152,13 +152,14 @@ def total_macs(batches: Counter[str], macs: dict[str, Any]) -> int:
     """Return the multiply-accumulates of all forward passes of a run, for one image of each batch.
 
     Args:
-        batches: number of batches by what they trained: `"base"`, `"motivated"` or `"both"`.
+        batches: number of batches by what they trained: `"base"`, `"motivated"`, `"both"`, or `"finish"` for the
+            differential weights, which takes a forward pass of the motivated network.
         macs: multiply-accumulates of each network's forward pass.
 
-    >>> total_macs(Counter(base=3, motivated=2, both=1), {"base": 10, "motivated": 30})
-    130
+    >>> total_macs(Counter(base=3, motivated=2, both=1, finish=1), {"base": 10, "motivated": 30})
+    160
     """
-    cost = {**macs, BOTH: macs[Mode.BASE] + macs[Mode.MOTIVATED]}
+    cost = {**macs, BOTH: macs[Mode.BASE] + macs[Mode.MOTIVATED], FINISH: macs[Mode.MOTIVATED]}
     return sum(number * cost[mode] for mode, number in batches.items())
 
 
