@@ -68,7 +68,9 @@ def forecast_run(config: Config) -> str:
         costs.append(cost)
     macs = PerMode(*(cost.macs for cost in costs))
     epochs = f"{config.epochs} epochs"
-    if config.finish_epochs:
+    if config.extends_given_base:
+        epochs = f"{config.finish_epochs} epochs that extend the base,"
+    elif config.finish_epochs:
         epochs += f" and {config.finish_epochs} that extend the base,"
     headline = (
         f"{config.data.name}: {images.count:,} training images, {images.img_size} x {images.img_size} pixels, "
