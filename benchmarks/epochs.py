@@ -14,8 +14,8 @@
     cuda_graphs_compile   the same as bfloat16_compile, with each step captured as CUDA graphs
 
 Configurations that a case does not support are left out: resident images above 64 pixels, channels last for a ViT,
-CUDA graphs on a CPU. bfloat16 is measured if a matrix product takes less time in it than in float32.
-`--configurations` selects the configurations to measure.
+CUDA graphs on a CPU, and bfloat16 where `precision: auto` does not choose it. `--configurations` selects the
+configurations to measure.
 
 All of them train in `Trainer`: nested, with every 6th batch motivated, as often as k = 2 falling losses are expected
 to motivate; and timm's standalone base and motivated network in place of the nested one. One epoch of each is timed in
@@ -64,6 +64,7 @@ from nestnet.config.schema_sections import DataConfig, ModelConfig, MotivationCo
 from nestnet.data.image_data import ImageData, load_data
 from nestnet.data.transformed_images import TrainImages
 from nestnet.optim.factory import create_optimizer
+from nestnet.precision import detect_bfloat16
 from nestnet.runs.directory import RunDirectory
 from nestnet.step.cuda_graphs import WARM_UP
 from nestnet.training.epoch_totals import EpochTotals
@@ -135,22 +136,12 @@ class StandaloneNetwork(nn.Module):
         return self.network
 
 
-def is_bfloat16_faster(device: torch.device) -> bool:
-    """Return whether a matrix product takes less time in bfloat16 than in float32."""
-    products: dict[str, Callable[[], Any]] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.randn(1024, 1024, device=device).to(dtype)
-        products[str(dtype)] = partial(torch.mm, matrix, matrix)
-    wide, narrow = (median(samples) for samples in time_in_turn(products, rounds=5).values())
-    return narrow < wide
-
-
 def choose_configurations(case: Case, images: ImageData, device: torch.device) -> dict[str, tuple[str, ...]]:
     """Return the configurations of a case without the settings that it does not support; repeated ones are left out."""
     cannot_have = {
         "channels_last": case.base.startswith("vit"),
         "resident": images.reason_not_resident is not None,
-        "bfloat16": not is_bfloat16_faster(device),
+        "bfloat16": not detect_bfloat16(device).is_native,
         "cuda_graphs": device.type != "cuda",
     }
     found: dict[str, tuple[str, ...]] = {}

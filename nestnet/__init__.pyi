@@ -11,6 +11,7 @@ from .nn.mode import Mode
 from .nn.model import NestedModel
 from .nn.placement import Placement, WeightsMap
 from .nn.recalibration import recalibrate
+from .nn.residual import zero_differential_branches
 from .nn.subnet import Subnet
 from .optim.momentum import fill_momentum
 from .optim.step_counts import share_step_counts
@@ -52,4 +53,5 @@ __all__ = [
     "register_condition",
     "share_step_counts",
     "synchronise_batch_norm",
+    "zero_differential_branches",
 ]

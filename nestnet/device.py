@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nestnet.config.schema import Config
 from nestnet.distributed.process_group import ProcessGroup
+from nestnet.precision import choose_precision
 from nestnet.runtime.torchrun import read_local_launch
 from nestnet.text.messages import first_line
 
@@ -115,12 +116,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
     Args:
         device: device of the forward pass.
-        precision: `"bfloat16"` for autocast to it, or `"float32"` for no autocast.
+        precision: `"bfloat16"` for autocast to it, `"float32"` for no autocast, or `"auto"` for the one that suits
+            the device.
 
     Returns:
         The context manager, which may be entered any number of times.
+
+    Raises:
+        ValueError: If the precision is none of the three.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    is_bfloat16 = choose_precision(precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16)
 
 
 @dataclass(frozen=True)

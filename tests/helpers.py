@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import nn
 
@@ -63,6 +64,12 @@ def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, mode: Mode, pix
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+
+
+def set_cpu_features(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    """Let torch find a CPU with these features of `torch.cpu.get_capabilities` only, such as `avx512_bf16`."""
+    found = dict.fromkeys(features, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
 
 
 @contextmanager

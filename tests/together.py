@@ -1,21 +1,23 @@
 """What several processes do together, and one alone: each function returns what must be the same."""
 
+import pytest
 import torch
 import torch.distributed as dist
-from helpers import make, shallow
+from helpers import make, set_cpu_features, shallow
 from torch import nn
 
 from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
+from nestnet.precision import choose_precision
 
 STEPS = 32
 
 
-def trained(family, process_group, device, lr, **settings):
+def trained(family, process_group, device, lr, batch_norm="private", **settings):
     """The modes and losses of training on fixed batches, with switches."""
     torch.manual_seed(0)
-    net = shallow(make(family)).to(device)
+    net = shallow(make(family, batch_norm=batch_norm)).to(device)
     if family != "vit" and process_group.is_initialized:
         synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
@@ -84,11 +86,22 @@ def reduced_bytes(device):
     return counts
 
 
+def unlike_precisions(process_group):
+    """What `auto` stands for where the CPU of the first process alone has bfloat16, and where all have it."""
+    found = []
+    for has_bfloat16 in (process_group.is_first, True):
+        with pytest.MonkeyPatch.context() as patch:
+            set_cpu_features(patch, *["avx512_bf16"] * has_bfloat16)
+            found.append(choose_precision("auto", torch.device("cpu"), process_group))
+    return found
+
+
 def everything(process_group, device):
     return {
         "vit": trained("vit", process_group, device, 1e-3),
         "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
         "resnet": trained("resnet", process_group, device, 0.02),
+        "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
         "both": both(process_group, device),
         "normalised": normalised(process_group, device),
     }

@@ -1,6 +1,9 @@
 """Checks of the section `model`: the pair of networks, its options, and what it needs of the images."""
 
 import dataclasses
+import inspect
+
+import torch
 
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
@@ -8,9 +11,18 @@ from nestnet.config.schema import Config
 from nestnet.config.schema_sections import ModelConfig
 from nestnet.models.architecture import Architecture
 from nestnet.models.registry import check_pair
-from nestnet.nn.mode import parse_rates
+from nestnet.nn.mode import PerMode, parse_rates
+from nestnet.nn.residual import zero_differential_branches
 
-COMMON_FIELDS = ("base", "motivated", "num_classes", "in_chans", "base_weights", "motivated_weights")
+COMMON_FIELDS = (
+    "base",
+    "motivated",
+    "num_classes",
+    "in_chans",
+    "differential_init",
+    "base_weights",
+    "motivated_weights",
+)
 """Fields of `model` that concern every family."""
 
 NEEDS_TWO_NETWORKS = ("depth_map", "qkv_map")
@@ -32,6 +44,7 @@ def check_networks(config: Config) -> None:
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
     _check_options(config.model, pair.motivated)
+    _check_differential_init(config.model, pair)
     _check_head_and_stem(config)
     _check_sizes(config, pair.motivated)
     if not pair.motivated.has_batch_norm:
@@ -57,6 +70,38 @@ def _check_options(model: ModelConfig, architecture: Architecture) -> None:
     if model.zero_init_last is not None and model.motivated_weights is not None:
         reason = "model.motivated_weights take the place of the initial weights; leave it out"
         refuse("model.zero_init_last", model.zero_init_last, reason)
+
+
+def _check_differential_init(model: ModelConfig, pair: PerMode[Architecture]) -> None:
+    """Refuse a start at zero that is impossible for the networks, or that would have no effect."""
+    value = model.differential_init
+    if value == "random":
+        return
+    if model.base == model.motivated:
+        reason = f"base and motivated are both {model.motivated}, without differential blocks; leave it out"
+        refuse("model.differential_init", value, reason)
+    if model.motivated_weights is not None:
+        reason = "model.motivated_weights take the place of the initial weights; leave it out"
+        refuse("model.differential_init", value, reason)
+    # Only the structure of the networks decides whether they can start equal.
+    names = PerMode(model.base, model.motivated)
+    with torch.device("meta"):
+        net = pair.motivated.nest(names, pair, num_classes=1, in_chans=3)
+    try:
+        zero_differential_branches(net)
+    except ValueError as error:
+        refuse("model.differential_init", value, f"{error}; leave it out")
+    if _zeroes_all_blocks(model, pair.motivated) and model.base_weights is None:
+        reason = "model.zero_init_last starts all blocks at zero, as is the default; leave it out, or set that to false"
+        refuse("model.differential_init", value, reason)
+
+
+def _zeroes_all_blocks(model: ModelConfig, architecture: Architecture) -> bool:
+    """Return whether the family starts the blocks of the base at zero too."""
+    option = inspect.signature(architecture.nest).parameters.get("zero_init_last")
+    if option is None:
+        return False
+    return bool(option.default if model.zero_init_last is None else model.zero_init_last)
 
 
 def _check_head_and_stem(config: Config) -> None:

@@ -9,8 +9,11 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from torch import nn
 
+from nestnet.conditions.description import classical_mode
 from nestnet.config.refusal import refuse
-from nestnet.config.schema_sections import OptimizerConfig
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import HIGHEST_LR, OptimizerConfig
+from nestnet.nn.mode import Mode
 from nestnet.optim.initial_state import is_scalar
 from nestnet.text.messages import first_line
 
@@ -100,6 +103,31 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     if counts_literally and not any(map(is_scalar, trial.state[weight].values())):
         reason = f"{optimizer.name} does not count the steps of each weight; leave it out"
         refuse("optimizer.step_count", optimizer.step_count, reason)
+
+
+def check_differential_lr_scale(config: Config) -> None:
+    """Refuse a factor on the learning rate of weights that do not exist or are not trained, or one that is too high.
+
+    Args:
+        config: configuration, each of whose values is in its own range.
+
+    Raises:
+        ValueError: If the factor breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
+    scale = config.optimizer.differential_lr_scale
+    field = "optimizer.differential_lr_scale"
+    if scale == 1:
+        return
+    model = config.model
+    if model.base == model.motivated and model.batch_norm != "separate":
+        reason = f"base and motivated are both {model.base}, without differential weights; leave it out"
+        refuse(field, scale, reason)
+    if classical_mode(config.motivation) is Mode.BASE:
+        name = config.motivation.name
+        refuse(field, scale, f"motivation.name = {name!r} trains no differential weights; leave it out")
+    if config.optimizer.lr * scale > HIGHEST_LR:
+        reason = f"times optimizer.lr = {config.optimizer.lr:g} it must be at most {HIGHEST_LR:g}; lower it"
+        refuse(field, scale, reason)
 
 
 def _check_option_names(optimizer: OptimizerConfig, start: str) -> None:

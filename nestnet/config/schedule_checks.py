@@ -84,6 +84,7 @@ def _check_growth(config: Config) -> None:
         times = config.epochs / schedule.decay_epochs
     # In logarithms, because the product itself may be too high for a float.
     highest = math.log10(config.optimizer.lr) + times * math.log10(schedule.decay_rate)
+    highest += math.log10(max(1.0, config.optimizer.differential_lr_scale))
     if highest > math.log10(HIGHEST_LR):
         grows = f"above 1 the learning rate grows, in {times:g} times to more than {HIGHEST_LR:g}"
         refuse("schedule.decay_rate", schedule.decay_rate, f"{grows}; lower it")

@@ -63,9 +63,11 @@ class Config:
     # Where and how a step is computed.
     device: str = "auto"
     """Device: `cpu`, `cuda`, `cuda:1` and so on; `auto`: CUDA if it is available, otherwise the CPU."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward pass. `bfloat16`: autocast, in training and evaluation, which is faster on GPUs
-    and on CPUs with AMX or AVX512-BF16."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the forward pass, in training and evaluation. `bfloat16`: autocast, which is faster on GPUs
+    from compute capability 8.0 and on CPUs with AMX or AVX512-BF16, most so together with `channels_last`; other
+    CPUs emulate it, which takes many times as long. `auto`: bfloat16 on such GPUs and CPUs, otherwise float32;
+    the run records which one, and keeps it when it is resumed."""
     channels_last: bool = False
     """Whether images and convolutions have the memory format channels_last, which is faster for convolutional
     networks."""

@@ -27,9 +27,10 @@ class ModelConfig:
     in_chans: int | None = None
     """Number of channels of the images, 1 or 3; null: that of the data."""
     # Options that only some families have; with null a family takes its own default.
-    batch_norm: Literal["private", "shared"] | None = None
-    """Whether each mode keeps its own BatchNorm running statistics (`private`) or both share one set
-    (`shared`, the paper's way). Not for a ViT, which has none."""
+    batch_norm: Literal["private", "shared", "separate"] | None = None
+    """Whether each mode keeps its own BatchNorm running statistics (`private`), both share one set (`shared`, the
+    paper's way), or each mode also trains a scale and a shift of its own (`separate`, as in slimmable networks).
+    Not for a ViT, which has none."""
     depth_map: Literal["last", "first"] | None = None
     """Which motivated block holds a stage's last base block: the last one, or the first free one."""
     qkv_map: Literal["heads", "prefix"] | None = None
@@ -48,6 +49,11 @@ class ModelConfig:
     zero_init_last: bool | None = None
     """ResNet: whether the last BatchNorm of each block starts at 0."""
     # Initial weights other than random ones.
+    differential_init: Literal["random", "zero"] = "random"
+    """How the differential blocks start. `random`: as timm initialises the motivated network. `zero`: the last
+    BatchNorm of each starts at 0 and the other BatchNorms as the base's, so that both networks start with the same
+    outputs, also from `base_weights`. Only for networks that differ in depth alone: ResNets, and EfficientNet B0 in
+    B1."""
     base_weights: str | None = None
     """Checkpoint file from which the base starts, such as an export, or `timm`: the weights that timm
     downloads for it. The rows of a head are matched by the names of its classes; a head for other classes, or
@@ -186,6 +192,10 @@ class OptimizerConfig:
     Adafactor."""
     clip_grad: float | None = limited(None, above(0, ", or null for no clipping"))
     """Largest norm of all gradients together, above 0, to which they are clipped; null: no clipping."""
+    differential_lr_scale: float = limited(1.0, above(0), at_most(1e6, "; usual values are 0.5 to 10"))
+    """Factor on the learning rate of the weights that only the motivated network has, above 0, at most 1e6, at every
+    point of the schedule. Above 1 it makes up for the fewer batches that train them. `steps.csv` has the learning rate
+    of the other weights."""
 
 
 @dataclass

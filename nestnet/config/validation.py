@@ -16,7 +16,7 @@ import torch
 from nestnet.config.condition_checks import check_condition, check_condition_name, check_policy
 from nestnet.config.data_checks import check_data
 from nestnet.config.network_checks import check_networks
-from nestnet.config.optimizer_checks import check_optimizer, check_optimizer_name
+from nestnet.config.optimizer_checks import check_differential_lr_scale, check_optimizer, check_optimizer_name
 from nestnet.config.refusal import refuse
 from nestnet.config.schedule_checks import check_schedule
 from nestnet.config.schema import SECTIONS, Config
@@ -49,6 +49,7 @@ def validate(config: Config) -> Config:
     _check_step(config)
     check_schedule(config)
     check_optimizer(config.optimizer)
+    check_differential_lr_scale(config)
     check_condition(config.motivation)
     check_policy(config)
     return config

@@ -6,7 +6,7 @@ from nestnet.config.schema import Config
 from nestnet.models.registry import ARCHITECTURES, create_model
 from nestnet.nn.model import NestedModel
 
-PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights")
+PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights", "differential_init")
 """Fields of `model` that are not options of a family: the pair, and its initial weights."""
 
 

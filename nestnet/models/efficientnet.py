@@ -100,7 +100,8 @@ class EfficientNetArchitecture(Architecture):
             architectures: each mode's network.
             num_classes: number of outputs of the head.
             in_chans: number of channels of the images.
-            batch_norm: whether the modes have `"private"` or `"shared"` running statistics.
+            batch_norm: what the modes share of BatchNorm, `"private"`, `"shared"` or `"separate"`: see
+                `nestnet.nn.batch_norm.BatchNorm2d`.
             depth_map: motivated block that holds a stage's last base block: `"last"`, or `"first"`, the first
                 free one.
             drop_rate: dropout before the head, one number for both modes or a pair `[base, motivated]`.

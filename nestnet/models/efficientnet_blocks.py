@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.layers import Conv2d, DropPath
 from nestnet.nn.mode import Mode, PerMode, Rate, Width
+from nestnet.nn.residual import ResidualBlock
 
 
 class StageSpec(NamedTuple):
@@ -48,7 +49,7 @@ class SqueezeExcite(nn.Module):
         return x * gate.sigmoid()
 
 
-class DepthwiseSeparable(nn.Module):
+class DepthwiseSeparable(ResidualBlock):
     """The block of the first stage: depthwise convolution, gate and projection.
 
     `[B, in_chs, H, W]` to `[B, out_chs, H/stride, W/stride]`. The arguments are those of `InvertedResidual`.
@@ -77,8 +78,16 @@ class DepthwiseSeparable(nn.Module):
             return x
         return self.drop_path(x, mode) + shortcut
 
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn2
 
-class InvertedResidual(nn.Module):
+    @property
+    def has_identity_shortcut(self) -> bool:
+        return self.has_skip.motivated
+
+
+class InvertedResidual(ResidualBlock):
     """The block of the other stages (MBConv): expansion, depthwise convolution, gate and projection.
 
     `[B, in_chs, H, W]` to `[B, out_chs, H/stride, W/stride]`.
@@ -88,7 +97,7 @@ class InvertedResidual(nn.Module):
         out_chs: number of output channels in each mode.
         spec: stage to which the block belongs.
         stride: stride of the depthwise convolution.
-        statistics: `"private"` or `"shared"`, the running statistics of BatchNorm.
+        statistics: what the modes share of BatchNorm: see `nestnet.nn.batch_norm.BatchNorm2d`.
         drop_path: stochastic depth in each mode.
     """
 
@@ -120,6 +129,14 @@ class InvertedResidual(nn.Module):
         if not self.has_skip.of(mode):
             return x
         return self.drop_path(x, mode) + shortcut
+
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn3
+
+    @property
+    def has_identity_shortcut(self) -> bool:
+        return self.has_skip.motivated
 
 
 def _has_skip(in_chs: Width, out_chs: Width, stride: int) -> PerMode[bool]:

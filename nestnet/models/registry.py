@@ -58,11 +58,12 @@ def create_model(
         in_chans: number of channels of the images, at least 1.
         options: options of the family. All families have `drop_rate` (dropout before the head) and
             `drop_path_rate` (stochastic depth), each one number for both modes or a pair `[base, motivated]`,
-            and `batch_norm`: `"private"` (the default; each mode has its own running statistics) or
-            `"shared"` (a ViT has none). ResNet and EfficientNet: `depth_map`, the motivated block that holds
-            a stage's last base block: `"last"` or `"first"`, the first free one. ResNet: `zero_init_last`,
-            whether each block's last BatchNorm starts at 0. ViT: `img_size`, `qkv_map` (`"heads"` or
-            `"prefix"`), `pos_drop_rate`, `proj_drop_rate` and `attn_drop_rate`.
+            and `batch_norm`: `"private"` (the default; each mode has its own running statistics), `"shared"`
+            or `"separate"` (each mode also has its own scale and shift); a ViT has no BatchNorm. ResNet and
+            EfficientNet: `depth_map`, the motivated block that holds a stage's last base block: `"last"` or
+            `"first"`, the first free one. ResNet: `zero_init_last`, whether each block's last BatchNorm starts
+            at 0. ViT: `img_size`, `qkv_map` (`"heads"` or `"prefix"`), `pos_drop_rate`, `proj_drop_rate` and
+            `attn_drop_rate`.
 
     Returns:
         The nested network, in training mode, on torch's default device.

@@ -1,9 +1,8 @@
 """ResNets nested by depth: those for 32 x 32 images, and timm's, with the shapes and names of timm.
 
 All networks of one kind have the same channels and differ only in the number of blocks per stage. So every
-convolution is whole in both modes. Only BatchNorm's running statistics, and the blocks that run, depend on the
-mode. The networks are those of He et al. 2016 (arXiv 1512.03385); the weights map is that of arXiv
-2602.21064, section 3.3.1.
+convolution is whole in both modes. Only BatchNorm, and the blocks that run, depend on the mode. The networks
+are those of He et al. 2016 (arXiv 1512.03385); the weights map is that of arXiv 2602.21064, section 3.3.1.
 """
 
 from dataclasses import dataclass
@@ -68,7 +67,8 @@ class ResNetArchitecture(Architecture):
             architectures: each mode's network.
             num_classes: number of outputs of the head.
             in_chans: number of channels of the images.
-            batch_norm: whether the modes have `"private"` or `"shared"` running statistics.
+            batch_norm: what the modes share of BatchNorm, `"private"`, `"shared"` or `"separate"`: see
+                `nestnet.nn.batch_norm.BatchNorm2d`.
             depth_map: motivated block that holds a stage's last base block: `"last"`, or `"first"`, the first
                 free one.
             drop_rate: dropout before the head, one number for both modes or a pair `[base, motivated]`.

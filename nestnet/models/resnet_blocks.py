@@ -1,7 +1,7 @@
 """The blocks of the nested ResNets, with timm's names (He et al. 2016, arXiv 1512.03385).
 
-A block is whole: both modes run it with the same convolutions, or base mode skips it. Only BatchNorm's
-running statistics depend on the mode. In the shapes, `C` is the number of input channels.
+A block is whole: both modes run it with the same convolutions, or base mode skips it. Only BatchNorm depends on the
+mode. In the shapes, `C` is the number of input channels.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.layers import DropPath
 from nestnet.nn.mode import Mode, Rate, Width
+from nestnet.nn.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Norm:
     """A factory of the BatchNorm layers of a block.
 
     Attributes:
-        statistics: kind of running statistics, `"private"` or `"shared"`.
+        statistics: what the modes share of BatchNorm: see `BatchNorm2d`.
         is_differential: whether only the motivated network has the block.
     """
 
@@ -27,12 +28,12 @@ class Norm:
     is_differential: bool = False
 
     def __call__(self, channels: int) -> BatchNorm2d:
-        # The convolutions before it are whole in both modes; only the running statistics are divided.
+        # The convolutions before it are whole in both modes; only BatchNorm itself may be divided.
         width = Width(0, channels) if self.is_differential else Width(channels, channels)
         return BatchNorm2d(width, statistics=self.statistics)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Two 3 x 3 convolutions: `[B, C, H, W]` to `[B, planes, H/stride, W/stride]`.
 
     Args:
@@ -64,8 +65,17 @@ class BasicBlock(nn.Module):
         x += shortcut
         return F.relu(x, inplace=True)
 
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn2
 
-class Bottleneck(nn.Module):
+    @property
+    def has_identity_shortcut(self) -> bool:
+        # The ReLU after the addition changes nothing, because the block follows a ReLU.
+        return self.downsample is None
+
+
+class Bottleneck(ResidualBlock):
     """1 x 1, 3 x 3 and 1 x 1 convolutions: `[B, C, H, W]` to `[B, 4 planes, H/stride, W/stride]`.
 
     The arguments are those of `BasicBlock`, with an expansion of 4.
@@ -94,6 +104,15 @@ class Bottleneck(nn.Module):
         x = self.drop_path(self.bn3(self.conv3(x), mode), mode)
         x += shortcut
         return F.relu(x, inplace=True)
+
+    @property
+    def last_layer(self) -> BatchNorm2d:
+        return self.bn3
+
+    @property
+    def has_identity_shortcut(self) -> bool:
+        # As in `BasicBlock`.
+        return self.downsample is None
 
 
 class Downsample(nn.ModuleList):

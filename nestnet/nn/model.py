@@ -1,6 +1,7 @@
 """The nested network: one module that holds two networks in the same memory."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -24,8 +25,8 @@ class NestedModel(NestedModule, ABC):
     the gradients would be zeros, and momentum and weight decay would move the differential weights in base
     mode. `zero_grad` of the network itself refuses that argument.
 
-    The state dict has the names and shapes of timm's motivated model, and in addition the base's private
-    BatchNorm statistics.
+    The state dict has the names and shapes of timm's motivated model, and in addition what the base has of its
+    own: private BatchNorm statistics and, with `batch_norm="separate"`, the scales and shifts of BatchNorm.
 
     A family of networks is a subclass with `forward_features` and `forward_head`.
 
@@ -128,6 +129,13 @@ class NestedModel(NestedModule, ABC):
         """
         return Subnet(self, Mode(mode))
 
+    def differential_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the name and the parameter of each parameter that motivated mode trains and base mode does not."""
+        of_base = set(self.subnet(Mode.BASE).parameters())
+        for name, parameter in self.subnet(Mode.MOTIVATED).named_parameters():
+            if parameter not in of_base:
+                yield name, parameter
+
     def standalone(self, mode: Mode | str) -> nn.Module:
         """Return the network of `mode` as a plain timm model with its own copy of the weights.
 
@@ -208,7 +216,12 @@ class NestedModel(NestedModule, ABC):
     def _describe_sizes(self) -> str:
         base, motivated = (sum(p.numel() for p in self.subnet(mode).parameters()) for mode in Mode)
         names = self.architectures
-        return f"{names.base} in {names.motivated}: {base:,} of {motivated:,} parameters"
+        # The scales and shifts of separate BatchNorm belong to the base alone.
+        own = sum(p.numel() for p in self.parameters()) - motivated
+        line = f"{names.base} in {names.motivated}: {base - own:,} of {motivated:,} parameters"
+        if own:
+            line += f", and {own:,} of the base's own"
+        return line
 
     def _describe_weights_map(self) -> str:
         # A block has another number in the base if differential blocks precede it in its stage.

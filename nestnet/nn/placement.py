@@ -23,7 +23,7 @@ class Placement:
         groups: number of equal groups into which the rows are divided, at least 1. A packed query, key and
             value projection that is divided by heads has 3.
         private: whether the tensor belongs to base mode alone and is not part of the motivated network, such as
-            the running statistics that a BatchNorm keeps for the base.
+            the running statistics that a BatchNorm keeps for the base, or the scale and shift that it trains for it.
     """
 
     name: str

@@ -10,6 +10,7 @@ from nestnet.planning.forecast import describe_expected_cost
 from nestnet.planning.measurement import EvaluationMeasurement, StepMeasurement, count_bytes, network_tensors
 from nestnet.text.tables import align_columns
 from nestnet.text.units import format_duration, format_mebibytes
+from nestnet.training.run_notices import log_emulated_precision
 from nestnet.training.trainer import Trainer
 
 
@@ -25,6 +26,7 @@ def dry_run(trainer: Trainer) -> str:
     Returns:
         A text of several lines: shapes, memory of this process, time of a step, and the forecast.
     """
+    log_emulated_precision(trainer.config, trainer.device)
     trainer.net.train()
     batches = trainer.epoch_batches()
     # Time the reading of the second batch. With workers, images are read while the device computes.

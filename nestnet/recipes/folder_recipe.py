@@ -12,8 +12,10 @@ from typing import Any
 
 from nestnet.config.schema import Config
 from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
+from nestnet.device import choose_device
 from nestnet.models.architecture import Architecture, TrainingDefaults
 from nestnet.models.registry import ARCHITECTURES, complete_pair
+from nestnet.precision import choose_precision, detect_bfloat16
 from nestnet.recipes.folder_summary import FolderSummary
 from nestnet.text.escape import for_terminal
 from nestnet.text.units import format_count
@@ -77,6 +79,8 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any]) -> dict[str, 
         "schedule": _choose_schedule(epochs),
         "motivation": {},
         "epochs": epochs,
+        # bfloat16 gains most on a CPU together with channels last.
+        "precision": "auto",
         "channels_last": defaults.channels_last,
     }
     if folder.is_grey:
@@ -95,6 +99,9 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     Returns:
         Two lines of text.
+
+    Raises:
+        ValueError: If the precision is `auto` and the device is not available.
     """
     model = config.model
     data = config.data
@@ -115,6 +122,8 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
     architecture = ARCHITECTURES[model.motivated]
     if not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
         training += f" (usual values, there is no recipe for {architecture.family})"
+    if config.precision == "auto":
+        training += f", in {_describe_precision(config)}"
     if data.augment not in ("shift", "none"):
         training += ", with flips (set data.augment to shift where left and right matter)"
 
@@ -209,6 +218,12 @@ def _choose_workers(is_small: bool) -> int:
     if is_small:
         return 0  # small images are read once, and then kept on the device
     return min(4, os.cpu_count() or 1)  # 4 is timm's default
+
+
+def _describe_precision(config: Config) -> str:
+    """Return the precision that `auto` stands for here, and why."""
+    device = choose_device(config.device)
+    return f"{choose_precision(config.precision, device)} ({detect_bfloat16(device).reason})"
 
 
 def _training_defaults(motivated: str) -> TrainingDefaults:

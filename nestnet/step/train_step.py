@@ -16,6 +16,7 @@ from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
+from nestnet.precision import choose_precision
 from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.cuda_graphs import GraphedPhases
 from nestnet.step.moving_average import MovingAverage
@@ -73,7 +74,8 @@ class TrainStep:
         net: nested network to train; the step runs on its device.
         optimizer: optimizer over the network's parameters, any of torch's or timm's.
         loss_function: function that returns the loss `[]` of logits `[B, K]` and targets.
-        precision: `"float32"`, or `"bfloat16"` for autocast in the forward pass.
+        precision: `"float32"`, `"bfloat16"` for autocast in the forward pass, or `"auto"` for the one that suits
+            the device: see `nestnet.precision.choose_precision`.
         accumulate: number of equal parts that a batch is trained in, one after another and in the same mode,
             before one step of the optimizer. More parts take less memory; BatchNorm normalises each part
             separately.
@@ -96,11 +98,12 @@ class TrainStep:
 
     Attributes:
         net: nested network that is trained.
+        precision: precision of the forward pass, `"float32"` or `"bfloat16"`.
         average: moving average of the network; `None` if there is none.
 
     Raises:
         ValueError: If `cuda_graphs` is set without CUDA, with several processes, or for an optimizer that
-            cannot be captured.
+            cannot be captured; or if the precision is none of the three.
 
     Example:
         >>> import nestnet, torch
@@ -136,6 +139,7 @@ class TrainStep:
         self.policy = policy or Policy()
         self.skip_non_finite = skip_non_finite
         self.device = next(net.parameters()).device
+        self.precision = choose_precision(precision, self.device, self.process_group)
         parallel = self.process_group.is_initialized
         if cuda_graphs and (parallel or self.device.type != "cuda"):
             raise ValueError("cuda_graphs: it is for one process on CUDA; leave it out")
@@ -148,7 +152,7 @@ class TrainStep:
             forward={mode: Forward(net, mode, compile, parallel=parallel) for mode in Mode},
             optimizer=optimizer,
             loss_function=loss_function,
-            autocast=autocast(self.device, precision),
+            autocast=autocast(self.device, self.precision),
             accumulate=accumulate,
             clip_grad=clip_grad,
             gradient_norm=gradient_norm,

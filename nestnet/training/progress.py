@@ -86,18 +86,22 @@ class Progress:
         """End the live view."""
         self.live.stop()
 
-    def started(self, net: NestedModel, path: Path, epochs_done: int = 0, batches_done: int = 0) -> None:
+    def started(
+        self, net: NestedModel, path: Path, precision: str, epochs_done: int = 0, batches_done: int = 0
+    ) -> None:
         """Show that training starts or resumes.
 
         Args:
             net: nested network that is trained.
             path: run directory.
+            precision: precision of the forward pass.
             epochs_done: number of finished epochs.
             batches_done: number of batches of the next epoch that have been trained.
         """
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
-        self._say(f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,}); run directory {path}")
+        networks = f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,})"
+        self._say(f"{networks}, trained in {precision}; run directory {path}")
         if epochs_done == self.epochs:
             self._say("the run was finished; its exports are written once more")
         elif epochs_done or batches_done:

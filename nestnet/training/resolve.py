@@ -1,11 +1,13 @@
-"""The settings of a run that depend on its images or on the number of its processes."""
+"""The settings of a run that depend on its images, its device or its processes."""
 
 from dataclasses import replace
 
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
+from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.models.registry import ARCHITECTURES
+from nestnet.precision import choose_precision
 from nestnet.training.earlier_runs import resolve_counts
 
 
@@ -46,6 +48,20 @@ def resolve_config(config: Config, images: ImageData) -> Config:
     if motivation.name == "random_like":
         motivation = replace(motivation, counts=resolve_counts(config))
     return replace(config, model=model, data=data, motivation=motivation)
+
+
+def resolve_precision(config: Config, context: DeviceContext) -> Config:
+    """Return the configuration with the precision that `auto` stands for.
+
+    Args:
+        config: configuration of a run.
+        context: device and processes of the run.
+
+    Returns:
+        The configuration that the run records, so that a resumed run keeps the precision on any device.
+    """
+    precision = choose_precision(config.precision, context.device, context.process_group)
+    return replace(config, precision=precision)
 
 
 def check_batch_divides(config: Config, process_group: ProcessGroup) -> None:

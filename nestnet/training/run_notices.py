@@ -3,8 +3,11 @@
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
+from nestnet.precision import detect_bfloat16
 from nestnet.runtime.log import log_notice
 from nestnet.training.subnet_warnings import subnet_warnings
 
@@ -35,6 +38,23 @@ def log_short_average(config: Config, batches_per_epoch: int) -> None:
         f"ema_decay = {config.ema_decay:g}: the average reaches back over about {reach:,.0f} steps, and this run has "
         f"{steps:,}, so it lags behind the weights; {remedy}"
     )
+
+
+def log_emulated_precision(config: Config, device: torch.device) -> None:
+    """Log a notice if a run computes in bfloat16 on a CPU or a GPU that does not have it in hardware.
+
+    Args:
+        config: configuration of the run.
+        device: device of the run, which may be another one than that on which the run was started.
+    """
+    if config.precision != "bfloat16" or device.type not in ("cpu", "cuda"):
+        return
+    support = detect_bfloat16(device)
+    if not support.is_native:
+        log_notice(
+            f"precision = 'bfloat16': {support.reason}, so that a step may take many times as long as in float32; a new run "
+            "with precision set to auto takes the faster one"
+        )
 
 
 def log_subnet_warnings(trainer: "Trainer") -> None:

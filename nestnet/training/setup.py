@@ -35,7 +35,7 @@ from nestnet.step.train_step import TrainStep
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
 from nestnet.training.objective import Objective
-from nestnet.training.resolve import check_batch_divides, resolve_config
+from nestnet.training.resolve import check_batch_divides, resolve_config, resolve_precision
 from nestnet.training.watched_quantity import WatchedQuantity
 from nestnet.weights.initial import load_initial_weights
 
@@ -123,8 +123,9 @@ def build_training(
     condition, batches_per_epoch = plan_condition(config, len(images.train), condition)
     watches = watched_quantity(condition)
     images, held_out = _hold_out_batch(config, images, watches)
-    # Join the other processes, and create the loaders.
+    # Join the other processes, which determine the precision together, and create the loaders.
     context = _build_device_context(config, device)
+    config = resolve_precision(config, context)
     batches = _build_batches(config, images, context)
     if held_out is not None:
         held_out = context.to_device(*held_out)

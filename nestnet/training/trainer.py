@@ -32,7 +32,7 @@ from nestnet.training.epoch_totals import EpochTotals
 from nestnet.training.non_finite import check_skipped_batch
 from nestnet.training.progress import Progress
 from nestnet.training.recording import make_step_row, record_batch, record_epoch, save_snapshot_if_due
-from nestnet.training.run_notices import log_short_average, log_subnet_warnings
+from nestnet.training.run_notices import log_emulated_precision, log_short_average, log_subnet_warnings
 from nestnet.training.setup import build_training
 from nestnet.training.state import get_state, restore_state
 from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet
@@ -280,7 +280,8 @@ class Trainer:
         # Only the first process knows the name of a new folder: send it to the others.
         self.config = replace(self.config, run_dir=self.process_group.broadcast_object(str(run.path)))
         run.begin(self.config, self.record, self.steps_done, self.epochs_done)
-        self.progress.started(self.net, run.path, self.epochs_done, self.totals.batches)
+        self.progress.started(self.net, run.path, self.config.precision, self.epochs_done, self.totals.batches)
+        log_emulated_precision(self.config, self.device)
         self.checkpointer.start()
 
     def _finish_epoch(self, accuracies: dict[str, float]) -> None:

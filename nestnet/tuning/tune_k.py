@@ -7,6 +7,7 @@ used.
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nestnet.conditions.registry import CONDITIONS
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData, load_data
 from nestnet.device import choose_device
+from nestnet.precision import choose_precision
 from nestnet.runtime.interrupts import Interrupted, create_interrupted
 from nestnet.text.arguments import is_whole
 from nestnet.text.escape import for_terminal
@@ -66,6 +68,9 @@ def tune_k(
         ChildProcessError: If one of the processes is killed.
     """
     _check_arguments(config, ks, folds, jobs)
+    # All runs have one precision, also those that are added later on another machine.
+    precision = choose_precision(config.precision, choose_device(config.device))
+    config = replace(config, precision=precision)
     images = load_data(config.data, config.model)
     study = Study(config, folder, folds)
     # Creating a trainer checks the other settings. The first fold leaves the fewest images for training.

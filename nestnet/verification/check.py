@@ -62,6 +62,12 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
 
 def _check_comparable(trainer: Trainer, sequence: str) -> None:
     """Raise ValueError for settings that the reference does not support or treats differently."""
+    # A model has one learning rate for each of its weights, also where the base has a part of it.
+    scale = trainer.config.optimizer.differential_lr_scale
+    if scale != 1:
+        raise ValueError(
+            f"optimizer.differential_lr_scale = {scale:g}: the reference trains the whole of a weight at one rate; leave it out"
+        )
     # Held-out losses and gradient norms are computed by the trainer, which does not run these steps.
     name = trainer.config.motivation.name
     if sequence == "condition" and trainer.watches != "loss":

@@ -220,6 +220,11 @@ def _compare_optimizer_states(
         weight = getattr(net.get_submodule(module_name), attribute)
         for parameter, expected in _expected_states(weight, name, base_names.get(name), reference):
             _compare_state(comparison, optimizer.state.get(parameter, {}), expected)
+    # Parameters that the base alone has, the scales and shifts of separate BatchNorm.
+    for base_name, placement in net.weights_map.items():
+        if placement.private and base_name in reference.parameters[Mode.BASE]:
+            state = optimizer.state.get(net.get_parameter(placement.name), {})
+            _compare_state(comparison, state, reference.optimizer_state(Mode.BASE, base_name))
 
 
 def _expected_states(

@@ -77,7 +77,7 @@ class CopyReference:
         self.shared_placements: dict[str, Placement] = {}
         divided_placements: dict[str, Placement] = {}
         for name, placement in net.weights_map.items():
-            # Private tensors, the running statistics of each mode, are never copied.
+            # Private tensors, such as the running statistics of each mode, are never copied.
             if not placement.private:
                 self.shared_placements[name] = placement
             if placement.name in motivated and not placement.is_whole:

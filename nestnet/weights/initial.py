@@ -6,18 +6,22 @@ from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
+from nestnet.nn.residual import zero_differential_branches
 from nestnet.runtime.log import log_notice
 from nestnet.weights.pretrained import load_subnet
 
 
 def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence[str]) -> NestedModel:
-    """Load the trained weights that a configuration names, first the motivated network's and then the base's over them.
+    """Load the trained weights that a configuration names, and start the differential blocks as it says.
+
+    The motivated network's weights come first, and then the base's over them.
 
     A notice says if a head is left out, or is used although its classes are not known.
 
     Args:
         net: nested network that gets the weights.
-        config: configuration of the run; `model.motivated_weights` and `model.base_weights` are used.
+        config: configuration of the run; `model.motivated_weights`, `model.base_weights` and
+            `model.differential_init` are used.
         class_names: names of the classes of the data, in order.
 
     Returns:
@@ -38,4 +42,7 @@ def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence
             raise ValueError(f"model.{mode}_weights: {error}") from error
         if remark is not None:
             log_notice(f"model.{mode}_weights: {source}: {remark}")
+    # After the base's weights, because its statistics are copied.
+    if config.model.differential_init == "zero":
+        zero_differential_branches(net)
     return net

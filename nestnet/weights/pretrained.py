@@ -27,9 +27,9 @@ def load_weights(
 ) -> None:
     """Load the subnet of `mode` from an export, from another checkpoint of its architecture, or from timm's weights.
 
-    Parameters that the mode does not use keep their values. When motivated weights are loaded, the base's private
-    statistics start from theirs. Loading the two exports of a run, first the motivated one and then the base's,
-    restores its nested network.
+    Parameters that the mode does not use keep their values. When motivated weights are loaded, what the base has of
+    its own in BatchNorm starts from theirs. Loading the two exports of a run, first the motivated one and then the
+    base's, restores its nested network.
 
     The head is used if it has `net.num_classes` outputs. With `class_names` it is matched by name: an export
     whose classes have the same names, in any order, provides the output of each class, and the head of any
@@ -86,7 +86,7 @@ def load_subnet(
     match = match_head(weights.head, net.num_classes, class_names, has_usual_classes=has_usual_classes)
     model = _create_pretrained(net, mode, weights, source)
 
-    # Motivated weights are loaded into the whole network: they also initialise the base's private statistics.
+    # Motivated weights are loaded into the whole network: they also initialise what the base has of its own.
     target = net if mode is Mode.MOTIVATED else net.subnet(mode)
     loaded = model.state_dict()
     current = target.state_dict()

@@ -48,7 +48,7 @@ IMAGES = {
 TABLE = """\
 # names
 train --optimizer.learning_rate 1
-    --optimizer.learning_rate is not an option; optimizer has clip_grad, lr, momentum, name, options, step_count, weight_decay
+    --optimizer.learning_rate is not an option; optimizer has clip_grad, differential_lr_scale, lr, momentum, name, options,
 train --lr 1
     --lr is not an option; did you mean optimizer.lr?
 train --optimiser.lr 1
@@ -369,6 +369,36 @@ train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 
     sync_batch_norm = True: a ViT has no BatchNorm statistics; leave it out
 train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --model.batch_norm shared
     model.batch_norm = 'shared': a ViT has no BatchNorm statistics; leave it out
+train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --model.batch_norm separate
+    model.batch_norm = 'separate': a ViT has no BatchNorm statistics; leave it out
+
+# a start at which both networks are equal
+cost --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --model.differential_init zero
+    model.differential_init = 'zero': vit_tiny_patch16_224 has only a part of cls_token of vit_small_patch16_224, and only
+cost --model.base efficientnet_b1 --model.motivated efficientnet_b2 --data.img_size 32 --model.differential_init zero
+    model.differential_init = 'zero': efficientnet_b1 has only a part of
+train --model.differential_init zero
+    model.differential_init = 'zero': model.zero_init_last starts all blocks at zero, as is the default; leave it out, or set
+train --model.differential_init zero --model.zero_init_last false --model.motivated resnet20
+    model.differential_init = 'zero': base and motivated are both resnet20, without differential blocks; leave it out
+train --model.differential_init zero --model.motivated_weights timm
+    model.differential_init = 'zero': model.motivated_weights take the place of the initial weights; leave it out
+train --optimizer.differential_lr_scale 0
+    optimizer.differential_lr_scale = 0.0: it must be above 0
+train --optimizer.differential_lr_scale .inf
+    optimizer.differential_lr_scale = inf: it must be a finite number
+train --optimizer.differential_lr_scale 1e7
+    optimizer.differential_lr_scale = 10000000.0: it must be at most 1e+06; usual values are 0.5 to 10
+train --optimizer.differential_lr_scale 2 --model.motivated resnet20
+    optimizer.differential_lr_scale = 2.0: base and motivated are both resnet20, without differential weights; leave it out
+train --optimizer.differential_lr_scale 2 --motivation.name never
+    optimizer.differential_lr_scale = 2.0: motivation.name = 'never' trains no differential weights; leave it out
+train --optimizer.differential_lr_scale 1e5 --optimizer.lr 1e26
+    optimizer.differential_lr_scale = 100000.0: times optimizer.lr = 1e+26 it must be at most 1e+30; lower it
+check --optimizer.differential_lr_scale 2 --steps 2
+    optimizer.differential_lr_scale = 2: the reference trains the whole of a weight at one rate; leave it out
+train --model.differential_init ones
+    model.differential_init
 
 # conditions that can motivate no batch of an epoch
 train --data.batch_size 400

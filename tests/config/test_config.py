@@ -102,7 +102,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("--schedule.warmup_epochs 20", "schedule.warmup_epochs = 20: it must be from 0 to below epochs = 20"),
         ("--model.drop_rate abc", "model.drop_rate = abc: it must be a list or a number or null"),
         ("--channels_last maybe", "channels_last = maybe: it must be true or false"),
-        ("--precision half", "precision = half: it must be one of float32, bfloat16"),
+        ("--precision half", "precision = half: it must be one of auto, float32, bfloat16"),
         ("--config absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
         ("--config=absent.yaml", "config = 'absent.yaml': cannot be read as YAML: No such file"),
     ],

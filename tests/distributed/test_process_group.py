@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import full_precision, make
-from together import everything, reduced_bytes
+from together import everything, reduced_bytes, unlike_precisions
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
@@ -77,6 +77,7 @@ def in_a_process(rank, folder, kind):
     found["said"] = signalled(rank, folder, kind)
     found["from first"] = process_group.broadcast_object(f"from {rank}")
     found["from all"] = process_group.all_gather_object({"tensors": [torch.tensor(rank, device=device)]})
+    found["precisions"] = unlike_precisions(process_group)
     found["parts"] = (list(process_group.sample_indices(5)), list(range(6))[process_group.batch_slice(6)])
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -105,7 +106,7 @@ def one(kind_of_device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vit", "clipped", "resnet"])
+@pytest.mark.parametrize("kind", ["vit", "clipped", "resnet", "separate"])
 def test_two_processes_train_as_one(kind, one, two):
     ours, theirs, others = one[kind], two[0][kind], two[1][kind]
     assert len(set(ours["modes"])) == 2
@@ -148,6 +149,7 @@ def test_what_processes_tell_one_another(two):
     for rank, found in enumerate(two):
         assert found["statistics"].tolist() == [0.5, 0.5]
         assert found["from first"] == "from 0"
+        assert found["precisions"] == ["float32", "bfloat16"], "what all devices have"
         assert found["from all"] == [{"tensors": [torch.tensor(rank)]} for rank in range(2)]
         assert found["parts"] == (([0, 2, 4], [0, 1, 2]) if rank == 0 else ([1, 3], [3, 4, 5]))
 

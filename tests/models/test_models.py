@@ -20,12 +20,12 @@ PAIRS = [(base, motivated) for motivated in NAMES for base in nestnet.list_model
 
 
 def options_of(base: str, motivated: str) -> list[dict[str, object]]:
-    """Both kinds for a network in the next one, one or the other, in turn, for itself and pairs further apart."""
+    """All kinds for a network in the next one, one of them, in turn, for itself and pairs further apart."""
     options = [{"batch_norm": kind} for kind in STATISTICS]
     if base.startswith("vit"):
         options = [{"img_size": 32, "qkv_map": kind} for kind in QKV_MAPS]
     apart = NAMES.index(motivated) - NAMES.index(base)
-    return options if apart == 1 else [options[apart % 2]]
+    return options if apart == 1 else [options[apart % len(options)]]
 
 
 STATISTIC = ("running_mean", "running_var", "num_batches_tracked")
@@ -177,6 +177,10 @@ class TestWeightsMap:
         private_map = nestnet.create_model("efficientnet_b1", "efficientnet_b2").weights_map
         assert private_map["bn2.running_mean"].name == "bn2.base_running_mean"
         assert private_map["bn2.running_mean"].private
+        assert not private_map["bn2.weight"].private
+        separate = nestnet.create_model("efficientnet_b1", "efficientnet_b2", batch_norm="separate").weights_map
+        assert str(separate["bn2.weight"]) == "bn2.base_weight"
+        assert all(placement.private == (".bn" in f".{name}") for name, placement in separate.items())
 
     @pytest.mark.parametrize(("base", "motivated"), [("resnet18", "resnet34"), ("efficientnet_b0", "efficientnet_b3")])
     def test_take_and_put_are_inverse(self, base, motivated):
@@ -191,10 +195,13 @@ class TestWeightsMap:
         assert all(torch.equal(tensor, whole[name]) for name, tensor in state.items())
 
     def test_printing(self):
-        net = nestnet.create_model("resnet20", "resnet32")
+        net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
         assert "layer1.2.conv1.weight" in str(net.weights_map)
         assert "blocks layer1.2 -> layer1.4, layer2.2 -> layer2.4, layer3.2 -> layer3.4" in repr(net)
         assert repr(net.subnet("base")).startswith("Subnet(resnet20, mode=base, ")
+        assert "resnet20 in resnet32: 272,474 of 466,906 parameters\n" in repr(net)
+        separate = nestnet.create_model("resnet20", "resnet32", num_classes=10, batch_norm="separate")
+        assert "270,906 of 466,906 parameters, and 1,568 of the base's own\n" in repr(separate)
         vit = nestnet.create_model("vit_tiny_patch16_224", "vit_small_patch16_224", img_size=32)
         assert "Linear(in_features=192 -> 384, out_features=576 -> 1152, bias=True, groups=3)" in repr(vit)
         assert "NestedParameter([1, 1, 192] -> [1, 1, 384])" in repr(vit)
@@ -253,7 +260,11 @@ def test_equal_networks_nest():
         (("resnet34", "resnet50"), {}, "inside resnet50 fit resnet50; resnet34 fits inside resnet34"),
         (("resnet20", "resnet32"), {"img_size": 32}, "img_size = 32: ResNet has no such option"),
         (("resnet20", "resnet32"), {"batchnorm": "shared"}, "did you mean batch_norm"),
-        (("resnet20", "resnet32"), {"batch_norm": "both"}, "batch_norm = 'both': it must be one of private, shared"),
+        (
+            ("resnet20", "resnet32"),
+            {"batch_norm": "both"},
+            "batch_norm = 'both': it must be one of private, shared, separate",
+        ),
         (("resnet20", "resnet32"), {"depth_map": "middle"}, "depth_map = 'middle': it must be one of last, first"),
         (("resnet20", "resnet32"), {"drop_rate": 1.0}, "drop_rate = 1.0: it must be a number from 0 to below 1"),
         (("resnet20", "resnet32"), {"drop_path_rate": [0.1]}, "or a pair"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from timm.layers import DropPath as TimmDropPath
 from torch import nn
 
-from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.nn.batch_norm import STATISTICS, BatchNorm2d
 from nestnet.nn.layers import Conv2d, Dropout, DropPath, LayerNorm, Linear
 from nestnet.nn.mode import Mode, PerMode, Rate, Width
 from nestnet.nn.stage import Stage, depth_map, drop_path_rates
@@ -118,6 +118,30 @@ class TestBatchNorm:
             assert all(torch.equal(a, b) for a, b in zip(layer.running_statistics(mode), theirs, strict=True))
 
     @given(sizes(), st.lists(st.sampled_from(list(Mode)), max_size=6))
+    def test_separate_layers_are_two(self, channels, modes):
+        """Each mode's scale, shift and statistics, and their gradients, are those of a layer of its own."""
+        layer = filled(BatchNorm2d(channels, statistics="separate"))
+        alone = dict(twins(layer, lambda mode: nn.BatchNorm2d(channels.of(mode))))
+        own = {
+            Mode.BASE: (layer.base_weight, layer.base_bias),
+            Mode.MOTIVATED: (layer.weight, layer.bias),
+        }
+        for mode in modes:
+            x = torch.randn(3, channels.of(mode), 2, 2)
+            y, expected = layer(x, mode), alone[mode](x)
+            assert torch.equal(y, expected)
+            for module, output in ((layer, y), (alone[mode], expected)):
+                module.zero_grad()
+                output.square().mean().backward()
+            for mine, theirs in zip(own[mode], alone[mode].parameters(), strict=True):
+                assert torch.equal(mine.grad, theirs.grad)
+            trained = {id(p) for p in layer.parameters() if p.grad is not None}
+            assert trained == set(map(id, own[mode]))
+        for mode in Mode:
+            theirs = (alone[mode].running_mean, alone[mode].running_var, alone[mode].num_batches_tracked)
+            assert all(torch.equal(a, b) for a, b in zip(layer.running_statistics(mode), theirs, strict=True))
+
+    @given(sizes(), st.lists(st.sampled_from(list(Mode)), max_size=6))
     def test_shared_statistics_are_the_first_entries_of_one_set(self, channels, modes):
         layer = BatchNorm2d(channels, statistics="shared")
         nn.init.ones_(layer.state_dict()["weight"])
@@ -140,6 +164,18 @@ class TestBatchNorm:
             x = torch.randn(2, Width(2, 3).of(mode), 2, 2)
             torch.testing.assert_close(layer(x, mode), twin.eval()(x))
 
+    @pytest.mark.parametrize("assign", [False, True])
+    def test_timm_s_state_fills_what_the_base_has_of_its_own(self, assign):
+        timm_s = filled(nn.BatchNorm2d(3))
+        layer = BatchNorm2d(Width(2, 3), statistics="separate")
+        layer.load_state_dict(timm_s.state_dict(), assign=assign)
+        for name, tensor in timm_s.state_dict().items():
+            base = layer.state_dict()[f"base_{name}"]
+            assert torch.equal(base, tensor[:2] if tensor.ndim else tensor)
+            base.zero_()
+            assert torch.equal(layer.state_dict()[name], tensor), "a copy, not a view"
+        assert isinstance(layer.base_weight, nn.Parameter)
+
     def test_timm_s_state_fills_the_private_statistics(self):
         layer, timm_s = BatchNorm2d(Width(2, 3)), nn.BatchNorm2d(3)
         timm_s.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
@@ -148,12 +184,11 @@ class TestBatchNorm:
         layer.base_running_mean.zero_()
         assert layer.running_mean.tolist() == [1.0, 2.0, 3.0], "a copy, not a view"
 
-    def test_a_differential_layer_has_one_set(self):
-        assert [name for name, _ in BatchNorm2d(Width(0, 3)).named_buffers()] == [
-            "running_mean",
-            "running_var",
-            "num_batches_tracked",
-        ]
+    @pytest.mark.parametrize("statistics", STATISTICS)
+    def test_a_differential_layer_has_one_set(self, statistics):
+        layer = BatchNorm2d(Width(0, 3), statistics=statistics)
+        assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+        assert [name for name, _ in layer.named_buffers()] == ["running_mean", "running_var", "num_batches_tracked"]
 
 
 def test_dropout_and_drop_path_have_a_rate_per_mode():

@@ -16,7 +16,7 @@ from torch import nn
 
 import nestnet
 from nestnet import Mode, fill_momentum
-from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.nn.batch_norm import STATISTICS, BatchNorm2d
 from nestnet.nn.layers import Conv2d, LayerNorm, Linear
 from nestnet.nn.mode import Width
 from nestnet.nn.module import NestedModule
@@ -131,7 +131,7 @@ class Residual(nn.Module):
 @given(
     st.integers(1, 4).flatmap(lambda m: st.tuples(st.integers(1, m), st.just(m))),
     st.integers(1, 3).flatmap(lambda m: st.tuples(st.integers(1, m), st.just(m))),
-    st.sampled_from(["private", "shared"]),
+    st.sampled_from(STATISTICS),
     st.sampled_from(list(OPTIMIZERS)),
     st.lists(st.sampled_from(list(Mode)), min_size=1, max_size=8),
 )
@@ -148,6 +148,13 @@ def test_any_widths_depths_optimizers_and_mode_sequences(width, depth, statistic
         for p in block.parameters()
     ]
     differential = [p for name, p in net.named_parameters() if name.endswith((".right", ".below"))] + skipped
+    of_base = []  # and of no other mode
+    if statistics == "separate":
+        of_base = [p for name, p in net.named_parameters() if ".base_" in name]
+        kept = [
+            block for block, position in zip(blocks, net.blocks.base_positions, strict=True) if position is not None
+        ]
+        differential += [p for block in kept for p in (block.norm.weight, block.norm.bias)]
     for mode in modes:
         before = [(p.detach().clone(), copy.deepcopy(dict(optimizer.state.get(p, {})))) for p in differential]
         images, labels = torch.randn(3, 2, 4, 4), torch.randint(3, (3,))
@@ -163,6 +170,7 @@ def test_any_widths_depths_optimizers_and_mode_sequences(width, depth, statistic
                 assert all(torch.equal(torch.as_tensor(state[k]), torch.as_tensor(other[k])) for k in state)
         else:
             assert all(p.grad is not None for p in differential)
+        assert all((p.grad is None) == (mode is Mode.MOTIVATED) for p in of_base)
 
 
 def test_gradients_and_weights_take_exactly_the_networks_bytes():
@@ -227,8 +235,10 @@ def test_parameter_groups_are_timm_s(family, name, options):
 
 
 class TestLikeAnyModule:
-    @pytest.fixture(params=["resnet", "vit", "efficientnet"])
+    @pytest.fixture(params=["resnet", "vit", "efficientnet", "separate"])
     def net(self, request):
+        if request.param == "separate":
+            return randomised(make("resnet", batch_norm="separate"))
         return randomised(shallow(make(request.param)))
 
     def same(self, net, other, images=None):

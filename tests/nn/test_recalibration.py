@@ -5,12 +5,13 @@ import torch
 from helpers import FAMILIES, make, randomised
 
 from nestnet import Mode, recalibrate
+from nestnet.nn.batch_norm import STATISTICS
 
 BATCHES = [torch.randn(8, 3, 32, 32) * scale + shift for scale, shift in ((1.0, 0.5), (2.0, -1.0), (0.5, 0.0))]
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("statistics", ["private", "shared"])
+@pytest.mark.parametrize("statistics", STATISTICS)
 def test_the_first_norm_s_statistics_are_those_of_its_inputs(mode, statistics):
     net = randomised(make("resnet", batch_norm=statistics))
     state = recalibrate(net, mode, BATCHES).subnet(mode).state_dict()
@@ -23,7 +24,7 @@ def test_the_first_norm_s_statistics_are_those_of_its_inputs(mode, statistics):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("statistics", ["private", "shared"])
+@pytest.mark.parametrize("statistics", STATISTICS)
 def test_only_the_mode_s_statistics_change_and_only_in_the_copy(family, statistics):
     net = randomised(make(family, batch_norm=statistics, drop_rate=0.5))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -37,7 +38,7 @@ def test_only_the_mode_s_statistics_change_and_only_in_the_copy(family, statisti
         changed = not torch.equal(tensor, before[name])
         is_statistic = "running" in name or "num_batches" in name
         assert changed == (is_statistic and name in own), name
-    if statistics == "private" or family == "vit":
+    if statistics != "shared" or family == "vit":
         ours, theirs = (n.eval().subnet("motivated")(BATCHES[0]) for n in (ready, net))
         assert torch.equal(ours, theirs)
 

@@ -9,7 +9,8 @@ from helpers import FAMILIES, batch
 from steps import SEQUENCE, assert_same_weights, network, sgd, train
 
 from nestnet import LossDecrease, Mode, TrainStep, share_step_counts
-from nestnet.config.schema import Config
+from nestnet.config.schema import Config, OptimizerConfig
+from nestnet.optim.factory import create_optimizer
 from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.capturable import CAPTURABLE
 from nestnet.step.cuda_graphs import WARM_UP
@@ -203,6 +204,29 @@ def test_shared_step_counts(where, captured):
     nested = net.blocks[0].mlp.fc1.weight
     counts = [int(optimizer.state[block]["step"]) for block in (nested.base, nested.right, nested.below)]
     assert counts == [len(SEQUENCE) + 1] * 3
+
+
+def test_differential_weights_with_a_learning_rate_of_their_own(where, captured):
+    """Their groups have no gradient at all in base mode; the scales and shifts of separate norms are among them."""
+    net = network("resnet", batch_norm="separate").to(where)
+    plain = copy.deepcopy(net)
+    optimizer = create_optimizer(net, Config(optimizer=OptimizerConfig(lr=1e-3, differential_lr_scale=3.0)))
+    step = TrainStep(net, optimizer, cross_entropy, cuda_graphs=captured)
+    differential = [p for _, p in plain.differential_parameters()]
+    groups = [{"params": list(plain.subnet(B).parameters())}, {"params": differential, "lr": 3e-3}]
+    for group in list(groups):
+        # timm's groups: vectors have no weight decay
+        groups.append({**group, "params": [p for p in group["params"] if p.ndim > 1], "weight_decay": 5e-4})
+        group["params"] = [p for p in group["params"] if p.ndim == 1]
+    expected = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
+    for mode in SEQUENCE:
+        images, labels = (tensor.to(where) for tensor in batch(16))
+        loss = cross_entropy(plain(images, mode), labels)
+        expected.zero_grad()
+        loss.backward()
+        expected.step()
+        assert step(images, labels, mode).loss() == pytest.approx(loss.item(), rel=1e-4)
+    assert_same_weights(net, plain, rtol=1e-3, atol=1e-4)
 
 
 # What surrounds the forward pass

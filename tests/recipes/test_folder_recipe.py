@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from folders import plant
+from helpers import set_cpu_features
 from PIL import Image
 
 from nestnet.cli.main import main
@@ -156,9 +157,22 @@ def test_every_family_s_recipe_is_a_configuration(motivated, seen):
     assert found.model.motivated == motivated != found.model.base
 
 
-def test_what_is_given_goes_over_the_recipe(seen, capsys):
+@pytest.mark.parametrize(
+    ("settings", "features", "said"),
+    [
+        ([], ["avx512_bf16"], ", in bfloat16 (this CPU has AVX512-BF16)"),
+        ([], [], ", in float32 (this CPU has neither AMX nor AVX512-BF16)"),
+        (["--precision", "float32"], ["avx512_bf16"], ""),
+    ],
+    ids=["bfloat16", "float32", "given"],
+)
+def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monkeypatch):
+    set_cpu_features(monkeypatch, *features)
     told = []
     arguments = [
+        *settings,
+        "--device",
+        "cpu",
         "--data.root",
         seen.root,
         "--optimizer.lr",
@@ -171,11 +185,12 @@ def test_what_is_given_goes_over_the_recipe(seen, capsys):
     found = parse_with_recipe(arguments, tell=told.append)
     assert (found.optimizer.lr, found.loss.label_smoothing, found.model.base) == (0.7, 0, "resnet20")
     assert (found.data.name, found.data.img_size, found.data.batch_size) == ("folder", 32, 2)
+    assert found.precision == (settings[-1] if settings else "auto")
     (text,) = told
     assert text.splitlines() == [
         f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
         "typically of 10 x 8 pixels",
-        "trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7; "
+        f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}; "
         "any field that you set takes precedence",
     ]
 

@@ -65,11 +65,13 @@ def phases(net, optimizer, **settings):
 def trained(make_steps, schedule):
     torch.manual_seed(0)
     net = make("resnet")
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    # Differential weights have their own group, without a gradient in base mode and with another learning rate.
+    groups = [{"params": list(net.subnet(B).parameters())}, {"params": [p for _, p in net.differential_parameters()]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-3)
     steps, losses = make_steps(net, optimizer), []
     for number, mode in enumerate(SEQUENCE):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(number)
+        for group, scale in zip(optimizer.param_groups, (1, 3), strict=True):
+            group["lr"] = scale * schedule(number)
         losses.append(steps.compute_loss(*batch(), (mode,)).item())
         norm = steps.compute_gradients()
         losses.append(float(norm))

@@ -23,7 +23,7 @@ def shown(terminal: bool) -> str:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, highlight=False, soft_wrap=True)
     with Progress(2, 3, console, expected_fraction=1 / 6) as progress:
-        progress.started(make("resnet"), "runs/x")
+        progress.started(make("resnet"), "runs/x", "bfloat16")
         for mode in (Mode.BASE, Mode.MOTIVATED):
             progress.step_done(1.5, mode, METRICS)
         if terminal:
@@ -37,7 +37,7 @@ def shown(terminal: bool) -> str:
 
 def test_plain_lines_elsewhere():
     assert shown(terminal=False).rstrip().splitlines() == [
-        "resnet20 (272,149 parameters) in resnet32 (466,581); run directory runs/x",
+        "resnet20 (272,149 parameters) in resnet32 (466,581), trained in bfloat16; run directory runs/x",
         "epoch 1/2  loss 1.2500  top-1 base 50.00 %  motivated 40.50 %  motivated batches 25.0%  1234 images/s  "
         "data wait 6.2%",
     ]
@@ -64,7 +64,7 @@ def test_skipped_batches_and_the_place_where_a_run_goes_on():
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=120, highlight=False, soft_wrap=True)
     with Progress(3, 10, console) as progress:
-        progress.started(make("resnet"), "runs/x", 1, 4)
+        progress.started(make("resnet"), "runs/x", "float32", 1, 4)
         progress.step_done(float("nan"), Mode.BASE, METRICS | {"skipped_steps": 2})
         progress.live.refresh()
         progress.epoch_done(METRICS | {"epoch": 2, "skipped_steps": 2})

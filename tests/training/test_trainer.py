@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import randomised
 from PIL import Image
 from timm.data import Mixup
 from torch import nn
 
+import nestnet
 from nestnet import LossDecrease, Mode, Periodic, register_condition
 from nestnet.cli.main import main
 from nestnet.conditions.registry import CONDITIONS
@@ -452,6 +454,19 @@ def test_a_run_starts_from_the_exports_of_another(run_dir, tmp_path):
                 else name == "fc.bias" or torch.equal(tensor, state[name])
             )
         assert Trainer(run).fit().joinpath("base.safetensors").is_file()
+
+
+@pytest.mark.parametrize("statistics", ["private", "shared", "separate"])
+def test_both_networks_start_from_a_trained_base(statistics, tmp_path):
+    trained = nestnet.create_model("resnet8", "resnet14", num_classes=10, in_chans=1)
+    nestnet.export(randomised(trained), "base", tmp_path / "base.safetensors")
+    run = parse_with_recipe(["--model.base", "resnet8", "--model.motivated", "resnet14", "--model.differential_init",
+                             "zero", "--model.base_weights", str(tmp_path / "base.safetensors"),
+                             "--model.batch_norm", statistics])  # fmt: skip
+    net = Trainer(run).net.eval()
+    images = torch.randn(4, 1, 8, 8)
+    expected = trained.eval()(images, "base")
+    assert all(torch.equal(net(images, mode), expected) for mode in Mode)
 
 
 def test_schedule_moves_the_learning_rate_as_timm_does():

@@ -53,7 +53,11 @@ def compare(family, optimizer, step_count="own", steps=32, **options):
         *(
             ("resnet", optimizer, options)
             for optimizer in ("sgd", "rmsprop", "adamw")
-            for options in ({"batch_norm": "private"}, {"batch_norm": "shared", "depth_map": "first"})
+            for options in (
+                {"batch_norm": "private"},
+                {"batch_norm": "shared", "depth_map": "first"},
+                {"batch_norm": "separate"},
+            )
         ),
         ("vit", "sgd", {"qkv_map": "heads"}),
         ("vit", "rmsprop", {"qkv_map": "prefix", "drop_path_rate": 0.1}),
@@ -61,6 +65,7 @@ def compare(family, optimizer, step_count="own", steps=32, **options):
         ("efficientnet", "sgd", {"batch_norm": "shared"}),
         ("efficientnet", "rmsprop", {"batch_norm": "private", "drop_rate": [0.2, 0.3], "drop_path_rate": 0.2}),
         ("efficientnet", "adamw", {"batch_norm": "shared", "drop_rate": [0.2, 0.3], "drop_path_rate": 0.2}),
+        ("efficientnet", "sgd", {"batch_norm": "separate"}),
     ],
 )
 def test_bit_identical(family, optimizer, options):
@@ -143,7 +148,7 @@ def test_fused_sgd(family):
     assert max(comparison.differences.values()) < 1e-6, comparison
 
 
-@pytest.mark.parametrize("options", [{"batch_norm": "private"}, {"batch_norm": "shared"}])
+@pytest.mark.parametrize("options", [{"batch_norm": kind} for kind in STATISTICS])
 def test_lamb_on_resnets(options):
     comparison = compare("resnet", "lamb", **options)
     assert comparison.switches >= 10
@@ -219,6 +224,21 @@ class TestTheCheckCanFail:
         ).differences
         assert found["weights"] > 0
         assert found["optimizer state"] >= 1
+
+    def test_the_state_of_a_weight_that_only_the_base_has(self):
+        def lost(optimizer):
+            weight = net.bn1.base_weight
+            optimizer.register_step_post_hook(lambda optimizer, *_: optimizer.state[weight].clear())
+
+        net = make("resnet", batch_norm="separate")
+        found = check_against_reference(
+            net,
+            lambda module: create_optimizer_v2(module, **OPTIMIZERS["sgd"]),
+            [batch()],
+            [Mode.BASE],
+            prepare=lost,
+        ).differences
+        assert found["optimizer state"] > 0
 
     def test_an_unknown_step_count(self):
         with pytest.raises(ValueError, match="step_count = 'both': it must be one of own, literal"):

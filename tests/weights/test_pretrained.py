@@ -16,6 +16,7 @@ import nestnet
 from nestnet import Mode, load_weights
 from nestnet.data.class_names import imagenet_class_names
 from nestnet.deploy.predictor import Predictor
+from nestnet.nn.batch_norm import STATISTICS
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.weights.export_file import read_export, read_metadata
 from nestnet.weights.heads import TrainedHead, match_head
@@ -23,7 +24,7 @@ from nestnet.weights.initial import load_initial_weights
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("statistics", ["private", "shared"])
+@pytest.mark.parametrize("statistics", STATISTICS)
 def test_both_exports_give_the_nested_network_again(family, statistics, tmp_path):
     trained, new = randomised(make(family, batch_norm=statistics)), make(family, batch_norm=statistics)
     for mode in reversed(Mode):
