@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nestnet.cost.activation_memory import collect_saved_storages
 from nestnet.device import autocast
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, for_mode
 from nestnet.step.cuda_graphs import WARM_UP
+from nestnet.step.views import BatchTensor
 from nestnet.training.trainer import Trainer
 
 TIMED_STEPS = 3
@@ -64,20 +65,24 @@ class EvaluationMeasurement:
     seconds: float
 
 
-def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: Mode) -> StepMeasurement:
+def measure_step(trainer: Trainer, images: BatchTensor, targets: BatchTensor, mode: Mode) -> StepMeasurement:
     """Run some training steps, and measure the time and memory of one.
 
     Args:
         trainer: trainer whose weights may change.
-        images: images `[B, C, H, W]`.
-        targets: labels `[B]` or soft targets `[B, K]`.
+        images: images `[B, C, H, W]`, for both networks or for each.
+        targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
         mode: mode of the batch. A motivated batch trains what the policy says.
 
     Returns:
         The measurement. Memory is that of this process.
     """
     modes = trainer.step.policy.modes(mode)
-    activation_bytes = max(measure_activations(trainer, images, targets, trained_mode) for trained_mode in modes)
+    activation_bytes = 0
+    for trained_mode in modes:
+        seen = for_mode(images, trained_mode)
+        answers = for_mode(targets, trained_mode)
+        activation_bytes = max(activation_bytes, measure_activations(trainer, seen, answers, trained_mode))
 
     def step() -> None:
         outcome = trainer.step(images, targets, mode)
@@ -177,7 +182,7 @@ def measure_activations(trainer: Trainer, images: Tensor, targets: Tensor, mode:
     with collect_saved_storages() as saved:
         with autocast(trainer.device, trainer.config.precision):
             logits = trainer.net(images[:part], mode)
-        trainer.objective(logits, targets[:part])
+        trainer.objectives.of(mode)(logits, targets[:part])
     return sum(storage.nbytes() for storage in saved if storage.data_ptr() not in persistent)
 
 

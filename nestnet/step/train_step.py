@@ -6,7 +6,6 @@ without stopping the device.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 
 from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.precision import choose_precision
 from nestnet.step.async_numbers import AsyncNumbers
@@ -25,6 +24,7 @@ from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, Phases
 from nestnet.step.policy import Modes, Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
 from nestnet.step.shared_gradients import SharedGradients
+from nestnet.step.views import BatchTensor, LossFunction, check_views, select_views
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class TrainStep:
     Args:
         net: nested network to train; the step runs on its device.
         optimizer: optimizer over the network's parameters, any of torch's or timm's.
-        loss_function: function that returns the loss `[]` of logits `[B, K]` and targets.
+        loss_function: function that returns the loss `[]` of logits `[B, K]` and targets, or a `PerMode` of the
+            functions of the base and of the motivated network.
         precision: `"float32"`, `"bfloat16"` for autocast in the forward pass, or `"auto"` for the one that suits
             the device: see `nestnet.precision.choose_precision`.
         accumulate: number of equal parts that a batch is trained in, one after another and in the same mode,
@@ -145,7 +146,7 @@ class TrainStep:
         self,
         net: NestedModel,
         optimizer: Optimizer,
-        loss_function: Callable[..., Tensor],
+        loss_function: LossFunction | PerMode[LossFunction],
         *,
         precision: str = "float32",
         accumulate: int = 1,
@@ -200,21 +201,27 @@ class TrainStep:
         if ema_decay is not None:
             self.average = MovingAverage(net, ema_decay)
 
-    def __call__(self, images: Tensor, targets: Tensor, mode: Mode | str) -> Outcome:
+    def __call__(self, images: BatchTensor, targets: BatchTensor, mode: Mode | str) -> Outcome:
         """Train on a batch. A base batch trains the base, and a motivated batch what the policy says.
 
         Args:
-            images: images `[B, C, H, W]`, on the network's device.
-            targets: targets of the loss function, with `B` as their first dimension.
+            images: images `[B, C, H, W]`, on the network's device, or a `PerMode` of what the base and the
+                motivated network see of them, such as different augmentations.
+            targets: targets of the loss function, with `B` as their first dimension, or a `PerMode` of them.
             mode: mode of the batch, such as the `mode` of a condition.
 
         Returns:
             The losses and the norm of the gradients, which the host waits for only when they are read.
 
         Raises:
-            ValueError: If the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`,
-                its shape differs from that of the first one.
+            ValueError: If the batch cannot be divided into `accumulate` equal parts; if it trains both networks
+                on images of their own with distillation; or, with `cuda_graphs`, if its shape differs from
+                that of the first one.
         """
+        modes = self.policy.modes(mode)
+        images = select_views(images, modes)
+        targets = select_views(targets, modes)
+        check_views(images, self.policy)
         # A skipped batch must not change the dropout of the next one.
         random_state = None
         if self.skip_non_finite:
@@ -222,7 +229,6 @@ class TrainStep:
 
         # Copying a number to the host starts before the device gets its next work, so that the host waits for the
         # number only.
-        modes = self.policy.modes(mode)
         losses = self.phases.compute_loss(images, targets, modes)
         losses_on_host = AsyncNumbers(self.process_group.all_reduce_mean(losses), overlap=self.overlap)
         gradients = self.phases.compute_gradients()
