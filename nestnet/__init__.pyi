@@ -8,7 +8,7 @@ from .conditions.registry import register_condition
 from .distributed.gradients import synchronise_batch_norm
 from .models.architecture import Architecture
 from .models.registry import create_model, list_models, register_architecture
-from .nn.mode import Mode
+from .nn.mode import Mode, PerMode
 from .nn.model import NestedModel
 from .nn.placement import Placement, WeightsMap
 from .nn.recalibration import recalibrate
@@ -36,6 +36,7 @@ __all__ = [
     "MotivationLimits",
     "NestedModel",
     "Never",
+    "PerMode",
     "Periodic",
     "Placement",
     "Policy",

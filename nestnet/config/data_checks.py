@@ -5,6 +5,7 @@ import re
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_pair
 from nestnet.config.schema_sections import DataConfig
 
 AUTO_AUGMENT = re.compile(r"cifar10|imagenet|rand(-(m(10|\d)|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]))+")
@@ -69,7 +70,7 @@ def _check_mixing(data: DataConfig) -> None:
     is_mixed = data.mixup > 0 or data.cutmix > 0
     if is_mixed and data.batch_size % 2 != 0:
         refuse("data.batch_size", data.batch_size, "it must be even, because Mixup and CutMix mix pairs of images")
-    if is_mixed and data.mixup_prob == 0:
+    if is_mixed and not any(as_pair(data.mixup_prob)):
         reason = "it must be above 0, or data.mixup and data.cutmix have no effect"
         refuse("data.mixup_prob", data.mixup_prob, reason)
     if not is_mixed and data.mixup_prob != 1:

@@ -32,6 +32,21 @@ def limited(default: Any, *rules: ValueRule) -> Any:
     return field(default=default, metadata={"rules": rules})
 
 
+def as_pair(value: float | list[float]) -> tuple[float, float]:
+    """Return the numbers of the base and of the motivated network from a field that holds one for both, or a pair.
+
+    Args:
+        value: value of the field: a number, or a list `[base, motivated]`.
+
+    Returns:
+        The two numbers.
+    """
+    if isinstance(value, list):
+        base, motivated = value
+        return base, motivated
+    return value, value
+
+
 def at_least(limit: float, more: str = "") -> ValueRule:
     """Return the rule for values of at least a limit.
 

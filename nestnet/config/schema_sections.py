@@ -113,9 +113,10 @@ class DataConfig:
     auto_augment: str | None = None
     """Policy that is applied after `augment`, for colour images: `cifar10` or `imagenet` (AutoAugment), or timm's notation of
     RandAugment, such as `rand-m9-mstd0.5-inc1`. null: none."""
-    random_erasing: float = limited(0.0, between(0, 1))
+    random_erasing: Pair = limited(0.0, between(0, 1))
     """Probability that a random rectangle of an image is filled with noise (timm's Random Erasing), from 0 to
-    1."""
+    1: one number, or a pair [base, motivated]. With a pair of unequal numbers each image is loaded twice, as
+    each network sees it."""
     cutout: int = limited(0, at_least(0, " pixels"))
     """Side in pixels of a square at a random place of each training image that is set to the mean colour, from 0
     (no square) to the size of the image. Usual values for CIFAR are 8 and 16."""
@@ -125,8 +126,9 @@ class DataConfig:
     cutmix: float = limited(0.0, at_least(0))
     """Alpha of timm's CutMix, at least 0; 0: no CutMix. The usual value is 1. With Mixup and CutMix, one of them
     is chosen for each batch."""
-    mixup_prob: float = limited(1.0, between(0, 1))
-    """Probability that a batch is mixed by Mixup or CutMix, above 0, at most 1."""
+    mixup_prob: Pair = limited(1.0, between(0, 1))
+    """Probability that a batch is mixed by Mixup or CutMix, above 0, at most 1: one number, or a pair
+    [base, motivated], of which one may be 0."""
     repeats: int = limited(1, at_least(1))
     """Repeated augmentation: number of differently augmented copies of each image in an epoch, from 1 to
     `batch_size`. The length of the epoch stays the same, so that it has fewer different images."""
@@ -162,8 +164,9 @@ class LossConfig:
 
     name: Literal["cross_entropy", "bce"] = "cross_entropy"
     """Loss function. `bce`: timm's binary cross entropy of each class, averaged over the classes."""
-    label_smoothing: float = limited(0.0, from_to_below(0, 1))
-    """Part of a label that is spread over all classes, from 0 to below 1."""
+    label_smoothing: Pair = limited(0.0, from_to_below(0, 1))
+    """Part of a label that is spread over all classes, from 0 to below 1: one number, or a pair
+    [base, motivated]."""
     target_threshold: float | None = limited(None, from_to_below(0, 1))
     """bce with Mixup or CutMix: threshold from 0 to below 1. Targets above it become 1 and all others 0, so that
     a mixed image belongs to both classes. null: targets stay as Mixup and smoothing make them."""

@@ -18,6 +18,7 @@ from nestnet.config.data_checks import check_data
 from nestnet.config.finish_checks import check_finish
 from nestnet.config.network_checks import check_networks
 from nestnet.config.optimizer_checks import check_differential_lr_scale, check_optimizer, check_optimizer_name
+from nestnet.config.pair_checks import check_pairs
 from nestnet.config.refusal import refuse
 from nestnet.config.schedule_checks import check_schedule
 from nestnet.config.schema import SECTIONS, Config
@@ -46,6 +47,7 @@ def validate(config: Config) -> Config:
     check_optimizer_name(config.optimizer.name)
     check_networks(config)
     check_finish(config)
+    check_pairs(config)
     check_data(config)
     _check_loss(config)
     _check_step(config)

@@ -1,5 +1,6 @@
 """Random augmentation of training images."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 
+from nestnet.config.schema_rules import as_pair
 from nestnet.config.schema_sections import Augmentation, DataConfig
 from nestnet.data.preprocessing import Transform, create_normalizing_transforms
 
@@ -43,10 +45,37 @@ class Cutout:
         return image
 
 
+class TransformTwice:
+    """Transform that makes two views of an image, one for each network, with the same random numbers.
+
+    Each view is bit for bit what its own transform makes of the image by itself.
+
+    Args:
+        base: transform of an image to what the base sees. It may change the image in place.
+        motivated: transform of an image to what the motivated network sees.
+    """
+
+    def __init__(self, base: Transform, motivated: Transform) -> None:
+        self.base = base
+        self.motivated = motivated
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        # timm's Random Erasing draws from Python and torch. Python's generator can be set as fast as a number is drawn.
+        python_state = random.getstate()
+        torch_state = torch.get_rng_state()
+        base = self.base(image.clone())
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
+        return base, self.motivated(image)
+
+
 def create_train_transform(
     data: DataConfig, augment: Augmentation, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Transform:
     """Return the transform of a stored image to an augmented and normalised one `[C, size, size]`.
+
+    If the two networks have random erasing of their own, its result is a tuple of two such images: what the
+    base sees, and what the motivated network sees.
 
     Args:
         data: configuration of the images; its AutoAugment policy, random erasing and Cutout are used.
@@ -66,11 +95,25 @@ def create_train_transform(
             raise ValueError(f"data.auto_augment = {data.auto_augment!r}: it is for colour images, and these are grey")
         transforms.append(_create_policy(data.auto_augment, size, mean))
     transforms += create_normalizing_transforms(mean, std)
-    if data.random_erasing:
-        transforms.append(RandomErasing(data.random_erasing, mode="pixel", device="cpu"))
+    base, motivated = as_pair(data.random_erasing)
+    if base == motivated:
+        return v2.Compose(transforms + _create_covering_transforms(data, base))
+    # One of them may be empty, which torchvision refuses.
+    covers = TransformTwice(
+        v2.Compose([v2.Identity(), *_create_covering_transforms(data, base)]),
+        v2.Compose([v2.Identity(), *_create_covering_transforms(data, motivated)]),
+    )
+    return v2.Compose([*transforms, covers])
+
+
+def _create_covering_transforms(data: DataConfig, random_erasing: float) -> list[Any]:
+    """Return the transforms that cover parts of a normalised image."""
+    transforms: list[Any] = []
+    if random_erasing:
+        transforms.append(RandomErasing(random_erasing, mode="pixel", device="cpu"))
     if data.cutout:
         transforms.append(Cutout(data.cutout))
-    return v2.Compose(transforms)
+    return transforms
 
 
 def _create_geometric_transforms(augment: Augmentation, size: int) -> list[Any]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from nestnet.config.schema_sections import DataConfig
 from nestnet.data.batch_sampler import EpochBatchSampler
 from nestnet.data.image_data import ImageData
-from nestnet.data.transformed_images import EvalImages
+from nestnet.data.transformed_images import EvalImages, Views
 from nestnet.data.workers import check_file_handles, create_worker_initialiser, iterate_loader
 from nestnet.device import DeviceContext
 
@@ -40,13 +40,22 @@ class FileTrainLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Views, Tensor]]:
         """Return the batches of an epoch; see `TrainLoader.epoch`."""
         # Workers persist between epochs and get their indices from the sampler of this process, so it is
         # enough to set the sampler.
         self.sampler.epoch = number
         self.sampler.start = start
-        return (self.device_context.to_device(*batch) for batch in iterate_loader(self.loader))
+        return (self._to_device(*batch) for batch in iterate_loader(self.loader))
+
+    def _to_device(self, images: Tensor | list[Tensor], labels: Tensor) -> tuple[Views, Tensor]:
+        """Move a batch to the device, whose images torch has collated to a tensor, or to a list of two views."""
+        if isinstance(images, Tensor):
+            return self.device_context.to_device(images, labels)
+        base, motivated = images
+        base, labels = self.device_context.to_device(base, labels)
+        motivated, labels = self.device_context.to_device(motivated, labels)
+        return (base, motivated), labels
 
 
 class FileEvalLoader:

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 from timm.models import PretrainedCfg
 
 from nestnet.config.data_sets import DATA_SETS
+from nestnet.config.schema_rules import as_pair
 from nestnet.config.schema_sections import Augmentation, DataConfig, ModelConfig
 from nestnet.data.augmentation import create_train_transform
 from nestnet.data.class_names import validate_class_names
@@ -39,7 +40,8 @@ class ImageData:
     """Training and test images, with what a user of the trained networks needs to know about them.
 
     Attributes:
-        train: training images; gives an augmented image `[C, H, W]` and its label for a key `(index, seed)`.
+        train: training images; gives an augmented image `[C, H, W]`, or two views of it, and its label for a key
+            `(index, seed)`.
         val: images on which the best epoch is chosen; gives an image `[C, H, W]` and its label for an index.
             `None` if the best epoch is chosen on the test images.
         test: test images, in the form of `val`.
@@ -181,7 +183,7 @@ def load_data(
     augment = data.augment or DATA_SETS[data.name].augment or _usual_augmentation(size)
     train_transform = create_train_transform(data, augment, size, mean, std)
     # timm's RandAugment and random erasing draw from Python's and numpy's generators too.
-    torch_only = not (data.auto_augment or data.random_erasing)
+    torch_only = not (data.auto_augment or any(as_pair(data.random_erasing)))
     return ImageData(
         train=TrainImages(stored.train, train_transform, torch_only=torch_only),
         val=None if val is None else EvalImages(val, eval_transform),
@@ -262,7 +264,7 @@ def _find_reason_not_resident(
     """Return why the images cannot be kept on the device; `None` if they can."""
     if size > MAX_SMALL_IMG_SIZE or data.crop_pct is not None or augment == "resized_crop":
         return f"it is for images that are used whole, of up to {MAX_SMALL_IMG_SIZE} pixels a side"
-    if data.auto_augment or data.random_erasing:
+    if data.auto_augment or any(as_pair(data.random_erasing)):
         return "data.auto_augment and data.random_erasing change images one by one"
     if num_images * channels * size**2 > MAX_RESIDENT_BYTES:
         return f"{num_images} images take more than {MAX_RESIDENT_BYTES / 2**30:g} GiB"

@@ -16,11 +16,14 @@ from nestnet.config.schema_sections import DataConfig
 from nestnet.data.file_loaders import FileEvalLoader, FileTrainLoader
 from nestnet.data.image_data import ImageData
 from nestnet.data.resident_loaders import ResidentEvalLoader, ResidentTrainLoader
-from nestnet.data.transformed_images import EvalImages
+from nestnet.data.transformed_images import EvalImages, Views
 from nestnet.device import DeviceContext
 
 Batch = tuple[Tensor, Tensor]
 """Images `[B, C, H, W]` and labels `[B]`."""
+
+TrainBatch = tuple[Views, Tensor]
+"""Images `[B, C, H, W]`, or what each of the two networks sees of them, and labels `[B]`."""
 
 
 class TrainLoader(Protocol):
@@ -29,7 +32,7 @@ class TrainLoader(Protocol):
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[TrainBatch]:
         """Return the batches of an epoch.
 
         Args:

@@ -8,13 +8,18 @@ from torch.utils.data import Dataset
 from nestnet.data.preprocessing import Transform
 from nestnet.data.seeding import seeded_rng
 
+Views = Tensor | tuple[Tensor, Tensor]
+"""An image `[C, H, W]`, or images `[B, C, H, W]`; or, where the two networks see them differently, what the base and what
+the motivated network sees."""
 
-class TrainImages(Dataset[tuple[Tensor, int]]):
+
+class TrainImages(Dataset[tuple[Views, int]]):
     """A dataset of augmented images whose random numbers follow from a seed that comes with the index.
 
     Args:
         dataset: stored images; gives a PIL image or bytes `[C, H, W]`, and a label, for an index.
-        transform: augmentation that turns a stored image into a normalised one `[C, H, W]`.
+        transform: augmentation that turns a stored image into a normalised one `[C, H, W]`, or into two, as
+            each of the two networks sees it.
         torch_only: whether the augmentation draws random numbers from torch alone. Seeding Python and numpy
             as well takes a tenth of a millisecond per image.
     """
@@ -24,7 +29,7 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
         self.transform = transform
         self.torch_only = torch_only
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Views, int]:
         index, seed = key
         image, label = self.dataset[index]
         with seeded_rng(seed, torch_only=self.torch_only):

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Mode(StrEnum):
@@ -33,7 +34,7 @@ FINISH = "finish"
 
 
 @dataclass(frozen=True)
-class PerMode(Generic[T]):
+class PerMode(Generic[T_co]):
     """A pair of values, one for each mode.
 
     Attributes:
@@ -41,10 +42,10 @@ class PerMode(Generic[T]):
         motivated: value in motivated mode.
     """
 
-    base: T
-    motivated: T
+    base: T_co
+    motivated: T_co
 
-    def of(self, mode: Mode) -> T:
+    def of(self, mode: Mode) -> T_co:
         """Return the value for a mode.
 
         Args:
@@ -63,6 +64,25 @@ class PerMode(Generic[T]):
         if self.base == self.motivated:
             return str(self.base)
         return f"{self.base} -> {self.motivated}"
+
+
+def for_mode(value: T | PerMode[T], mode: Mode) -> T:
+    """Return the value for a mode of what may be one value for both modes, or a `PerMode`.
+
+    Args:
+        value: the one value, or a value for each mode.
+        mode: `Mode.BASE` or `Mode.MOTIVATED`.
+
+    Returns:
+        The value of that mode.
+
+    Example:
+        >>> for_mode(3, Mode.BASE), for_mode(PerMode(3, 4), Mode.MOTIVATED)
+        (3, 4)
+    """
+    if isinstance(value, PerMode):
+        return value.of(mode)
+    return value
 
 
 Width = PerMode[int]

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from nestnet.device import autocast
-from nestnet.nn.mode import FINISH, Mode
+from nestnet.nn.mode import FINISH, Mode, for_mode
 from nestnet.planning import measurement
 from nestnet.planning.forecast import describe_expected_cost
 from nestnet.planning.measurement import EvaluationMeasurement, StepMeasurement, count_bytes, network_tensors
+from nestnet.step.views import BatchTensor
 from nestnet.text.tables import align_columns
 from nestnet.text.units import format_duration, format_mebibytes
 from nestnet.training.run_notices import log_emulated_precision
@@ -42,8 +43,10 @@ def dry_run(trainer: Trainer) -> str:
     batch_seconds = {name: step.seconds + read_seconds for name, step in steps.items()}
 
     # Write the text: shapes, a table of memory and time, the expected cost, and a forecast of the time.
-    logits_shape = _logits_shape(trainer, images)
-    training_batch = f"images {list(images.shape)}, targets {list(targets.shape)}, logits {logits_shape}"
+    base_images = for_mode(images, Mode.BASE)
+    logits_shape = _logits_shape(trainer, base_images)
+    targets_shape = list(for_mode(targets, Mode.BASE).shape)
+    training_batch = f"images {list(base_images.shape)}, targets {targets_shape}, logits {logits_shape}"
     evaluation_batch = f"images {evaluation.image_shape}, logits {evaluation.logits_shape}"
     lines = [_headline(trainer), ""]
     lines += [f"a training batch:    {training_batch}", f"an evaluation batch: {evaluation_batch}", ""]
@@ -55,7 +58,7 @@ def dry_run(trainer: Trainer) -> str:
     return "\n".join(lines)
 
 
-def _measure_steps(trainer: Trainer, images: Tensor, targets: Tensor) -> dict[str, StepMeasurement]:
+def _measure_steps(trainer: Trainer, images: BatchTensor, targets: BatchTensor) -> dict[str, StepMeasurement]:
     """Measure a batch of each kind that the run has: base, motivated, and those that extend the base."""
     kinds: list[str] = []
     if trainer.config.epochs > 0:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nestnet.cost.activation_memory import collect_saved_storages
 from nestnet.device import autocast
 from nestnet.nn.differential import frozen
-from nestnet.nn.mode import FINISH, Mode
+from nestnet.nn.mode import FINISH, Mode, for_mode
 from nestnet.step.cuda_graphs import WARM_UP
 from nestnet.step.policy import Modes
+from nestnet.step.views import BatchTensor
 from nestnet.training.finish_phase import train_batch
 from nestnet.training.trainer import Trainer
 
@@ -67,13 +68,13 @@ class EvaluationMeasurement:
     seconds: float
 
 
-def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: str) -> StepMeasurement:
+def measure_step(trainer: Trainer, images: BatchTensor, targets: BatchTensor, mode: str) -> StepMeasurement:
     """Run some training steps, and measure the time and memory of one.
 
     Args:
         trainer: trainer whose weights may change.
-        images: images `[B, C, H, W]`.
-        targets: labels `[B]` or soft targets `[B, K]`.
+        images: images `[B, C, H, W]`, for both networks or for each.
+        targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
         mode: mode of the batch. A motivated batch trains what the policy says, and `"finish"` extends the base.
 
     Returns:
@@ -81,9 +82,13 @@ def measure_step(trainer: Trainer, images: Tensor, targets: Tensor, mode: str) -
     """
     modes: Modes = (Mode.MOTIVATED,) if mode == FINISH else trainer.step.policy.modes(mode)
     trained = _trained_parameters(trainer, mode, modes)
+    activation_bytes = 0
     # What is not trained saves nothing for a backward pass.
     with frozen(_without(trainer.net.parameters(), trained)):
-        activation_bytes = max(measure_activations(trainer, images, targets, trained_mode) for trained_mode in modes)
+        for trained_mode in modes:
+            seen = for_mode(images, trained_mode)
+            answers = for_mode(targets, trained_mode)
+            activation_bytes = max(activation_bytes, measure_activations(trainer, seen, answers, trained_mode))
 
     def step() -> None:
         outcome = train_batch(trainer, images, targets, mode)
@@ -196,7 +201,7 @@ def measure_activations(trainer: Trainer, images: Tensor, targets: Tensor, mode:
     with collect_saved_storages() as saved:
         with autocast(trainer.device, trainer.config.precision):
             logits = trainer.net(images[:part], mode)
-        trainer.objective(logits, targets[:part])
+        trainer.objectives.of(mode)(logits, targets[:part])
     return sum(storage.nbytes() for storage in saved if storage.data_ptr() not in persistent)
 
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nestnet.nn.mode import FINISH
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import get_settings, make_capturable
 from nestnet.step.cuda_recorder import CudaRecorder, Recorder
 from nestnet.step.phases import GradientNumbers, Phases
 from nestnet.step.policy import Modes
+from nestnet.step.views import BatchTensor
 
 WARM_UP = 3
 """Number of ordinary steps of each mode before its capture.
@@ -56,8 +57,8 @@ class GraphedPhases:
         self.phases = phases
         self.optimizer = optimizer
         self.recorder = recorder or CudaRecorder(self.device)
-        self.inputs: tuple[Tensor, Tensor] | None = None
-        self.kind: Kind = ()
+        self.inputs: dict[str, Tensor] = {}
+        self.kind = _StepKind((), has_own_images=False, has_own_targets=False, freeze_base=False)
         # SGD's fused kernel fails if only some parameters have a momentum buffer.
         make_capturable(optimizer)
         fill_momentum(optimizer)
@@ -67,17 +68,19 @@ class GraphedPhases:
         # NaN compares unequal to everything, so that the first step fills each tensor.
         self.rate_tensors = [torch.tensor(math.nan, device=self.device) for _ in self.optimizer.param_groups]
         self.rates = [math.nan] * len(self.rate_tensors)
-        self.ordinary_steps: dict[Kind, int] = {}
-        self.captured: dict[Kind, _CapturedStep] = {}
+        self.ordinary_steps: dict[_StepKind, int] = {}
+        self.captured: dict[_StepKind, _CapturedStep] = {}
         self.groups = self.optimizer.param_groups
         self.settings = get_settings(self.optimizer)
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
+    def compute_loss(
+        self, images: BatchTensor, targets: BatchTensor, modes: Modes, *, freeze_base: bool = False
+    ) -> Tensor:
         """Run the first phase, or replay it.
 
         Args:
-            images: images `[B, C, H, W]`.
-            targets: labels `[B]` or soft targets `[B, K]`.
+            images: images `[B, C, H, W]`, for both networks or for each.
+            targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
             modes: modes to train, one or two.
             freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
@@ -89,9 +92,9 @@ class GraphedPhases:
             make_capturable(self.optimizer)
             self._forget_captures()
         self._set_rates_to_tensors()
-        self.kind = (*modes, FINISH) if freeze_base else modes
+        self.kind = _StepKind(modes, isinstance(images, PerMode), isinstance(targets, PerMode), freeze_base)
         # Ordinary steps read the same memory as captured ones, because its alignment affects the choice of algorithms.
-        inputs = self._copy_inputs(images, targets)
+        inputs = (self._copy_input("images", images), self._copy_input("targets", targets))
         if self.ordinary_steps.get(self.kind, 0) < WARM_UP:
             with self._warming_up():
                 return self.phases.compute_loss(*inputs, modes, freeze_base=freeze_base)
@@ -130,7 +133,7 @@ class GraphedPhases:
         self.phases.skip()
         self._set_rates_to_numbers()
 
-    def _capture(self, inputs: tuple[Tensor, Tensor], modes: Modes, *, freeze_base: bool) -> "_CapturedStep":
+    def _capture(self, inputs: tuple[BatchTensor, BatchTensor], modes: Modes, *, freeze_base: bool) -> "_CapturedStep":
         # Each phase is a separate graph, because the host reads the loss between them.
         compute_loss, loss = self.recorder.capture(
             lambda: self.phases.compute_loss(*inputs, modes, freeze_base=freeze_base)
@@ -140,18 +143,26 @@ class GraphedPhases:
         self.optimizer.zero_grad()  # returns the gradients' memory to the pool
         return _CapturedStep(compute_loss, compute_gradients, update, loss, gradients)
 
-    def _copy_inputs(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Copy a batch to the tensors that the captured steps read, and return these."""
-        if self.inputs is None:
-            self.inputs = (images.clone(), targets.clone())
-        for captured, given in zip(self.inputs, (images, targets), strict=True):
-            if captured.shape != given.shape:
-                raise ValueError(
-                    f"cuda_graphs: a batch of shape {tuple(given.shape)} after one of {tuple(captured.shape)}; all must "
-                    "have the same shape"
-                )
-            captured.copy_(given)
-        return self.inputs
+    def _copy_input(self, name: str, given: BatchTensor) -> BatchTensor:
+        """Copy images or targets to the tensors that the captured steps read, and return these."""
+        # A batch of one tensor uses the memory of the motivated network's, whichever network it trains.
+        if isinstance(given, PerMode):
+            motivated = self._copy_tensor(f"{name} of {Mode.MOTIVATED}", given.motivated)
+            return PerMode(self._copy_tensor(f"{name} of {Mode.BASE}", given.base), motivated)
+        return self._copy_tensor(f"{name} of {Mode.MOTIVATED}", given)
+
+    def _copy_tensor(self, name: str, given: Tensor) -> Tensor:
+        """Copy a tensor to the one that the captured steps read under a name, and return this."""
+        if name not in self.inputs:
+            self.inputs[name] = given.clone()
+        captured = self.inputs[name]
+        if captured.shape != given.shape:
+            raise ValueError(
+                f"cuda_graphs: a batch of shape {tuple(given.shape)} after one of {tuple(captured.shape)}; all must "
+                "have the same shape"
+            )
+        captured.copy_(given)
+        return captured
 
     def _set_rates_to_tensors(self) -> None:
         """Set the learning rates to the tensors that captured steps read, for the duration of a step."""
@@ -177,8 +188,25 @@ class GraphedPhases:
 
 
 @dataclass(frozen=True)
+class _StepKind:
+    """What is the same in all batches of a captured step.
+
+    Attributes:
+        modes: modes that the batch trains.
+        has_own_images: whether each network has images of its own.
+        has_own_targets: whether each network has targets of its own.
+        freeze_base: whether the motivated network is trained without its base.
+    """
+
+    modes: Modes
+    has_own_images: bool
+    has_own_targets: bool
+    freeze_base: bool
+
+
+@dataclass(frozen=True)
 class _CapturedStep:
-    """Captured step of a kind of batch: functions that replay its phases, and the tensors that they fill."""
+    """Captured step of a kind: functions that replay its phases, and the tensors that they fill."""
 
     compute_loss: Callable[[], None]
     compute_gradients: Callable[[], None]

@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.differential import frozen
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode, for_mode
 from nestnet.nn.model import NestedModel
 from nestnet.optim.foreach import copy_all
 from nestnet.step.policy import Modes, Policy
 from nestnet.step.shared_gradients import SharedGradients
+from nestnet.step.views import BatchTensor, LossFunction
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class GradientNumbers:
 class Phases(Protocol):
     """Interface of the phases of a step, which `TrainStep` runs in this order. `skip` replaces `update`."""
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
+    def compute_loss(
+        self, images: BatchTensor, targets: BatchTensor, modes: Modes, *, freeze_base: bool = False
+    ) -> Tensor:
         """Run all forward passes, and all backward passes but the last.
 
         Args:
-            images: images `[B, C, H, W]`.
-            targets: labels `[B]` or soft targets `[B, K]`.
+            images: images `[B, C, H, W]`, for both networks or for each.
+            targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
             modes: modes to train, one or two.
             freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
@@ -138,7 +141,7 @@ class EagerPhases:
     Attributes:
         forward: forward pass of each mode.
         optimizer: optimizer over the network's parameters.
-        loss_function: function of logits `[B, K]` and targets.
+        loss_function: function of logits `[B, K]` and targets, for both networks or for each.
         policy: how the losses of a batch that trains both networks are put together.
         autocast: context of the forward pass.
         accumulate: number of equal parts of a batch.
@@ -154,7 +157,7 @@ class EagerPhases:
 
     forward: dict[Mode, Forward]
     optimizer: Optimizer
-    loss_function: Callable[..., Tensor]
+    loss_function: LossFunction | PerMode[LossFunction]
     policy: Policy
     autocast: AbstractContextManager[None]
     accumulate: int
@@ -166,12 +169,14 @@ class EagerPhases:
     kept_apart: SharedGradients | None = field(init=False)
     finish: Forward | None = None
 
-    def compute_loss(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Tensor:
+    def compute_loss(
+        self, images: BatchTensor, targets: BatchTensor, modes: Modes, *, freeze_base: bool = False
+    ) -> Tensor:
         """Run all forward passes, and all backward passes but the last.
 
         Args:
-            images: images `[B, C, H, W]`.
-            targets: labels `[B]` or soft targets `[B, K]`.
+            images: images `[B, C, H, W]`, for both networks or for each.
+            targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
             modes: modes to train, one or two.
             freeze_base: whether the motivated network, the only mode then, is trained without its base.
 
@@ -181,10 +186,9 @@ class EagerPhases:
         Raises:
             ValueError: If the batch cannot be divided into `accumulate` equal parts.
         """
-        if len(images) % self.accumulate:
-            raise ValueError(
-                f"accumulate = {self.accumulate}: a batch of {len(images)} has no such number of equal parts"
-            )
+        parts: dict[Mode, list[tuple[Tensor, Tensor]]] = {}
+        for mode in modes:
+            parts[mode] = self._divide(for_mode(images, mode), for_mode(targets, mode))
         if self.snapshot is not None:
             self.snapshot.save()
         # Gradients become None, so that the optimizer ignores parameters that no mode of this batch trains.
@@ -194,11 +198,9 @@ class EagerPhases:
             self.kept_apart.begin()
 
         losses: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
-        image_parts = images.chunk(self.accumulate)
-        target_parts = targets.chunk(self.accumulate)
         is_first = True
-        for number, (part, part_targets) in enumerate(zip(image_parts, target_parts, strict=True), start=1):
-            is_last_part = number == len(image_parts)
+        for number in range(self.accumulate):
+            is_last_part = number == self.accumulate - 1
             teacher: Tensor | None = None
             for mode in modes:
                 # The last backward pass is left to the next phase: the host reads the loss while the device runs it.
@@ -211,8 +213,9 @@ class EagerPhases:
                 if freeze_base:
                     assert self.finish is not None
                     forward = self.finish
-                logits = self._forward(forward, part, synchronise=is_last_part)
-                loss = self.loss_function(logits, part_targets)
+                part_images, part_targets = parts[mode][number]
+                logits = self._forward(forward, part_images, synchronise=is_last_part)
+                loss = for_mode(self.loss_function, mode)(logits, part_targets)
                 losses[mode].append(loss.detach())
                 # The first of two networks is the teacher of the second.
                 if teacher is not None:
@@ -222,8 +225,8 @@ class EagerPhases:
                 if weight != 1:
                     loss = weight * loss
                 # The gradients of the scaled losses add up to the gradient of the mean over the parts.
-                self.last_loss = loss / len(image_parts)
-        return torch.stack([torch.stack(parts).mean() for parts in losses.values()])
+                self.last_loss = loss / self.accumulate
+        return torch.stack([torch.stack(part_losses).mean() for part_losses in losses.values()])
 
     def compute_gradients(self) -> GradientNumbers:
         """Run the last backward pass, and clip the gradients.
@@ -261,6 +264,14 @@ class EagerPhases:
         # Without clipping, only the norm is computed.
         largest_norm = float("inf") if self.clip_grad is None else self.clip_grad
         return nn.utils.clip_grad_norm_(parameters, largest_norm)
+
+    def _divide(self, images: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the equal parts of a batch."""
+        if len(images) % self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate}: a batch of {len(images)} has no such number of equal parts"
+            )
+        return list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
 
     def _forward(self, forward: Forward, images: Tensor, *, synchronise: bool) -> Tensor:
         """Return the logits of a part of a batch, whose gradients are averaged over the processes if `synchronise`."""

@@ -6,7 +6,6 @@ without stopping the device.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.differential import has_own_statistics
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.precision import choose_precision
 from nestnet.step.async_numbers import AsyncNumbers
@@ -26,6 +25,7 @@ from nestnet.step.phases import BufferSnapshot, EagerPhases, Forward, Phases
 from nestnet.step.policy import Modes, Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
 from nestnet.step.shared_gradients import SharedGradients
+from nestnet.step.views import BatchTensor, LossFunction, check_views, select_views
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class TrainStep:
     Args:
         net: nested network to train; the step runs on its device.
         optimizer: optimizer over the network's parameters, any of torch's or timm's.
-        loss_function: function that returns the loss `[]` of logits `[B, K]` and targets.
+        loss_function: function that returns the loss `[]` of logits `[B, K]` and targets, or a `PerMode` of the
+            functions of the base and of the motivated network.
         precision: `"float32"`, `"bfloat16"` for autocast in the forward pass, or `"auto"` for the one that suits
             the device: see `nestnet.precision.choose_precision`.
         accumulate: number of equal parts that a batch is trained in, one after another and in the same mode,
@@ -146,7 +147,7 @@ class TrainStep:
         self,
         net: NestedModel,
         optimizer: Optimizer,
-        loss_function: Callable[..., Tensor],
+        loss_function: LossFunction | PerMode[LossFunction],
         *,
         precision: str = "float32",
         accumulate: int = 1,
@@ -203,47 +204,52 @@ class TrainStep:
         if ema_decay is not None:
             self.average = MovingAverage(net, ema_decay)
 
-    def __call__(self, images: Tensor, targets: Tensor, mode: Mode | str) -> Outcome:
+    def __call__(self, images: BatchTensor, targets: BatchTensor, mode: Mode | str) -> Outcome:
         """Train on a batch. A base batch trains the base, and a motivated batch what the policy says.
 
         Args:
-            images: images `[B, C, H, W]`, on the network's device.
-            targets: targets of the loss function, with `B` as their first dimension.
+            images: images `[B, C, H, W]`, on the network's device, or a `PerMode` of what the base and the
+                motivated network see of them, such as different augmentations.
+            targets: targets of the loss function, with `B` as their first dimension, or a `PerMode` of them.
             mode: mode of the batch, such as the `mode` of a condition.
 
         Returns:
             The losses and the norm of the gradients, which the host waits for only when they are read.
 
         Raises:
-            ValueError: If the batch cannot be divided into `accumulate` equal parts or, with `cuda_graphs`,
-                its shape differs from that of the first one.
+            ValueError: If the batch cannot be divided into `accumulate` equal parts; if it trains both networks
+                on images of their own with distillation; or, with `cuda_graphs`, if its shape differs from
+                that of the first one.
         """
-        return self._step(images, targets, self.policy.modes(mode))
+        modes = self.policy.modes(mode)
+        images = select_views(images, modes)
+        targets = select_views(targets, modes)
+        check_views(images, self.policy)
+        return self._step(images, targets, modes)
 
-    def finish_step(self, images: Tensor, targets: Tensor) -> Outcome:
+    def finish_step(self, images: BatchTensor, targets: BatchTensor) -> Outcome:
         """Train what only the motivated network has on a batch, with the motivated network's loss.
 
-        The base is frozen bit for bit: its weights, its statistics, the optimizer's state for them, and its
-        moving average. This extends a finished base to a bigger network. The motivated network's own BatchNorm
-        statistics are updated, and gradients are clipped by the norm of the differential ones.
+        This extends a finished base, which is frozen bit for bit: its weights, its statistics, the optimizer's
+        state for them, and its moving average. Gradients are clipped by the norm of the differential ones.
 
         Args:
-            images: images `[B, C, H, W]`, on the network's device.
-            targets: targets of the loss function, with `B` as their first dimension.
+            images: images, as of an ordinary batch.
+            targets: their targets.
 
         Returns:
             The outcome, as of a motivated batch.
 
         Raises:
-            ValueError: If both networks are the same, or the base uses the motivated network's running
-                statistics; or as for an ordinary batch.
+            ValueError: If both networks are the same, or share running statistics; or as of an ordinary batch.
         """
-        # Most runs have no such batch, and several processes would keep memory for its gradients.
+        # It is built when it is needed: several processes keep memory for its gradients.
         if self._eager_phases.finish is None:
             self._eager_phases.finish = self._build_finish()
-        return self._step(images, targets, (Mode.MOTIVATED,), freeze_base=True)
+        modes = (Mode.MOTIVATED,)
+        return self._step(select_views(images, modes), select_views(targets, modes), modes, freeze_base=True)
 
-    def _step(self, images: Tensor, targets: Tensor, modes: Modes, *, freeze_base: bool = False) -> Outcome:
+    def _step(self, images: BatchTensor, targets: BatchTensor, modes: Modes, *, freeze_base: bool = False) -> Outcome:
         # A skipped batch must not change the dropout of the next one.
         random_state = None
         if self.skip_non_finite:

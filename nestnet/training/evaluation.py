@@ -12,10 +12,11 @@ from nestnet.data.image_data import ImageData
 from nestnet.data.loaders import TrainLoader, create_train_loader
 from nestnet.device import DeviceContext, autocast, choose_memory_format
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, for_mode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import copy_with_statistics, has_running_statistics, recalibrate
 from nestnet.runs.reading import Run
+from nestnet.training.views import views_by_mode
 
 
 @torch.inference_mode()
@@ -59,7 +60,7 @@ def top1(
     return {mode: 100 * count / total for mode, count in zip(modes, correct, strict=True)}
 
 
-def recalibration_images(batches: TrainLoader, epoch: int, number: int) -> Iterator[Tensor]:
+def recalibration_images(batches: TrainLoader, epoch: int, number: int, mode: Mode) -> Iterator[Tensor]:
     """Yield the images of the first training batches of an epoch.
 
     Args:
@@ -67,6 +68,7 @@ def recalibration_images(batches: TrainLoader, epoch: int, number: int) -> Itera
         epoch: number of the epoch, from 0.
         number: number of batches. If an epoch has fewer, those of the following epochs are used too: the same
             images with different augmentation.
+        mode: mode of the network that sees them.
 
     Yields:
         The images of a batch `[B, C, H, W]`, on the device.
@@ -74,7 +76,7 @@ def recalibration_images(batches: TrainLoader, epoch: int, number: int) -> Itera
     # Chain the epochs without end, and take the first batches.
     endless = itertools.chain.from_iterable(batches.epoch(later) for later in itertools.count(epoch))
     for images, _ in itertools.islice(endless, number):
-        yield images
+        yield for_mode(views_by_mode(images), mode)
 
 
 def needs_images(run: Run, mode: Mode, number: int) -> bool:
@@ -133,4 +135,4 @@ def prepare_for_eval(run: Run, mode: Mode, images: ImageData | None, device: tor
     # The run itself recalibrates on the epoch that was trained last.
     epoch = run.checkpoint["epochs_done"] - run.checkpoint["end_of_epoch"]
     batches = create_train_loader(images, run.config.data, run.config.seed, DeviceContext(device, memory_format))
-    return recalibrate(net, mode, recalibration_images(batches, epoch, number))
+    return recalibrate(net, mode, recalibration_images(batches, epoch, number, mode))

@@ -7,7 +7,6 @@ rate has a schedule of its own. The condition is neither asked nor told anything
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from nestnet.config.schema import Config
@@ -15,18 +14,19 @@ from nestnet.config.schema_sections import ScheduleConfig
 from nestnet.nn.mode import FINISH
 from nestnet.optim.schedule import create_scheduler
 from nestnet.step.train_step import Outcome
+from nestnet.step.views import BatchTensor
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
 
 
-def train_batch(trainer: "Trainer", images: Tensor, targets: Tensor, mode: str) -> Outcome:
+def train_batch(trainer: "Trainer", images: BatchTensor, targets: BatchTensor, mode: str) -> Outcome:
     """Train a batch in any phase of a run.
 
     Args:
         trainer: trainer of the run.
-        images: images `[B, C, H, W]`, on the device.
-        targets: labels `[B]` or soft targets `[B, K]`.
+        images: images `[B, C, H, W]`, on the device, for both networks or for each.
+        targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
         mode: mode of the batch, or `"finish"` to train only what the motivated network has beside the base.
 
     Returns:

@@ -1,32 +1,36 @@
-"""The objective of training: mixed images and targets, and the loss."""
+"""The objective of each network: mixed images and targets, and the loss."""
 
 import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor
 
+from nestnet.config.schema_rules import as_pair
 from nestnet.config.schema_sections import DataConfig, LossConfig
 from nestnet.data.seeding import seeded_rng
+from nestnet.nn.mode import Mode, PerMode
 
 
 class Objective:
-    """Loss function of a configuration, with Mixup and CutMix if it has them.
+    """Loss function of a network, with Mixup and CutMix if the configuration has them.
 
     Args:
         data: section `data` of the configuration, for Mixup and CutMix.
         loss: section `loss` of the configuration.
         num_classes: number of classes `K`.
+        mode: mode of the network.
     """
 
-    def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int) -> None:
-        self.smoothing = loss.label_smoothing
+    def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int, mode: Mode) -> None:
+        self.smoothing = PerMode(*as_pair(loss.label_smoothing)).of(mode)
+        self.mixup_prob = PerMode(*as_pair(data.mixup_prob)).of(mode)
         self.mixup: Mixup | None = None
         if data.mixup or data.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=data.mixup,
                 cutmix_alpha=data.cutmix,
-                prob=data.mixup_prob,
-                label_smoothing=loss.label_smoothing,
+                prob=self.mixup_prob,
+                label_smoothing=self.smoothing,
                 num_classes=num_classes,
             )
         # Binary cross-entropy per class, as in the recipes of Wightman et al. 2021 (arXiv 2110.00476).
@@ -71,3 +75,18 @@ class Objective:
         if targets.ndim > 1:
             smoothing = 0.0
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+
+
+def create_objectives(data: DataConfig, loss: LossConfig, num_classes: int) -> PerMode[Objective]:
+    """Return the objective of each network, one and the same if their settings are equal.
+
+    Args:
+        data: section `data` of the configuration.
+        loss: section `loss` of the configuration.
+        num_classes: number of classes `K`.
+    """
+    base = Objective(data, loss, num_classes, Mode.BASE)
+    motivated = Objective(data, loss, num_classes, Mode.MOTIVATED)
+    if (base.smoothing, base.mixup_prob) == (motivated.smoothing, motivated.mixup_prob):
+        return PerMode(base, base)
+    return PerMode(base, motivated)

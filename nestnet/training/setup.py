@@ -22,6 +22,7 @@ from nestnet.distributed.gradients import synchronise_batch_norm
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.distributed.rendezvous import init_process_group
 from nestnet.models.build import build_model
+from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import has_running_statistics
 from nestnet.optim.factory import create_optimizer, try_optimizer
@@ -34,7 +35,7 @@ from nestnet.step.train_step import TrainStep
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.finish_phase import start_schedule
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
-from nestnet.training.objective import Objective
+from nestnet.training.objective import Objective, create_objectives
 from nestnet.training.resolve import check_batch_divides, resolve_config, resolve_precision
 from nestnet.training.watched_quantity import WatchedQuantity
 from nestnet.weights.initial import load_initial_weights
@@ -75,7 +76,7 @@ class TrainingSetup:
         net: nested network, on the device.
         optimizer: optimizer over its parameters.
         schedule: scheduler of the learning rate, from timm; `None` for a constant rate.
-        objective: loss function, with Mixup and CutMix.
+        objectives: loss function of each network, with Mixup and CutMix.
         step: training step.
     """
 
@@ -92,7 +93,7 @@ class TrainingSetup:
     net: NestedModel
     optimizer: Optimizer
     schedule: Any
-    objective: Objective
+    objectives: PerMode[Objective]
     step: TrainStep
 
 
@@ -133,9 +134,9 @@ def build_training(
     net = _build_network(config, images, context, initial_weights=initial_weights)
     optimizer = _build_optimizer(config, net)
     schedule = start_schedule(config, optimizer, len(batches.train), epochs_done=0)
-    objective = Objective(config.data, config.loss, net.num_classes)
+    objectives = create_objectives(config.data, config.loss, net.num_classes)
     policy = build_policy(config)
-    step = _build_step(config, net, optimizer, objective, policy, watches, context.process_group)
+    step = _build_step(config, net, optimizer, objectives, policy, watches, context.process_group)
 
     # Forecast the cost, which the limits on motivated batches depend on.
     macs = count_macs(net, images.input_size)
@@ -148,7 +149,7 @@ def build_training(
         record=record,
         condition=condition,
         limits=limits,
-        watched_quantity=_build_watched_quantity(config, watches, net, objective, held_out, context.process_group),
+        watched_quantity=_build_watched_quantity(config, watches, net, objectives, held_out, context.process_group),
         expected_fraction=fraction,
         cost=RunCost(macs, expected_cost(macs, fraction, policy, config.epochs, config.finish_epochs)),
         device_context=context,
@@ -156,7 +157,7 @@ def build_training(
         net=net,
         optimizer=optimizer,
         schedule=schedule,
-        objective=objective,
+        objectives=objectives,
         step=step,
     )
 
@@ -237,14 +238,14 @@ def _build_watched_quantity(
     config: Config,
     watches: str,
     net: NestedModel,
-    objective: Objective,
+    objectives: PerMode[Objective],
     held_out: tuple[Tensor, Tensor] | None,
     process_group: ProcessGroup,
 ) -> WatchedQuantity:
     return WatchedQuantity(
         watches,
         net,
-        objective,
+        objectives,
         held_out,
         precision=config.precision,
         process_group=process_group,
@@ -256,7 +257,7 @@ def _build_step(
     config: Config,
     net: NestedModel,
     optimizer: Optimizer,
-    objective: Objective,
+    objectives: PerMode[Objective],
     policy: Policy,
     watches: str,
     process_group: ProcessGroup,
@@ -264,7 +265,7 @@ def _build_step(
     return TrainStep(
         net,
         optimizer,
-        objective,
+        objectives,
         precision=config.precision,
         accumulate=config.accumulate,
         clip_grad=config.optimizer.clip_grad,

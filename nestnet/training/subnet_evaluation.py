@@ -67,7 +67,7 @@ def build_eval_network(trainer: "Trainer", mode: Mode) -> NestedModel:
     if number == 0:
         return net
     if mode not in trainer.recalibrated:
-        images = recalibration_images(trainer.train_batches, trainer.epochs_done, number)
+        images = recalibration_images(trainer.train_batches, trainer.epochs_done, number, mode)
         statistics = compute_statistics(net, mode, images)
         for name, tensor in statistics.items():
             if tensor.is_floating_point():  # each process has used its own batches

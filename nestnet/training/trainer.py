@@ -20,8 +20,10 @@ from nestnet.conditions.base import Condition
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
 from nestnet.data.image_record import ImageRecord
+from nestnet.data.loaders import TrainBatch
 from nestnet.data.seeding import mix_seed
-from nestnet.nn.mode import FINISH, Mode
+from nestnet.data.transformed_images import Views
+from nestnet.nn.mode import FINISH, Mode, PerMode
 from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runtime.interrupts import Interrupts
@@ -37,6 +39,7 @@ from nestnet.training.run_notices import log_emulated_precision, log_short_avera
 from nestnet.training.setup import build_training
 from nestnet.training.state import get_state, restore_state
 from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet, kept_statistics
+from nestnet.training.views import mix_views
 
 
 class Trainer:
@@ -55,7 +58,7 @@ class Trainer:
 
     Attributes:
         config: resolved configuration. The parts that are built from it are attributes too, as `TrainingSetup`
-            describes them: `images`, `condition`, `net`, `optimizer`, `schedule`, `objective`, `step`, `cost`
+            describes them: `images`, `condition`, `net`, `optimizer`, `schedule`, `objectives`, `step`, `cost`
             and more.
         totals: sums over the batches of the current epoch.
         epochs_done: number of epochs that have been trained and evaluated.
@@ -103,7 +106,7 @@ class Trainer:
         self.net = setup.net
         self.optimizer = setup.optimizer
         self.schedule = setup.schedule
-        self.objective = setup.objective
+        self.objectives = setup.objectives
         self.step = setup.step
 
         # Position in the run and results so far, which `state` saves.
@@ -216,35 +219,32 @@ class Trainer:
         self.condition.overrule()
         return Mode.BASE
 
-    def epoch_batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch_batches(self, start: int = 0) -> Iterator[TrainBatch]:
         """Return the batches of the current epoch, on the device.
 
         Args:
             start: number of the first batch to return, from 0.
 
         Returns:
-            An iterator over images `[B, C, H, W]` and labels `[B]`.
+            An iterator over images `[B, C, H, W]`, or a tuple of what each network sees of them, and labels `[B]`.
         """
         return self.train_batches.epoch(self.epochs_done, start)
 
-    def mix_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix a batch by Mixup and CutMix if the configuration has them.
+    def mix_batch(self, images: Views, labels: Tensor) -> tuple[Tensor | PerMode[Tensor], Tensor | PerMode[Tensor]]:
+        """Mix a batch by Mixup and CutMix if the configuration has them: see `mix_views`.
 
         Args:
-            images: images `[B, C, H, W]`.
+            images: images `[B, C, H, W]`, or a tuple of what each network sees of them.
             labels: labels `[B]`.
 
         Returns:
-            The images, and their labels or, for mixed images, soft targets `[B, K]`.
+            The images and their labels or soft targets `[B, K]`, a `PerMode` where those of each network may differ.
         """
-        return self.objective.mix(images, labels, mix_seed(self.config.seed, self.epochs_done, self.steps_done))
+        seed = mix_seed(self.config.seed, self.epochs_done, self.steps_done)
+        return mix_views(self.objectives, images, labels, seed)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the top-1 accuracy of both subnets in percent, by column of `metrics.csv`: see `evaluate_subnets`.
-
-        Returns:
-            The accuracies by column.
-        """
+        """Return the top-1 accuracy of both subnets in percent, by column of `metrics.csv`: see `evaluate_subnets`."""
         self.progress.evaluating()
         return evaluate_subnets(self)
 

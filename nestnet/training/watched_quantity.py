@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.step.policy import Modes
 from nestnet.step.train_step import Outcome
@@ -18,7 +18,7 @@ class WatchedQuantity:
     Args:
         name: name of the quantity, one of `nestnet.conditions.base.WATCHED`.
         net: nested network that is trained.
-        objective: loss function.
+        objectives: loss function of each network.
         held_out: images `[B, C, H, W]` and labels `[B]` of the held-out batch, on the device; needed for
             `"held_out_loss"` and `"held_out_base_loss"`.
         precision: `"float32"`, or `"bfloat16"` for autocast.
@@ -30,7 +30,7 @@ class WatchedQuantity:
         self,
         name: str,
         net: NestedModel,
-        objective: Objective,
+        objectives: PerMode[Objective],
         held_out: tuple[Tensor, Tensor] | None,
         *,
         precision: str,
@@ -39,7 +39,7 @@ class WatchedQuantity:
     ) -> None:
         self.name = name
         self.net = net
-        self.objective = objective
+        self.objectives = objectives
         self.held_out = held_out
         self.precision = precision
         self.process_group = process_group
@@ -99,4 +99,4 @@ class WatchedQuantity:
             logits = self.net(images, mode)
         self.net.train()
         # Each process has the whole batch, but running statistics of its own images.
-        return self.process_group.all_reduce_mean(self.objective(logits, labels)).item()
+        return self.process_group.all_reduce_mean(self.objectives.of(mode)(logits, labels)).item()

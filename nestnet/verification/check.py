@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from nestnet.conditions.description import describe_motivation
 from nestnet.config.schema import Config
@@ -19,6 +18,7 @@ from nestnet.optim.whole_tensor_updates import (
     updates_whole_tensors,
 )
 from nestnet.step.train_step import Outcome
+from nestnet.step.views import BatchTensor
 from nestnet.training.trainer import Trainer
 from nestnet.verification.comparison import Comparison, NextMode, check_against_reference
 
@@ -52,7 +52,7 @@ def check_nested_training(config: Config, *, steps: int, sequence: str = "condit
         lambda module: create_optimizer(module, config),
         itertools.islice(_training_batches(trainer), steps),
         next_mode,
-        loss_function=trainer.objective,
+        loss_function=trainer.objectives,
         step_count=config.optimizer.step_count,
         policy=trainer.step.policy,
         epoch_ends=range(epoch_length, steps + 1, epoch_length),
@@ -83,7 +83,7 @@ def _check_comparable(trainer: Trainer, sequence: str) -> None:
         )
 
 
-def _training_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def _training_batches(trainer: Trainer) -> Iterator[tuple[BatchTensor, BatchTensor]]:
     """Yield batches as in training, epoch after epoch."""
     while True:
         for images, labels in trainer.epoch_batches():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.parameter import NestedParameter, state_dict_name
 from nestnet.optim.momentum import fill_momentum
@@ -23,6 +23,7 @@ from nestnet.optim.step_counts import share_step_counts
 from nestnet.step.policy import Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
 from nestnet.step.train_step import Outcome, TrainStep
+from nestnet.step.views import BatchTensor
 from nestnet.text.arguments import check_choice
 from nestnet.verification.copying import has_shape_of
 from nestnet.verification.reference import CopyReference, CreateOptimizer, LossFunction
@@ -81,10 +82,10 @@ class Comparison:
 def check_against_reference(
     net: NestedModel,
     create_optimizer: CreateOptimizer,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[BatchTensor, BatchTensor]],
     modes: Iterable[Mode] | NextMode,
     *,
-    loss_function: LossFunction = nn.functional.cross_entropy,
+    loss_function: LossFunction | PerMode[LossFunction] = nn.functional.cross_entropy,
     step_count: str = "own",
     policy: Policy | None = None,
     epoch_ends: Collection[int] = (),
@@ -96,9 +97,9 @@ def check_against_reference(
         net: nested network, which is trained in place.
         create_optimizer: function that creates an optimizer for a module's parameters, such as
             `lambda module: torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)`.
-        batches: images `[B, C, H, W]` and labels `[B]`.
+        batches: images `[B, C, H, W]` and labels `[B]`; each may be a `PerMode` of those of each network.
         modes: a mode for each batch, or a function that returns the mode of the next batch.
-        loss_function: function of logits `[B, K]` and labels that returns the loss.
+        loss_function: function of logits `[B, K]` and labels that returns the loss, or a `PerMode` of two.
         step_count: `"own"` or `"literal"`, for Adam-type optimizers; see `CopyReference`.
         policy: what a motivated batch trains; by default the motivated network alone, as in the paper.
         epoch_ends: numbers of the batches, from 1, after which an epoch ends.
@@ -155,10 +156,10 @@ class _SideBySide:
     optimizer: Optimizer
     train_step: TrainStep
     reference: CopyReference
-    loss_function: LossFunction
+    loss_function: LossFunction | PerMode[LossFunction]
     comparison: Comparison = field(default_factory=Comparison)
 
-    def step(self, images: Tensor, labels: Tensor, mode: Mode) -> Outcome:
+    def step(self, images: BatchTensor, labels: BatchTensor, mode: Mode) -> Outcome:
         """Train both on one batch, compare the losses, and return what the nested network's step computed."""
         device = self.train_step.device
         random_state = get_torch_random_state(device)

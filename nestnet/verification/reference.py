@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nestnet.nn.mode import Mode
+from nestnet.nn.mode import Mode, PerMode, for_mode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.placement import Placement
 from nestnet.optim.initial_state import is_scalar, make_initial_state
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.policy import Policy
+from nestnet.step.views import BatchTensor
 from nestnet.storage.state_codec import describe_tensor
 from nestnet.verification.copying import copy_through_map, has_shape_of
 from nestnet.verification.divided_step import DividedStep
@@ -90,21 +91,29 @@ class CopyReference:
         for group in self.optimizers[Mode.MOTIVATED].param_groups:
             self.setting_names.update(group)
 
-    def step(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> dict[Mode, float]:
+    def step(
+        self,
+        images: BatchTensor,
+        labels: BatchTensor,
+        mode: Mode,
+        loss_function: LossFunction | PerMode[LossFunction],
+    ) -> dict[Mode, float]:
         """Train on one batch. A base batch trains the base, and a motivated batch what the policy says.
 
         Args:
-            images: batch of images `[B, C, H, W]`.
-            labels: their labels `[B]`.
+            images: batch of images `[B, C, H, W]`, for both models or for each.
+            labels: their labels `[B]`, for both models or for each.
             mode: mode of the batch.
-            loss_function: function of logits `[B, K]` and labels that returns the loss.
+            loss_function: function of logits `[B, K]` and labels that returns the loss, for both models or for
+                each.
 
         Returns:
             The loss of each model that was trained, against the labels and without weights.
         """
         if len(self.policy.modes(mode)) > 1:
             return self._train_both(images, labels, loss_function)
-        return {mode: self._train_one(images, labels, mode, loss_function)}
+        loss = self._train_one(for_mode(images, mode), for_mode(labels, mode), mode, for_mode(loss_function, mode))
+        return {mode: loss}
 
     def _train_one(self, images: Tensor, labels: Tensor, mode: Mode, loss_function: LossFunction) -> float:
         """Train the model of a mode, after switching to it if it is not active, and return its loss."""
@@ -119,21 +128,23 @@ class CopyReference:
             optimizer.step()
         return loss.item()
 
-    def _train_both(self, images: Tensor, labels: Tensor, loss_function: LossFunction) -> dict[Mode, float]:
+    def _train_both(
+        self, images: BatchTensor, labels: BatchTensor, loss_function: LossFunction | PerMode[LossFunction]
+    ) -> dict[Mode, float]:
         """Train both models, each with its own loss, by one step of the motivated model, and return their losses."""
         self.switch(Mode.MOTIVATED)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
 
         # The motivated model is first, because the base may learn from its output.
-        motivated_logits = self.models[Mode.MOTIVATED](images)
-        motivated_loss = loss_function(motivated_logits, labels)
+        motivated_logits = self.models[Mode.MOTIVATED](for_mode(images, Mode.MOTIVATED))
+        motivated_loss = for_mode(loss_function, Mode.MOTIVATED)(motivated_logits, for_mode(labels, Mode.MOTIVATED))
         (self.policy.motivated_loss_weight * motivated_loss).backward()
 
         # The base gets the same weights and, where both share them, the statistics that this pass has updated.
         self._copy_weights_and_buffers(Mode.BASE)
-        base_logits = self.models[Mode.BASE](images)
-        base_loss = loss_function(base_logits, labels)
+        base_logits = self.models[Mode.BASE](for_mode(images, Mode.BASE))
+        base_loss = for_mode(loss_function, Mode.BASE)(base_logits, for_mode(labels, Mode.BASE))
         self.policy.base_loss(base_loss, base_logits, motivated_logits.detach()).backward()
         # The shared statistics have been updated once more.
         self._copy_weights_and_buffers(Mode.MOTIVATED)

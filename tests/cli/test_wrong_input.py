@@ -219,6 +219,16 @@ train --data.auto_augment cifar10
     data.auto_augment = 'cifar10': it is for colour images, and these are grey
 train --data.mixup_prob 0.5
     data.mixup_prob = 0.5: nothing is mixed; give data.mixup or data.cutmix, or leave it out
+train --data.mixup_prob [0.5,1]
+    data.mixup_prob = [0.5, 1.0]: nothing is mixed; give data.mixup or data.cutmix, or leave it out
+train --data.mixup 0.2 --data.mixup_prob [0,0]
+    data.mixup_prob = [0.0, 0.0]: it must be above 0, or data.mixup and data.cutmix have no effect
+train --data.random_erasing [0,0.2] --data.loader resident
+    data.loader = 'resident': data.auto_augment and data.random_erasing change images one by one
+train --model.base resnet32 --loss.label_smoothing [0,0.1]
+    loss.label_smoothing = [0.0, 0.1]: base and motivated are both resnet32; give one number
+train --motivation.trains both --motivation.distillation 0.5 --data.random_erasing [0,0.2]
+    data.random_erasing = [0.0, 0.2]: with motivation.distillation the base learns the motivated network's answers
 train --data.mixup 0.2 --data.mixup_prob 0
     data.mixup_prob = 0.0: it must be above 0, or data.mixup and data.cutmix have no effect
 train --loss.name bce --loss.target_threshold 0.2

@@ -17,6 +17,7 @@ from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.data.readers import READERS
 from nestnet.data.seeding import mix_seed
+from nestnet.device import DeviceContext
 
 
 @pytest.fixture
@@ -146,6 +147,63 @@ def test_augmentation_follows_from_the_seed(folder, policy):
     assert len({a.sum().item() for a in first}) == 6
     assert all(a.shape == (3, 32, 32) for a in first)
     assert all(len(a.unique()) > 60 for a in first), "the erased part is noise"
+
+
+@pytest.mark.parametrize("options", [{}, {"auto_augment": "rand-m5-n3"}, {"cutout": 8}], ids=str)
+@pytest.mark.parametrize("pair", [[0.3, 0.8], [0.9, 0.0]])
+def test_each_network_sees_the_image_that_its_own_random_erasing_makes(folder, pair, options):
+    own = {"name": "folder", "root": str(folder), "img_size": 32} | options
+    images, base, motivated = (
+        load_data(DataConfig(**own, random_erasing=erasing), ModelConfig()).train for erasing in (pair, *pair)
+    )
+    states = torch.get_rng_state(), random.getstate()
+    nested = set()
+    for seed in range(24):
+        (first, second), label = images[9, seed]
+        assert label == 1
+        assert torch.equal(first, base[9, seed][0])
+        assert torch.equal(second, motivated[9, seed][0])
+        if not options:
+            # Before it is erased an image of one colour has few values: it is enlarged and cropped.
+            erased = [len(view.unique()) > 60 for view in (first, second)]
+            nested.add(tuple(erased))
+            assert erased != [True, True] or torch.equal(first, second), "the same noise in the same place"
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    if not options:
+        assert nested == {(False, False), (True, True), (pair[0] > pair[1], pair[1] > pair[0])} - (
+            {(True, True)} if 0 in pair else set()
+        )
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.4])
+def test_a_pair_of_equal_numbers_is_one_number(folder, probability):
+    found = []
+    for erasing in (probability, [probability, probability]):
+        images = load_data(
+            DataConfig(name="folder", root=str(folder), img_size=32, random_erasing=erasing), ModelConfig()
+        )
+        found.append((images.train.torch_only, images.reason_not_resident))
+        found.append(torch.stack([images.train[9, seed][0] for seed in range(8)]))
+    assert found[0] == found[2]
+    assert torch.equal(found[1], found[3])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_views_come_to_the_device_as_images_do(folder, memory_format):
+    config = read(folder, img_size=16, batch_size=8, random_erasing=[0.1, 0.9])
+    images = load_data(config, ModelConfig())
+    batches = [
+        list(create_train_loader(images, settings, 1, DeviceContext(memory_format=memory_format)).epoch(1))
+        for settings in (config, replace(config, workers=1))
+    ]
+    for ((base, motivated), labels), ((again, motivated_again), labels_again) in zip(*batches, strict=True):
+        assert base.shape == motivated.shape == (8, 3, 16, 16)
+        assert base.is_contiguous(memory_format=memory_format)
+        assert motivated.is_contiguous(memory_format=memory_format)
+        assert torch.equal(base, again)
+        assert torch.equal(motivated, motivated_again)
+        assert torch.equal(labels, labels_again)
 
 
 def test_auto_augment_is_for_colour(folder):

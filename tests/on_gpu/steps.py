@@ -7,7 +7,7 @@ import torch
 from helpers import batch, make, randomised, shallow
 from torch import nn
 
-from nestnet import Mode, TrainStep
+from nestnet import Mode, PerMode, TrainStep
 
 B, M = Mode.BASE, Mode.MOTIVATED
 SEQUENCE = (B, B, B, B, M, M, M, M, B, M, B, B)
@@ -34,8 +34,18 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=1e-2)
 
 
-def train(net, device, create_optimizer=sgd, *, sequence=SEQUENCE, schedule=None, channels_last=False, **settings):
-    """Train a copy of the network, each step on a batch of its own."""
+def train(
+    net,
+    device,
+    create_optimizer=sgd,
+    *,
+    sequence=SEQUENCE,
+    schedule=None,
+    channels_last=False,
+    own_views=False,
+    **settings,
+):
+    """Train a copy of the network, each step on a batch of its own; with `own_views` the base sees it mirrored."""
     memory_format = torch.channels_last if channels_last else torch.preserve_format
     net = copy.deepcopy(net).to(device).to(memory_format=memory_format)
     optimizer = create_optimizer(net.parameters())
@@ -48,9 +58,12 @@ def train(net, device, create_optimizer=sgd, *, sequence=SEQUENCE, schedule=None
         if schedule is not None:
             for group in optimizer.param_groups:
                 group["lr"] = schedule(number)
-        outcome = step(images.to(device, memory_format=memory_format), labels.to(device), mode)
+        images = images.to(device, memory_format=memory_format)
+        if own_views:
+            images = PerMode(images.flip(3), images)
+        outcome = step(images, labels.to(device), mode)
         losses.append(outcome.loss())
-        if outcome.gradient_norm is not None:
+        if outcome.norm_on_host is not None:
             norms.append(outcome.gradient_norm())
     torch.set_rng_state(generator_state)
     return Trained(losses, norms, net, step.averaged)

@@ -56,6 +56,18 @@ def test_captured_steps_are_the_ordinary_ones(family):
     assert_same_weights(captured.net, ordinary.net, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", [pytest.param(("cuda", True), marks=pytest.mark.cuda), ("cpu", False)], ids=str)
+def test_each_network_sees_its_own_view_in_captured_steps_too(where, captured):
+    """The motivated network sees what it sees alone, and the base does not."""
+    net, both = network("resnet"), Policy("both")
+    alike = train(net, where, policy=both)
+    ordinary = train(net, where, policy=both, own_views=True)
+    found = train(net, where, policy=both, own_views=True, cuda_graphs=captured)
+    assert found.losses == pytest.approx(ordinary.losses, rel=1e-4)
+    assert_same_weights(found.net, ordinary.net, rtol=1e-3, atol=1e-4)
+    assert found.losses[0] != alike.losses[0]
+
+
 COMPILED = [("cpu", "vit"), *(pytest.param("cuda", family, marks=pytest.mark.cuda) for family in FAMILIES)]
 """On a CPU one family is enough to know that the test works."""
 

@@ -133,6 +133,14 @@ def test_durations(seconds, text):
     assert format_duration(seconds) == text
 
 
+def test_a_dry_run_where_each_network_sees_its_own_batch(steady):
+    arguments = ["--data.mixup", "0.2", "--data.mixup_prob", "[0.5, 1]", "--data.random_erasing", "[0, 0.2]"]
+    text = dry_run(Trainer(parse_with_recipe([*QUICK, *arguments, "--motivation.trains", "both"])))
+    assert "a training batch:    images [64, 1, 8, 8], targets [64, 10], logits [64, 10]" in text
+    plain = dry_run(Trainer(parse_with_recipe([*QUICK, "--data.mixup", "0.2", "--motivation.trains", "both"])))
+    assert rows(text)["activations of a batch"] == rows(plain)["activations of a batch"]
+
+
 def test_counting_what_is_kept_for_the_backward_pass_keeps_nothing():
     """A graph that holds its own tensors would never be freed, nor would the accumulators of the gradients."""
     trainer = Trainer(parse_with_recipe(QUICK))

@@ -9,7 +9,7 @@ import torch
 from helpers import batch, make, randomised
 from torch import nn
 
-from nestnet import Mode, create_model
+from nestnet import Mode, PerMode, create_model
 from nestnet.nn.mode import FINISH
 from nestnet.optim.momentum import fill_momentum
 from nestnet.step.capturable import make_capturable
@@ -151,7 +151,7 @@ def test_a_mode_is_captured_after_its_ordinary_steps():
         assert bool(graphs.captured) == (number == WARM_UP)
         graphs.compute_gradients()
         graphs.update()
-    assert list(graphs.captured) == [(Mode.BASE,)]
+    assert [kind.modes for kind in graphs.captured] == [(Mode.BASE,)]
 
 
 def steps(graphs, number, *, skip=False):
@@ -173,7 +173,7 @@ def test_only_steps_with_an_update_count_as_ordinary_ones():
     base = list(net.subnet(B).parameters())
     assert all(optimizer.state[p]["momentum_buffer"] is not None for p in base)
     steps(graphs, 1)
-    assert list(graphs.captured) == [(B,)]
+    assert [kind.modes for kind in graphs.captured] == [(B,)]
 
 
 @pytest.mark.parametrize("change", ["load_state_dict", "weight_decay", "lr"])
@@ -182,18 +182,18 @@ def test_what_was_captured_is_forgotten_after_a_change_that_it_cannot_see(change
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     graphs = GraphedPhases(phases(net, optimizer), optimizer, Repeating(net, optimizer))
     steps(graphs, WARM_UP + 1)
-    before = graphs.captured[B,]
+    ((kind, before),) = graphs.captured.items()
     if change == "load_state_dict":
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     else:
         optimizer.param_groups[0][change] = 0.01
     steps(graphs, 1)
     if change == "lr":
-        assert graphs.captured[B,] is before, "the captured steps read it from a tensor"
+        assert graphs.captured[kind] is before, "the captured steps read it from a tensor"
         return
     assert not graphs.captured
     steps(graphs, WARM_UP)
-    assert graphs.captured[B,] is not before
+    assert graphs.captured[kind] is not before
     assert optimizer.param_groups[0]["fused"]
 
 
@@ -207,6 +207,40 @@ def test_a_batch_of_another_shape_is_refused():
         graphs.update()
     with pytest.raises(ValueError, match=r"a batch of shape \(2, 3, 32, 32\) after one of \(4, 3, 32, 32\)"):
         graphs.compute_loss(*batch(2), (Mode.BASE,))
+
+
+@pytest.mark.parametrize("own", ["images", "targets", "both", "neither"])
+def test_a_batch_that_each_network_sees_differently_is_captured_with_inputs_of_each(own):
+    """In turns with batches that both see alike, and with base batches: no capture reads another's inputs."""
+    found, nets = [], []
+    for is_graphed in (True, False):
+        torch.manual_seed(0)
+        net = create_model("resnet8", "resnet14", num_classes=5)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        make_capturable(optimizer)
+        fill_momentum(optimizer)
+        steps = phases(net, optimizer, policy=Policy("both"))
+        if is_graphed:
+            steps = graphs = GraphedPhases(steps, optimizer, Repeating(net, optimizer))
+        losses = []
+        for number in range(3 * (WARM_UP + 2)):
+            images, targets = batch(pixels=8)
+            modes = (B,) if number % 3 == 0 else (M, B)
+            if number % 3 == 1:
+                others, other_targets = batch(pixels=8)
+                images = PerMode(images, others) if own in ("images", "both") else images
+                targets = PerMode(targets, other_targets) if own in ("targets", "both") else targets
+            losses.append(steps.compute_loss(images, targets, modes).tolist())
+            steps.compute_gradients()
+            steps.update()
+        found.append(losses)
+        nets.append(net.state_dict())
+    for ours, theirs in zip(*found, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name, tensor in nets[0].items():
+        torch.testing.assert_close(tensor, nets[1][name], rtol=1e-3, atol=1e-5, msg=name)
+    assert len(graphs.captured) == (2 if own == "neither" else 3)
+    assert len(graphs.inputs) == {"neither": 2, "images": 3, "targets": 3, "both": 4}[own], "no tensor is copied twice"
 
 
 def test_which_optimizers_can_be_captured():

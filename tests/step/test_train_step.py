@@ -8,7 +8,8 @@ from helpers import FAMILIES, batch, make, randomised, shallow
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from nestnet import LossDecrease, Mode, TrainStep
+import nestnet
+from nestnet import LossDecrease, Mode, PerMode, TrainStep
 from nestnet.step.async_numbers import AsyncNumbers
 from nestnet.step.policy import Policy
 
@@ -122,6 +123,55 @@ def test_a_batch_of_both_networks_is_a_hand_written_step_bit_for_bit(policy, acc
         assert outcome.losses() == means
         assert outcome.loss() == sum(means.values()) / len(means)
     same(net, plain)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy("both"), Policy("both", motivated_loss_weight=0.3)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_each_network_learns_from_its_own_view_bit_for_bit(policy, accumulate):
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=5)
+    plain = copy.deepcopy(net)
+    losses = PerMode(cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.2))
+    optimizer, step = sgd(plain), TrainStep(net, sgd(net), losses, policy=policy, accumulate=accumulate)
+    for mode in MODES:
+        (base_images, base_labels), (motivated_images, motivated_labels) = batch(4, pixels=8), batch(4, pixels=8)
+        images, labels = PerMode(base_images, motivated_images), PerMode(base_labels, motivated_labels)
+        outcome = step(images, labels, mode)
+        optimizer.zero_grad()
+        trained = policy.modes(mode)
+        found = {trained_mode: [] for trained_mode in trained}
+        for number in range(accumulate):
+            for one in trained:
+                part, answers = (pair.of(one).chunk(accumulate)[number] for pair in (images, labels))
+                found[one].append(loss := losses.of(one)(plain(part, one), answers))
+                (policy.weight(one, trained) * loss / accumulate).backward()
+        optimizer.step()
+        assert outcome.losses() == {one: torch.stack(parts).mean().item() for one, parts in found.items()}
+    same(net, plain)
+
+
+def test_one_tensor_twice_is_one_batch_for_both():
+    nets = [nestnet.create_model("resnet8", "resnet14", num_classes=5)]
+    nets.append(copy.deepcopy(nets[0]))
+    images, labels = batch(pixels=8)
+    policy = Policy("both", distillation=0.5)
+    steps = [TrainStep(net, sgd(net), cross_entropy, policy=policy) for net in nets]
+    first = steps[0](images, labels, "motivated").losses()
+    assert first == steps[1](PerMode(images, images), PerMode(labels, labels.clone()), "motivated").losses()
+    same(*nets)
+
+
+def test_views_that_cannot_be_trained_together():
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=5)
+    images, labels = batch(4, pixels=8)
+    step = TrainStep(net, sgd(net), cross_entropy, policy=Policy("both", distillation=0.5))
+    with pytest.raises(ValueError, match=r"each network has its own, and with distillation = 0\.5 the base learns"):
+        step(PerMode(images, images.clone()), labels, "motivated")
+    step(PerMode(images, images.clone()), labels, "base")
+    step = TrainStep(net, sgd(net), cross_entropy, policy=Policy("both"))
+    with pytest.raises(
+        ValueError, match="images: 2 for the base and 4 for the motivated network; both must see the same"
+    ):
+        step(PerMode(images[:2], images), labels, "motivated")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy
 
+from nestnet import Mode
 from nestnet.config.schema_sections import DataConfig, LossConfig
 from nestnet.training.objective import Objective
 
@@ -14,7 +15,7 @@ LOGITS, LABELS = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
 
 
 def objective(*, data=None, **loss):
-    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4)
+    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4, Mode.BASE)
 
 
 def test_cross_entropy_is_torch_s():

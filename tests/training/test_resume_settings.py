@@ -193,6 +193,8 @@ def image_settings():
     yield [*ALTERNATING, "--data.mixup", "0.2"]
     yield [*ALTERNATING, "--data.cutmix", "1.0", "--data.mixup_prob", "0.5"]
     yield [*ALTERNATING, "--data.mixup", "0.2", "--data.cutmix", "1.0"]
+    both = [*ALTERNATING, "--motivation.trains", "both", "--loss.label_smoothing", "[0, 0.1]"]
+    yield [*both, "--data.mixup", "0.2", "--data.mixup_prob", "[0.3, 0.9]", "--data.random_erasing", "[0.1, 0.8]"]
 
 
 def step_settings():
