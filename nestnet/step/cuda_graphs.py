@@ -31,10 +31,6 @@ trigger compilation.
 """
 
 
-Kind = tuple[str, ...]
-"""What a batch trains: its modes, followed by `FINISH` if the base is frozen. Each kind of batch is captured separately."""
-
-
 class GraphedPhases:
     """Phases of a step that are captured for each mode after some ordinary steps, and then replayed.
 
