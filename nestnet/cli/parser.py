@@ -140,6 +140,8 @@ def parse_configuration(
     description: str | None,
     others: Collection[str] = (),
     tell: Callable[[str], None] | None = None,
+    *,
+    needs_k: bool = False,
 ) -> "Config":
     """Return the configuration of a run that a command line describes, completed by a recipe.
 
@@ -150,6 +152,7 @@ def parse_configuration(
         others: names of the command's options that are not fields, without dashes.
         tell: function that is called with a summary of a folder of images and of the settings chosen for it;
             `None` to call none.
+        needs_k: whether the recipe for a folder must choose a condition that has a k.
 
     Returns:
         The configuration, with every field validated.
@@ -168,4 +171,4 @@ def parse_configuration(
 
     from nestnet.recipes.command_line import parse_with_recipe
 
-    return parse_with_recipe(arguments, prog=command, others=others, tell=tell)
+    return parse_with_recipe(arguments, prog=command, others=others, tell=tell, needs_k=needs_k)

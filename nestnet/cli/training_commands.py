@@ -126,7 +126,7 @@ def tune_k(arguments: list[str]) -> None:
     own_options = ("k", "folds", "jobs", "output")
     settings, own = split_settings(arguments, own_options)
     options = parser.parse_args(own)
-    config = parse_configuration(settings, "nestnet tune-k", tune_k.__doc__, own_options)
+    config = parse_configuration(settings, "nestnet tune-k", tune_k.__doc__, own_options, needs_k=True)
 
     from nestnet.tuning.tune_k import tune_k as tune
 

@@ -16,6 +16,7 @@ def parse_with_recipe(
     prog: str = "nestnet train",
     others: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
+    needs_k: bool = False,
 ) -> Config:
     """Parse a command line, and choose values for the fields that it leaves open.
 
@@ -29,6 +30,7 @@ def parse_with_recipe(
         others: names of options that the command has besides the fields of a configuration.
         tell: function that is called with a description of the folder and of the chosen fields; `None` for no
             description.
+        needs_k: whether the recipe for a folder must choose a condition that has a k.
 
     Returns:
         The configuration, with every field validated.
@@ -37,7 +39,7 @@ def parse_with_recipe(
         ValueError: For the same reasons as `nestnet.config.parsing.parse`, and for a folder or an export that
             cannot be read.
     """
-    recipe = Recipe()
+    recipe = Recipe(needs_k=needs_k)
     config = parsing.parse(arguments, prog=prog, others=others, choose=recipe.choose)
     if recipe.folder is not None and tell is not None:
         tell(describe_choice(recipe.folder, config))
@@ -47,11 +49,15 @@ def parse_with_recipe(
 class Recipe:
     """Choice of fields, with the folder of images that they were chosen for.
 
+    Args:
+        needs_k: whether the condition must have a k.
+
     Attributes:
         folder: summary of the folder; `None` if the fields were not chosen for a folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_k: bool = False) -> None:
+        self.needs_k = needs_k
         self.folder: FolderSummary | None = None
 
     def choose(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +78,7 @@ class Recipe:
         if "config" in given or not names_a_folder:
             return chosen
         self.folder = summarise_folder(data["root"])
-        return choose_fields(self.folder, merge_fields(chosen, given))
+        return choose_fields(self.folder, merge_fields(chosen, given), needs_k=self.needs_k)
 
 
 def merge_fields(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

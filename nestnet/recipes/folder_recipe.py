@@ -3,13 +3,14 @@
 It is a starting point that should train well, not an optimum. Fields that are given take precedence.
 Sources: "He" is He et al. 2016 (arXiv 1512.03385; section 4.2 for CIFAR, 3.4 for ImageNet), "Goyal" is Goyal
 et al. 2017 (arXiv 1706.02677), "torchvision" is its references/classification, and "timm" is its train.py and
-the commands in its documentation.
+the commands in its documentation; "the study" is benchmarks/README.md, "Does one run beat two?".
 """
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from nestnet.conditions.description import describe_motivation
 from nestnet.config.schema import Config
 from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
 from nestnet.device import choose_device
@@ -30,13 +31,14 @@ USUAL_MIN_BATCHES = 40
 """Number of batches that an epoch should have, because its first k + 1 batches are never motivated."""
 
 
-def choose_fields(folder: FolderSummary, given: Mapping[str, Any]) -> dict[str, Any]:
+def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: bool = False) -> dict[str, Any]:
     """Choose a configuration for a folder of images.
 
     Args:
         folder: summary of the folder.
         given: fields that are set by the user, as nested dictionaries. Other fields are chosen
             to match them.
+        needs_k: whether the condition must have a k.
 
     Returns:
         Fields of a configuration, as nested dictionaries. The caller lets the given ones take precedence.
@@ -77,7 +79,7 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any]) -> dict[str, 
         "loss": {"label_smoothing": 0.1},  # as timm and torchvision
         "optimizer": _choose_optimizer(optimizer, defaults, batch_size, starts_from_weights),
         "schedule": _choose_schedule(epochs),
-        "motivation": {},
+        "motivation": _choose_motivation(given, base == motivated or needs_k, batches),
         "epochs": epochs,
         # bfloat16 gains most on a CPU together with channels last.
         "precision": "auto",
@@ -85,8 +87,8 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any]) -> dict[str, 
     }
     if folder.is_grey:
         fields["model"]["in_chans"] = 1
-    if batches < MIN_BATCHES_FOR_K_2:
-        fields["motivation"]["k"] = 1
+    if _starts_at_zero(motivated, model):
+        fields["model"]["zero_init_last"] = False
     return fields
 
 
@@ -130,7 +132,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
     return (
         f"{for_terminal(folder.root)}: {images}, {folder.classes} classes, {typical}\n"
         f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
-        f"{training}; any field that you set takes precedence"
+        f"{training}, motivation {describe_motivation(config.motivation)}; any field that you set takes precedence"
     )
 
 
@@ -204,6 +206,22 @@ def _choose_optimizer(
         "weight_decay": defaults.weight_decay,
         "options": dict(defaults.options),
     }
+
+
+def _choose_motivation(given: Mapping[str, Any], by_losses: bool, batches: int) -> dict[str, Any]:
+    # The user who sets a field of the section chooses the condition, and both networks have their own way then.
+    if given.get("motivation") or by_losses:
+        return {"k": 1} if batches < MIN_BATCHES_FOR_K_2 else {}
+    # The base alone for half of the run, and then both networks: see the study.
+    return {"name": "always", "trains": "both", "start": 0.5, "distillation": 0.5}
+
+
+def _starts_at_zero(motivated: str, model: Mapping[str, Any]) -> bool:
+    # Blocks whose branches start at zero, timm's default for ResNets, learn too slowly in the second half of the run:
+    # see the study. Trained weights of the motivated network take the place of any start.
+    if motivated not in ARCHITECTURES or model.get("motivated_weights"):
+        return False
+    return ARCHITECTURES[motivated].is_for_small_images
 
 
 def _choose_schedule(epochs: int) -> dict[str, Any]:

@@ -146,9 +146,43 @@ def test_the_recipe_follows_from_the_images(images, side, given, wanted, seen):
 
 @pytest.mark.parametrize("images", range(6, 130))
 def test_the_recipe_of_a_small_folder_motivates(images, seen):
-    chosen = choose_fields(replace(seen, train_images=images, shorter_side=32), {})
+    chosen = choose_fields(replace(seen, train_images=images, shorter_side=32), {}, needs_k=True)
     condition = LossDecrease(chosen["motivation"].get("k", 2))
     assert expected_fraction(condition, images // chosen["data"]["batch_size"]) >= 1 / 12
+
+
+SECOND_HALF = {"name": "always", "trains": "both", "start": 0.5, "distillation": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "needs_k", "wanted"),
+    [
+        ({}, False, SECOND_HALF),
+        ({"model": {"base": "resnet18"}}, False, SECOND_HALF),
+        ({}, True, {}),
+        ({"motivation": {"k": 3}}, False, {}),
+        ({"motivation": {"name": "never"}}, False, {}),
+        ({"model": {"base": "resnet20", "motivated": "resnet20"}}, False, {}),
+    ],
+)
+def test_both_networks_train_in_the_second_half_unless_motivation_is_given(given, needs_k, wanted, seen):
+    chosen = choose_fields(replace(seen, train_images=3000, shorter_side=32), given, needs_k=needs_k)
+    assert chosen["motivation"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ({}, False),
+        ({"base_weights": "x", "base": "resnet20"}, False),
+        ({"motivated_weights": "x", "motivated": "resnet32"}, None),
+        ({"base": "resnet18"}, None),
+        ({"base": "vit_tiny_patch16_224"}, None),
+    ],
+)
+def test_the_blocks_of_small_resnets_do_not_start_at_zero(model, wanted, seen):
+    chosen = choose_fields(replace(seen, train_images=3000, shorter_side=32), {"model": model})
+    assert chosen["model"].get("zero_init_last") == wanted
 
 
 @pytest.mark.parametrize("motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224"])
@@ -190,8 +224,8 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
     assert text.splitlines() == [
         f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
         "typically of 10 x 8 pixels",
-        f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}; "
-        "any field that you set takes precedence",
+        f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}, "
+        "motivation always, trains = both, distillation = 0.5, start = 0.5; any field that you set takes precedence",
     ]
 
 
