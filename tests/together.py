@@ -12,6 +12,7 @@ from nestnet.nn.sync_batch_norm import sync_batch_norm
 from nestnet.precision import choose_precision
 
 STEPS = 32
+BOTH = Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7)
 
 
 def trained(family, process_group, device, lr, batch_norm="private", **settings):
@@ -41,7 +42,7 @@ def both(process_group, device, **settings):
         torch.optim.SGD(net.parameters(), lr=0.0),
         nn.functional.cross_entropy,
         accumulate=2,
-        policy=Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7),
+        policy=BOTH,
         process_group=process_group,
         **settings,
     )
@@ -122,6 +123,7 @@ def everything(process_group, device):
         "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
         "resnet": trained("resnet", process_group, device, 0.02),
         "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
+        "both trained": trained("resnet", process_group, device, 0.02, policy=BOTH),
         "both": both(process_group, device),
         "kept apart": both(process_group, device, gradient_agreement=True),
         "finished": finished(process_group, device),
