@@ -29,7 +29,6 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.device import DeviceContext, choose_device
 from nestnet.runs.reading import read_config, read_run, read_table
-from nestnet.training.evaluation import top1
+from nestnet.training.evaluation import recalibration_images, top1
 
 EVERY = 5.0
 """Seconds between two writes of the result file while runs train."""
@@ -159,10 +158,11 @@ def measure_recalibrated_top1(job: Job, options: argparse.Namespace) -> dict[Mod
     images = load_data(run.config.data, run.config.model)
     net = run.net.to(device_context.device).to(memory_format=torch.channels_last)
     batches = create_eval_loader(images, run.config.data, device_context)
-    training = create_train_loader(images, run.config.data, run.config.seed, device_context).epoch(run.config.epochs)
+    training = create_train_loader(images, run.config.data, run.config.seed, device_context)
     found: dict[Mode, float] = {}
     for mode in job.way.modes:
-        ready = recalibrate(net, mode, islice(training, options.recalibration_batches)).eval()
+        pixels = recalibration_images(training, run.config.epochs, options.recalibration_batches, mode)
+        ready = recalibrate(net, mode, pixels).eval()
         found |= top1(ready, batches, [mode])
     return found
 

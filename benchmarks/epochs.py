@@ -189,7 +189,7 @@ def build(config: Config, images: ImageData, modes: list[Mode], alone: Mode | No
         trainer.step = TrainStep(
             trainer.net,
             trainer.optimizer,
-            trainer.objective,
+            trainer.objectives,
             precision=config.precision,
             compile="inductor" if config.compile else None,
             cuda_graphs=config.cuda_graphs,

@@ -30,15 +30,18 @@ from typing import Any
 
 import torch
 from common import Case, add_common_options, make_images, sgd, show, time_in_turn, write
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nestnet import Mode, TrainStep
 from nestnet.analysis.plotting import MODE_COLOURS, style_axes
 from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.image_data import ImageData, load_data
-from nestnet.data.loaders import Batch, TrainLoader, create_train_loader
+from nestnet.data.loaders import TrainLoader, create_train_loader
 from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
 from nestnet.device import DeviceContext
+from nestnet.step.views import BatchTensor
+from nestnet.training.views import views_by_mode
 
 CASES = [Case("resnet20", "resnet32", 32, 128), Case("resnet50", "resnet101", 224, 16)]
 STEP, RESIDENT = "base step", "resident"
@@ -85,7 +88,8 @@ def measure(
         loaders[name] = create_train_loader(images, replace(config, **settings), 0, device_context)
         started[name] = time.perf_counter() - begun
     functions: dict[str, Callable[[], Any]] = {name: partial(read, loader) for name, loader in loaders.items()}
-    batch = next(loaders[next(iter(kinds))].epoch(0))
+    pixels, labels = next(loaders[next(iter(kinds))].epoch(0))
+    batch = (views_by_mode(pixels), labels)
     functions[STEP] = partial(train, create_step(case, device_context, options), batch, options.steps)
     count = len(images.train) // config.batch_size * config.batch_size
     return time_in_turn(functions, options.rounds, warmup=1), started, count
@@ -103,7 +107,7 @@ def create_step(case: Case, device_context: DeviceContext, options: argparse.Nam
     return TrainStep(net, sgd(net), cross_entropy, precision=options.precision, cuda_graphs=options.cuda_graphs)
 
 
-def train(step: TrainStep, batch: Batch, steps: int) -> None:
+def train(step: TrainStep, batch: tuple[BatchTensor, Tensor], steps: int) -> None:
     for _ in range(steps):
         step(*batch, Mode.BASE).loss()
 

@@ -41,7 +41,7 @@ DISTILLED = ("--motivation.distillation", "0.5")
 EVERY_BATCH = ("--motivation.name", "always", *BOTH)
 FALLING_LOSSES = ("--motivation.name", "loss_decrease", "--motivation.k")
 SECOND_HALF = ("--motivation.start", "0.5")
-FINISH = ("--finish_epochs", "5", "--finish_lr", "0.1")
+FINISH = ("--finish_lr", "0.1", "--finish_epochs")
 ZERO_START = ("--model.zero_init_last", "true")
 
 WAYS = (
@@ -78,8 +78,9 @@ WAYS = (
         ),
     ),
     # The base, alone or with some motivated batches, and then the differential weights alone.
-    Way("finish", "base alone, then 5 epochs of the rest", ("--motivation.name", "never", *FINISH)),
-    Way("both_k2_finish", "both, k = 2, then 5 epochs of the rest", (*FALLING_LOSSES, "2", *BOTH, *FINISH)),
+    Way("finish", "base alone, then 5 epochs of the rest", ("--motivation.name", "never", *FINISH, "5")),
+    Way("finish_10", "base alone, then 10 epochs of the rest", ("--motivation.name", "never", *FINISH, "10")),
+    Way("both_k2_finish", "both, k = 2, then 5 epochs of the rest", (*FALLING_LOSSES, "2", *BOTH, *FINISH, "5")),
     # All residual branches start at zero, as timm's do.
     Way("base_alone_zero_start", "base alone, zero start", ("--motivation.name", "never", *ZERO_START), (Mode.BASE,)),
     Way(
@@ -98,7 +99,7 @@ WAYS = (
 BY_NAME = {way.name: way for way in WAYS}
 ALL = tuple(BY_NAME)
 ALONE = tuple(CONTROLS.values())
-BEST = ("both_second_half_distilled", "both_always", "both_second_half_grown")
+BEST = ("finish", "both_second_half_distilled", "both_always")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ PLAN = (
     Stage((CONTROLS["base"],), (80,), (0, 1, 2)),
 )
 
-QUICK_PLAN = (Stage((*ALONE, "both_k1"), (1,), (0,)),)
+QUICK_PLAN = (Stage((*ALONE, "both_second_half"), (1,), (0,)),)
 QUICK_PAIR = "resnet8:resnet14"
 QUICK_OVERRIDES = ("--data.batch_size", "20")
 QUICK_IMAGES = 120  # six batches: with fewer, falling losses could motivate none

@@ -266,7 +266,7 @@ def test_runs_train_in_their_order_once(train, study_runs, tmp_path):
     assert run.path.name == "both-20epochs-seed2"
     assert run.log.read_text() == "train\n"
     (session,) = study_runs.read_sessions(run)
-    assert session["command"].endswith("--precision float32 --channels_last true --motivation.trains both")
+    assert session["command"].endswith("--channels_last true --model.zero_init_last false --motivation.trains both")
     assert train(2, 0, 1).finished == [2, 0, 1]
     assert run.log.read_text() == "train\n", "a finished run is not trained again"
 
@@ -414,7 +414,7 @@ def test_a_tiny_study(run_study, program, tmp_path):
     rows = {row["way"]: row for row in document["runs"]}
     assert rows["base_alone"]["cost"] == 1
     assert rows["motivated_alone"]["cost"] == motivated / base
-    nested = rows["both_k1"]
+    nested = rows["both_second_half"]
     counts = nested["batches"]
     assert sum(counts.values()) == nested["batches_per_epoch"] == 6
     assert nested["cost"] == (6 * base + counts.get("both", 0) * motivated) / (6 * base)
@@ -422,4 +422,4 @@ def test_a_tiny_study(run_study, program, tmp_path):
     assert nested["versions"]["commits"]
     assert 0 <= nested["agreement"] <= 1
     assert len(document["separate_agreement"]) == 1
-    assert "both_k1 at 1 epochs (n = 1)" in program("study_report").write_report(output)
+    assert "both_second_half at 1 epochs (n = 1)" in program("study_report").write_report(output)

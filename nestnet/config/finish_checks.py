@@ -18,7 +18,7 @@ def check_finish(config: Config) -> None:
     finish_epochs = config.finish_epochs
     if finish_epochs == 0:
         if config.epochs == 0:
-            reason = "it must be at least 1; 0 is for a finished base, which finish_epochs extend"
+            reason = "it must be at least 1, or 0 with finish_epochs to extend a finished base"
             refuse("epochs", config.epochs, reason)
         if config.finish_lr is not None:
             refuse("finish_lr", config.finish_lr, "it is for finish_epochs; give them, or leave it out")

@@ -557,7 +557,10 @@ def test_the_whole_stack_is_shown_on_request(value, shown, monkeypatch, capsys):
     monkeypatch.setenv("NESTNET_TRACEBACK", value)
     assert main(["train", "--epochs", "0"]) == 2
     *stack, line = capsys.readouterr().err.splitlines()
-    assert line == "nestnet train: error: epochs = 0: it must be at least 1"
+    assert (
+        line
+        == "nestnet train: error: epochs = 0: it must be at least 1, or 0 with finish_epochs to extend a finished base"
+    )
     assert ("Traceback (most recent call last):" in stack) is shown
     assert shown or not stack
 

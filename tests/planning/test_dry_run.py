@@ -80,7 +80,7 @@ def test_the_forecast(steady):
         (["--motivation.name", "ema_decrease"], ["with none to all of them motivated", "cannot be forecast"]),
         (["--motivation.name", "never"], ["0.00% motivated"]),
         (["--finish_epochs", "2"], ["44 batches of 64, 22 per epoch, all of which extend the base", "resnet32 beside the base",
-                                    "and all 2 about 24 s", "all 22 epochs take about 4 min 24 s"]),
+                                    "and all 2 about 24 s", "all 22 epochs take about 4.4 min"]),
         (["--motivation.name", "held_out_loss_decrease"], ["1,373 training", "21 per epoch"]),
         (["--accumulate", "2", "--ema_decay", "0.9"], ["activations of a part, of 2, of a batch", "moving average of them"]),
         (["--data.cutmix", "1", "--channels_last", "true"], ["targets [64, 10]"]),

@@ -199,7 +199,7 @@ def test_the_report_and_the_table_state_the_whole_cost(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "epochs = 0: it must be at least 1; 0 is for a finished base, which finish_epochs extend"),
+        (["--epochs", "0"], "epochs = 0: it must be at least 1, or 0 with finish_epochs to extend a finished base"),
         (["--finish_lr", "0.1"], "finish_lr = 0.1: it is for finish_epochs; give them, or leave it out"),
         (["--finish_epochs", "-1"], "finish_epochs = -1: it must be at least 0"),
         (["--finish_epochs", "1", "--model.batch_norm", "shared"], "finish_epochs = 1: with model.batch_norm = 'shared'"),
