@@ -13,7 +13,7 @@ from nestnet.config.schema import Config
 from nestnet.config.schema_sections import ScheduleConfig
 from nestnet.nn.mode import FINISH
 from nestnet.optim.schedule import create_scheduler
-from nestnet.step.train_step import Outcome
+from nestnet.step.outcome import Outcome
 from nestnet.step.views import BatchTensor
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ The condition decides the mode of each batch, and is updated with its loss. No w
 networks: the mode is an argument of the forward pass. The policy says what a motivated batch trains: the motivated
 network, as in the paper, or both. The last phase, if there is one, extends the finished base.
 
-`setup` builds everything that the loop needs, `state` saves and restores it, and `ending` handles signals and
-failures.
+`setup` builds everything that the loop needs, `state` saves and restores it, `ending` handles signals and failures.
 """
 
 import time

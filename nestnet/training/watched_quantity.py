@@ -7,8 +7,8 @@ from nestnet.device import autocast
 from nestnet.distributed.process_group import ProcessGroup
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
+from nestnet.step.outcome import Outcome
 from nestnet.step.policy import Modes
-from nestnet.step.train_step import Outcome
 from nestnet.training.objective import Objective
 
 

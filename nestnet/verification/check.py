@@ -17,7 +17,7 @@ from nestnet.optim.whole_tensor_updates import (
     measure_block_difference,
     updates_whole_tensors,
 )
-from nestnet.step.train_step import Outcome
+from nestnet.step.outcome import Outcome
 from nestnet.step.views import BatchTensor
 from nestnet.training.trainer import Trainer
 from nestnet.verification.comparison import Comparison, NextMode, check_against_reference

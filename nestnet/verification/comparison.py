@@ -20,9 +20,10 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.parameter import NestedParameter, state_dict_name
 from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.step_counts import share_step_counts
+from nestnet.step.outcome import Outcome
 from nestnet.step.policy import Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
-from nestnet.step.train_step import Outcome, TrainStep
+from nestnet.step.train_step import TrainStep
 from nestnet.step.views import BatchTensor
 from nestnet.text.arguments import check_choice
 from nestnet.verification.copying import has_shape_of
