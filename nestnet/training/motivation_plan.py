@@ -64,7 +64,7 @@ def check_limits(config: Config, limits: MotivationLimits, condition: Condition)
     motivation = config.motivation
     if limits.affordable() == 0:
         raise ValueError(
-            f"motivation.budget = {motivation.budget}: it does not suffice for a single motivated batch in {limits.steps:,}; "
+            f"motivation.budget = {motivation.budget}: it does not suffice for a single motivated batch of {limits.steps:,}; "
             "raise it, or set motivation.name to never"
         )
     raise ValueError(
