@@ -425,7 +425,7 @@ cost --data.batch_size 400
     motivation.name = 'loss_decrease': LossDecrease(k=2) can motivate none of the 3 batches of an epoch, and every epoch
 tune-k --k 2 10 --folds 2 --data.batch_size 64
     motivation.name = 'loss_decrease': LossDecrease(k=10) can motivate none of the 11 batches of an epoch, and every epoch
-train --data.root good
+train --data.root good --motivation.k 1
     motivation.name = 'loss_decrease': LossDecrease(k=1) can motivate none of the 2 batches of an epoch, and every epoch
 
 # folders of images

@@ -59,7 +59,7 @@ def arguments(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(arguments):
-    return parse_with_recipe(arguments)
+    return parse_with_recipe(arguments, needs_k=True)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_pa
     folder = tmp_path / "study"
     program = (
         "import sys, pathlib, nestnet.recipes.command_line, nestnet.tuning.tune_k\n"
-        "run, folder = nestnet.recipes.command_line.parse_with_recipe(sys.argv[2:]), pathlib.Path(sys.argv[1])\n"
+        "run, folder = nestnet.recipes.command_line.parse_with_recipe(sys.argv[2:], needs_k=True), pathlib.Path(sys.argv[1])\n"
         "nestnet.tuning.tune_k.tune_k(run, [1, 2], folder, folds=2, jobs=2)\n"
     )
     command = [sys.executable, "-c", program, str(folder), *arguments]
@@ -243,7 +243,7 @@ def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_pa
 def test_what_is_wrong_is_found_before_anything_is_trained(overrides, arguments, message, tmp_path):
     options = {"ks": [1, 2], "folder": tmp_path / "study", "folds": 2} | arguments
     with pytest.raises(ValueError, match=message) as error:
-        tune_k(parse_with_recipe([*QUICK, *overrides]), **options)
+        tune_k(parse_with_recipe([*QUICK, *overrides], needs_k=True), **options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "study").exists()
 
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_found_before_anything_is_trained(overrides, arguments,
 def test_a_folder_is_of_one_configuration(overrides, folds, differences, arguments, whole):
     before = contents(whole)
     with pytest.raises(ValueError, match="it was started with") as error:
-        tune_k(parse_with_recipe([*arguments, *overrides]), KS, whole, folds=folds)
+        tune_k(parse_with_recipe([*arguments, *overrides], needs_k=True), KS, whole, folds=folds)
     name = f"folder = {str(whole)!r}"
     assert str(error.value) == f"{name}: it was started with {differences}; use that again, or name another folder"
     assert contents(whole) == before
@@ -345,7 +345,7 @@ def test_on_a_full_disk_the_older_report_stays(arguments, whole, tmp_path, monke
 
 def test_a_loss_that_is_not_finite_names_its_run(arguments, tmp_path):
     with pytest.raises(FloatingPointError, match=r"^k = 1, fold 1: the loss is "):
-        tune_k(parse_with_recipe([*arguments, "--optimizer.lr", "1e30"]), KS, tmp_path / "study", folds=FOLDS)
+        tune_k(parse_with_recipe([*arguments, "--optimizer.lr", "1e30"], needs_k=True), KS, tmp_path / "study", folds=FOLDS)
 
 
 # The report, of made-up results
