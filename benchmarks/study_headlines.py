@@ -59,8 +59,9 @@ class Headline:
     separate_agreement: Estimate | None = None
 
     @property
-    def is_control(self) -> bool:
-        return self.way in CONTROLS.values()
+    def is_alone(self) -> bool:
+        """Whether the way trains one network alone: a control, or a control with other settings."""
+        return len(self.networks) < len(CONTROLS)
 
     @property
     def met(self) -> tuple[bool | None, bool | None, bool | None]:

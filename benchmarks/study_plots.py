@@ -32,7 +32,10 @@ def draw_pareto(study: Study, headlines: list[Headline], output: Path) -> None:
     for axes, network, name in zip(panels, CONTROLS, study.pair, strict=True):
         _draw_control(axes, network, headlines)
         for number, way in enumerate(list_ways(headlines)):
-            lines = [line for line in headlines if line.way == way]
+            # Another start of a network alone trains one network only.
+            lines = [line for line in headlines if line.way == way and network in line.networks]
+            if not lines:
+                continue
             points = [(line.cost.mean * line.epochs, line.top1[network]) for line in lines]
             errors = [top1.standard_error or 0 for _, top1 in points]
             style = way_style(number)
@@ -84,7 +87,7 @@ def draw_updates(study: Study, headlines: list[Headline], output: Path) -> None:
 
 def list_ways(headlines: list[Headline]) -> list[str]:
     """Return the names of the nested ways, in the order of the file."""
-    return list(dict.fromkeys(line.way for line in headlines if not line.is_control))
+    return list(dict.fromkeys(line.way for line in headlines if not line.is_alone))
 
 
 def way_style(number: int) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def reached_or(is_reached: bool | None, reason: str) -> str:
 
 def verdict(headlines: list[Headline]) -> list[str]:
     """Return the sentences on the aim: who reaches it, and how near the others come, the nearest first."""
-    nested = [line for line in headlines if not line.is_control]
+    nested = [line for line in headlines if not line.is_alone]
     if not nested:
         return ["No nested run is finished."]
     reached = [f"{line.way} at {line.epochs} epochs" for line in nested if all(line.met)]
@@ -185,8 +185,9 @@ def verdict(headlines: list[Headline]) -> list[str]:
 def find_notes(study: Study) -> list[str]:
     """Return what is missing, and what does not belong together, in sentences."""
     notes = []
-    for way, epochs in study.rows:
-        if way not in CONTROLS.values():
+    for (way, epochs), rows in study.rows.items():
+        is_nested = all(len(row["networks"]) == len(CONTROLS) for row in rows.values())
+        if is_nested:
             notes += find_missing_controls(study, way, epochs)
     for network, control in CONTROLS.items():
         lengths = study.lengths(control)
@@ -224,7 +225,7 @@ def write_report(result: Path) -> str:
     headlines = study.headlines()
     base, motivated = study.pair
     origin = f"{len(study.document['runs'])} runs, {machine_name(study.document)}, {study.document['date']}."
-    nested = [f"- {describe(line)}" for line in headlines if not line.is_control]
+    nested = [f"- {describe(line)}" for line in headlines if not line.is_alone]
     missing = [f"- {note}" for note in find_notes(study)]
     pareto, updates = result.with_suffix(".png"), result.with_name(f"{result.stem}-updates.png")
     draw_pareto(study, headlines, pareto)

@@ -78,7 +78,7 @@ def headline(program):
 
     def headline(document):
         headlines = program("study_headlines").Study(document).headlines()
-        (nested,) = (line for line in headlines if not line.is_control)
+        (nested,) = (line for line in headlines if not line.is_alone)
         return nested
 
     return headline
@@ -202,6 +202,14 @@ def test_report_of_an_incomplete_study(program, tmp_path):
     assert "No nested run is finished." in program("study_report").write_report(
         write(tmp_path / "study-y.json", document)
     )
+
+
+def test_a_network_alone_with_another_start_is_in_the_table_and_is_not_judged(program, tmp_path):
+    row = made_up_row("base_alone_other", 10, 0, 1.0, networks=["base"], base=58.0)
+    text = program("study_report").write_report(write(tmp_path / "study-x.json", made_up(row)))
+    assert "| base_alone_other " in text
+    assert "No nested run is finished." in text
+    assert "- base_alone_other" not in text
 
 
 # Runs that fail, are stopped, or are trained elsewhere

@@ -345,7 +345,9 @@ def test_on_a_full_disk_the_older_report_stays(arguments, whole, tmp_path, monke
 
 def test_a_loss_that_is_not_finite_names_its_run(arguments, tmp_path):
     with pytest.raises(FloatingPointError, match=r"^k = 1, fold 1: the loss is "):
-        tune_k(parse_with_recipe([*arguments, "--optimizer.lr", "1e30"], needs_k=True), KS, tmp_path / "study", folds=FOLDS)
+        tune_k(
+            parse_with_recipe([*arguments, "--optimizer.lr", "1e30"], needs_k=True), KS, tmp_path / "study", folds=FOLDS
+        )
 
 
 # The report, of made-up results
