@@ -1,5 +1,6 @@
 """The learning rate schedule of a configuration, created by timm."""
 
+from dataclasses import replace
 from typing import Any
 
 from timm.scheduler import create_scheduler_v2
@@ -40,3 +41,21 @@ def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, epochs: int, 
         updates_per_epoch=steps_per_epoch,
     )
     return scheduler
+
+
+def without_warm_up(config: ScheduleConfig) -> ScheduleConfig:
+    """Return the settings of a schedule without its warm-up.
+
+    Args:
+        config: settings of a schedule.
+
+    Returns:
+        The settings, in which those of the warm-up have their defaults.
+    """
+    defaults = ScheduleConfig()
+    return replace(
+        config,
+        warmup_epochs=defaults.warmup_epochs,
+        warmup_lr=defaults.warmup_lr,
+        warmup_prefix=defaults.warmup_prefix,
+    )

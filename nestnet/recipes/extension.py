@@ -12,9 +12,10 @@ from typing import Any
 from nestnet.config import parsing
 from nestnet.config.names import names_of_options
 from nestnet.config.network_checks import check_networks
-from nestnet.config.schema import Config, ModelConfig, MotivationConfig, ScheduleConfig
+from nestnet.config.schema import Config, ModelConfig, MotivationConfig
 from nestnet.config.validation import validate
 from nestnet.nn.mode import Mode
+from nestnet.optim.schedule import without_warm_up
 from nestnet.recipes.command_line import Recipe, merge_fields
 from nestnet.runs.reading import read_config
 from nestnet.text.commands import format_command
@@ -71,7 +72,7 @@ def parse_extension(
         replace(
             config,
             model=_choose_start(config, str(weights), arguments),
-            schedule=_without_warm_up(config.schedule),
+            schedule=without_warm_up(config.schedule),
             motivation=MotivationConfig(),
             epochs=0,
         )
@@ -115,16 +116,6 @@ def _name_networks(base: str | None, motivated: str, arguments: Sequence[str]) -
     if base is not None and "model.base" not in names_of_options(arguments):
         networks.append(parsing.argument("model.base", base))
     return networks
-
-
-def _without_warm_up(schedule: ScheduleConfig) -> ScheduleConfig:
-    defaults = ScheduleConfig()
-    return replace(
-        schedule,
-        warmup_epochs=defaults.warmup_epochs,
-        warmup_lr=defaults.warmup_lr,
-        warmup_prefix=defaults.warmup_prefix,
-    )
 
 
 # A base of a run

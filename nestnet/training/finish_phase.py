@@ -4,15 +4,13 @@ In it every batch trains only what the motivated network has beside the base (`T
 rate has a schedule of its own. The condition is neither asked nor told anything.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim import Optimizer
 
 from nestnet.config.schema import Config
-from nestnet.config.schema_sections import ScheduleConfig
 from nestnet.nn.mode import FINISH
-from nestnet.optim.schedule import create_scheduler
+from nestnet.optim.schedule import create_scheduler, without_warm_up
 from nestnet.step.outcome import Outcome
 from nestnet.step.views import BatchTensor
 
@@ -68,14 +66,7 @@ def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, e
         # timm's schedulers start from `initial_lr`, and multiply the rate of a group by its `lr_scale`.
         group["initial_lr"] = config.first_finish_lr
         group["lr"] = config.first_finish_lr * group.get("lr_scale", 1.0)
-    defaults = ScheduleConfig()
-    without_warm_up = replace(
-        config.schedule,
-        warmup_epochs=defaults.warmup_epochs,
-        warmup_lr=defaults.warmup_lr,
-        warmup_prefix=defaults.warmup_prefix,
-    )
-    return create_scheduler(optimizer, without_warm_up, config.finish_epochs, steps_per_epoch)
+    return create_scheduler(optimizer, without_warm_up(config.schedule), config.finish_epochs, steps_per_epoch)
 
 
 def step_schedule(trainer: "Trainer", interval: Literal["step", "epoch"]) -> None:
