@@ -77,6 +77,17 @@ WAYS = (
             *("--model.differential_init", "zero", "--optimizer.differential_lr_scale", "10"),
         ),
     ),
+    # Two variations: each network has its own scales and shifts of BatchNorm; the base learns mostly from the other's output.
+    Way(
+        "both_second_half_separate",
+        "both, second half, distilled, separate BatchNorm",
+        (*EVERY_BATCH, *SECOND_HALF, *DISTILLED, "--model.batch_norm", "separate"),
+    ),
+    Way(
+        "both_second_half_softened",
+        "both, second half, distilled by 0.9 at temperature 4",
+        (*EVERY_BATCH, *SECOND_HALF, "--motivation.distillation", "0.9", "--motivation.temperature", "4"),
+    ),
     # The base, alone or with some motivated batches, and then the differential weights alone.
     Way("finish", "base alone, then 5 epochs of the rest", ("--motivation.name", "never", *FINISH, "5")),
     Way("finish_10", "base alone, then 10 epochs of the rest", ("--motivation.name", "never", *FINISH, "10")),
@@ -99,7 +110,21 @@ WAYS = (
 BY_NAME = {way.name: way for way in WAYS}
 ALL = tuple(BY_NAME)
 ALONE = tuple(CONTROLS.values())
-BEST = ("finish", "both_second_half_distilled", "both_always")
+MAIN = (
+    *ALONE,
+    "replace_k2",
+    "both_k2",
+    "both_last_third_distilled",
+    "both_second_half",
+    "both_second_half_distilled",
+    "both_always",
+    "finish",
+    "finish_10",
+)
+"""The controls, and the ways that train with every seed."""
+
+BEST = ("both_second_half_distilled", "finish_10", "both_always")
+"""The ways that train for several lengths."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +140,15 @@ MAIN_EPOCHS = 20
 """Number of epochs at which all ways are compared."""
 
 PLAN = (
-    Stage((*ALONE, *BEST), (MAIN_EPOCHS,), (0,)),
-    Stage(ALONE, (10,), (0,)),
-    Stage(ALL, (MAIN_EPOCHS,), (0,)),
-    # What two separate runs cost that reach other accuracies: shorter ones are as good as the cheapest nested networks, and
+    Stage((*ALONE, "finish", "both_second_half_distilled"), (MAIN_EPOCHS,), (0,)),
+    # Two separate runs of other lengths reach other accuracies: shorter ones are as good as the cheapest nested runs, and
     # longer ones as good as the best.
-    Stage(ALONE, (10, 5, 40, 2), (0,)),
-    Stage(ALL, (MAIN_EPOCHS,), (1, 2)),
-    Stage(ALONE, (10, 5, 40, 2), (1, 2)),
+    Stage(ALONE, (10,), (0,)),
+    Stage(("both_second_half_separate", "both_second_half_softened"), (MAIN_EPOCHS,), (0,)),
+    Stage((*ALONE, "both_second_half_distilled"), (40,), (0,)),
+    Stage(MAIN, (MAIN_EPOCHS,), (0, 1, 2)),
+    Stage(ALONE, (10, 5, 40), (0, 1, 2)),
+    Stage(ALL, (MAIN_EPOCHS,), (0,)),
     Stage(BEST, (10, 40), (0, 1, 2)),
     Stage((CONTROLS["base"],), (80,), (0, 1, 2)),
 )
