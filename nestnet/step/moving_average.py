@@ -32,7 +32,7 @@ class MovingAverage:
 
     Attributes:
         module: network with the averaged weights; before the first update a copy of the trained one.
-        updates: number of updates so far. The first one copies the trained weights.
+        updates: number of updates since the average began. The first one copies the trained weights.
     """
 
     def __init__(self, net: NestedModel, decay: float) -> None:
@@ -40,13 +40,14 @@ class MovingAverage:
         self.decay = decay
         self.updates = 0
         self._whole = _TensorPairs()
+        self._base = _TensorPairs()
         self._differential = _TensorPairs()
         # The copy has its tensors in the same order.
         differential = set(map(id, differential_tensors(net)))
         for trained, averaged in zip(_tensors(net), _tensors(self.module), strict=True):
             self._whole.add(trained, averaged)
-            if id(trained) in differential:
-                self._differential.add(trained, averaged)
+            part = self._differential if id(trained) in differential else self._base
+            part.add(trained, averaged)
 
     @property
     def next_decay(self) -> float:
@@ -66,6 +67,18 @@ class MovingAverage:
         torch._foreach_lerp_(pairs.averaged_floats, pairs.trained_floats, 1 - self.next_decay)
         copy_all(pairs.trained_counters, pairs.averaged_counters)
         self.updates += 1
+
+    @torch.no_grad()
+    def finish_base(self) -> None:
+        """Make the averaged base that of the trained network too, and let the average of the rest begin anew.
+
+        This comes before an extension of the base (`TrainStep.finish_step`). Otherwise the rest would be trained beside
+        weights that are not those it is evaluated and exported with. The next update copies the differential weights,
+        because their average so far is of steps that may not have trained them.
+        """
+        copy_all(self._base.averaged_floats, self._base.trained_floats)
+        copy_all(self._base.averaged_counters, self._base.trained_counters)
+        self.updates = 0
 
 
 @dataclass

@@ -70,16 +70,18 @@ def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, e
 
 
 def step_schedule(trainer: "Trainer", interval: Literal["step", "epoch"]) -> None:
-    """Set the learning rate after a batch or an epoch, and start the schedule of the last phase when it begins.
+    """Set the learning rate after a batch or an epoch, and begin the last phase when it is due.
 
     Args:
         trainer: trainer of the run, which has counted the batch or the epoch.
         interval: what has ended.
     """
     config = trainer.config
-    # This is before the checkpoint of the epoch, so that a resumed run finds the new schedule there.
+    # This is before the checkpoint of the epoch, so that a resumed run finds the new phase there.
     if interval == "epoch" and trainer.is_finishing and trainer.epochs_done == config.epochs:
         trainer.schedule = start_schedule(config, trainer.optimizer, len(trainer.train_batches), trainer.epochs_done)
+        if trainer.step.average is not None:
+            trainer.step.average.finish_base()
         return
     if trainer.schedule is None or config.schedule.interval != interval:
         return

@@ -107,6 +107,29 @@ def test_the_average_of_the_differential_weights_is_an_ordinary_one():
         torch.testing.assert_close(tensor, mean)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rest_is_trained_beside_the_averaged_base(family):
+    """The averages of a finished base and of the rest are those of a run that began with the averaged base."""
+    net = randomised(make(family))
+    step = TrainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), cross_entropy, ema_decay=0.6)
+    for mode in ("base", "motivated", "base"):
+        step(*batch(), mode)
+    rest = [tensor.clone() for tensor in differential_tensors(net)]
+    averaged_base = copy.deepcopy(step.averaged.subnet("base").state_dict())
+    step.average.finish_base()
+    assert_same(net.subnet("base").state_dict(), averaged_base)
+    assert all(map(torch.equal, differential_tensors(net), rest)), "the rest stays as it was trained"
+
+    later = TrainStep(
+        fresh := copy.deepcopy(net), torch.optim.SGD(fresh.parameters(), lr=0.1), cross_entropy, ema_decay=0.6
+    )
+    for _ in range(3):
+        images, labels = batch()
+        step.finish_step(images, labels)
+        later.finish_step(images, labels)
+    assert_same(step.averaged.state_dict(), later.averaged.state_dict())
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_batch_that_is_not_finite_leaves_no_trace(poison):
     net = make("resnet", drop_rate=0.2)

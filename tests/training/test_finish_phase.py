@@ -68,6 +68,8 @@ def test_the_base_stands_still_in_every_respect(optimizer, literal, tmp_path):
     trainer._finish_epoch = finish_epoch
     trainer.fit()
     (before, top1), *later = stood_still[1:]
+    trained = {name: tensor for name, tensor in before.items() if name.startswith("net.")}
+    assert all(torch.equal(tensor, before[name.replace("net.", "average.", 1)]) for name, tensor in trained.items())
     for found, other_top1 in later:
         assert found.keys() == before.keys()
         assert all(torch.equal(found[name], before[name]) for name in before)
