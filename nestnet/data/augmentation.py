@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -135,4 +136,18 @@ def _create_policy(name: str, size: int, mean: Sequence[float]) -> Any:
         return v2.AutoAugment(v2.AutoAugmentPolicy(name))
     # timm's own settings: what a move uncovers is filled with the mean colour.
     fill = tuple(min(255, round(255 * value)) for value in mean)
-    return rand_augment_transform(name, {"translate_const": int(size * 0.45), "img_mean": fill})
+    policy = rand_augment_transform(name, {"translate_const": int(size * 0.45), "img_mean": fill})
+    for operation in policy.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterize
+    return policy
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the highest bits of each value, as timm's function of this name does.
+
+    timm keeps 0 bits at its greatest magnitude, which Pillow refuses from release 13 on.
+    """
+    if bits == 0:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, bits)

@@ -13,6 +13,7 @@ from torchvision import datasets
 
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema_sections import DataConfig, DataName, ModelConfig
+from nestnet.data.augmentation import _create_policy
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.data.readers import READERS
@@ -147,6 +148,18 @@ def test_augmentation_follows_from_the_seed(folder, policy):
     assert len({a.sum().item() for a in first}) == 6
     assert all(a.shape == (3, 32, 32) for a in first)
     assert all(len(a.unique()) > 60 for a in first), "the erased part is noise"
+
+
+@pytest.mark.parametrize(
+    ("policy", "black"), [("rand-m10-inc1-p1.0", True), ("rand-m0-p1.0", True), ("rand-m0-inc1-p1.0", False)]
+)
+def test_the_greatest_posterization_is_black(policy, black):
+    """Pillow refuses to keep none of the bits."""
+    image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    operations = [operation for operation in _create_policy(policy, 8, [0.5] * 3).ops if "Posterize" in operation.name]
+    assert len(operations) == 1
+    result = np.asarray(operations[0](image))
+    assert np.array_equal(result, np.zeros_like(result) if black else np.asarray(image) & 0xF0)
 
 
 @pytest.mark.parametrize("options", [{}, {"auto_augment": "rand-m5-n3"}, {"cutout": 8}], ids=str)
