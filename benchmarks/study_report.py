@@ -182,6 +182,23 @@ def verdict(headlines: list[Headline]) -> list[str]:
     return sentences + [f"- {judge(line)}" for line in nearest]
 
 
+def describe_costs(study: Study, headlines: list[Headline]) -> str:
+    """Return what the costs of the two networks allow, whatever a way of training does, in sentences."""
+    ratios = [line.cost.mean for line in headlines if line.way == CONTROLS["motivated"]]
+    if not ratios:
+        return ""
+    base, motivated = study.pair
+    ratio = ratios[0]
+    return (
+        f"{motivated} costs {ratio:.2f} times as much as {base}, and two separate runs of the same length cost "
+        f"{1 + ratio:.2f}. "
+        "A nested run that gives each network its own loss on every batch costs the same: it saves only if it makes them "
+        "better than they are alone. If the base cost nothing, and both were as good as they are alone, the saving would be "
+        f"{(1 + ratio) / ratio:.2f}. More than that needs a bigger network that learns from fewer batches than alone, or "
+        "a base that becomes better than alone."
+    )
+
+
 def find_notes(study: Study) -> list[str]:
     """Return what is missing, and what does not belong together, in sentences."""
     notes = []
@@ -237,6 +254,8 @@ def write_report(result: Path) -> str:
         make_table(headlines),
         f"![accuracy against cost]({pareto.name})",
         f"![gap closed against motivated batches]({updates.name})",
+        "## What the costs allow",
+        describe_costs(study, headlines) or f"{CONTROLS['motivated']} is missing.",
         "## The aim",
         "\n".join(verdict(headlines)),
         "## Each way",

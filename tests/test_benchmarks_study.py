@@ -178,6 +178,8 @@ def test_report_of_one_that_reaches_the_aim(program, tmp_path):
     result = write(tmp_path / "study-x.json", made_up(*rows, *near))
     text = program("study_report").write_report(result)
     assert "The aim is reached by both at 20 epochs." in text
+    assert "resnet20 costs 3.00 times as much as resnet8, and two separate runs of the same length cost 4.00." in text
+    assert "If the base cost nothing, and both were as good as they are alone, the saving would be 1.33." in text
     assert "- near, 20 epochs: base gain 2.50 ± 0.50 (reached), gap closed 50.0 % (20.0 points short)" in text
     assert (
         "- both at 20 epochs (n = 2) closes 80 ± 10 % of the gap, gains 2.50 ± 0.50 points for the base and costs 1.25 times "
@@ -198,6 +200,7 @@ def test_report_of_an_incomplete_study(program, tmp_path):
     assert "base gain 1.00 (no spread yet), gap closed: not known, saving: not known" in text
     assert "both, 10 epochs: motivated_alone of the same length has no run with seed 0." in text
     assert "without controls the cost of two separate runs is not known" in text
+    assert "motivated_alone is missing." in text
     document["runs"] = []
     assert "No nested run is finished." in program("study_report").write_report(
         write(tmp_path / "study-y.json", document)
