@@ -113,9 +113,9 @@ ALONE = tuple(CONTROLS.values())
 MAIN = (
     *ALONE,
     "replace_k2",
+    "replace_alternate",
     "both_k2",
     "both_last_third_distilled",
-    "both_second_half",
     "both_second_half_distilled",
     "both_always",
     "finish",
@@ -144,8 +144,8 @@ PLAN = (
     # Two separate runs of other lengths reach other accuracies: shorter ones are as good as the cheapest nested runs, and
     # longer ones as good as the best.
     Stage(ALONE, (10,), (0,)),
-    Stage(("both_second_half_separate", "both_second_half_softened"), (MAIN_EPOCHS,), (0,)),
-    Stage((*ALONE, "both_second_half_distilled"), (40,), (0,)),
+    Stage(("replace_alternate", "both_second_half_separate", "both_second_half_softened"), (MAIN_EPOCHS,), (0,)),
+    Stage((*ALONE, "both_second_half_distilled", "replace_alternate"), (40,), (0,)),
     Stage(MAIN, (MAIN_EPOCHS,), (0, 1, 2)),
     Stage(ALONE, (10, 5, 40), (0, 1, 2)),
     Stage(ALL, (MAIN_EPOCHS,), (0,)),
