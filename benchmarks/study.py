@@ -134,9 +134,6 @@ MAIN = (
 )
 """The controls, and the ways that train with every seed."""
 
-VARIATIONS = ("replace_alternate_separate", "replace_third", "replace_alternate_late", "replace_alternate_faster")
-"""Variations of the way that came nearest."""
-
 BEST = ("replace_alternate", "both_second_half_distilled", "finish_10")
 """The ways that train for several lengths."""
 
@@ -158,10 +155,11 @@ PLAN = (
     # Two separate runs of other lengths reach other accuracies: shorter ones are as good as the cheapest nested runs, and
     # longer ones as good as the best.
     Stage(ALONE, (10,), (0,)),
-    Stage(VARIATIONS, (MAIN_EPOCHS,), (0,)),
-    Stage(("replace_k2",), (MAIN_EPOCHS,), (0,)),
+    Stage(("replace_alternate_separate", "replace_third"), (MAIN_EPOCHS,), (0,)),
+    Stage(("replace_alternate", *ALONE), (40,), (0,)),
+    Stage(ALONE, (5,), (0,)),
     Stage((*ALONE, "replace_alternate"), (MAIN_EPOCHS,), (1, 2)),
-    Stage((*ALONE, "replace_alternate"), (40,), (0,)),
+    Stage(("replace_alternate_late", "replace_alternate_faster"), (MAIN_EPOCHS,), (0,)),
     Stage(MAIN, (MAIN_EPOCHS,), (0, 1, 2)),
     Stage(ALONE, (10, 5, 40), (0, 1, 2)),
     Stage(ALL, (MAIN_EPOCHS,), (0,)),

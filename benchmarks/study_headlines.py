@@ -10,7 +10,7 @@ logarithm of the cost is linear in the accuracy. Costs are in epochs of the base
 """
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from study_numbers import Bounded, Curve, Estimate, estimate
@@ -36,6 +36,7 @@ class Headline:
         motivated_batches: number of batches that trained the motivated network.
         base_gain: base gain in points.
         gap_closed: gap closed, 1 for all of it.
+        epochs_alone: number of epochs after which each network alone is as accurate, by network.
         separate: cost of two separate runs that are as accurate, in the units of `cost`.
         saving: saving at parity.
         savings: saving at parity for the accuracies of each seed.
@@ -52,6 +53,7 @@ class Headline:
     motivated_batches: Estimate
     base_gain: Estimate | None = None
     gap_closed: Estimate | None = None
+    epochs_alone: dict[str, Bounded] = field(default_factory=dict)
     separate: Bounded | None = None
     saving: Bounded | None = None
     savings: Estimate | None = None
@@ -156,6 +158,7 @@ class Study:
             **fixed,
             base_gain=self._base_gain(epochs, rows),
             gap_closed=self._gap_closed(epochs, rows),
+            epochs_alone=self._epochs_alone(rows),
             separate=separate,
             saving=saving,
             savings=savings,
@@ -176,6 +179,18 @@ class Study:
             if seed in seeds:
                 parts.append((row["top1"]["motivated"] - base[seed]) / (motivated[seed] - base[seed]))
         return estimate(parts)
+
+    def _epochs_alone(self, rows: dict[int, dict[str, Any]]) -> dict[str, Bounded]:
+        """Return after how many epochs each network alone is as accurate as the runs are on average."""
+        found = {}
+        for network, control in CONTROLS.items():
+            curve = self.curve(network)
+            if curve is None:
+                continue
+            control_row = next(iter(self.rows[control, self.lengths(control)[0]].values()))
+            top1 = statistics.mean(row["top1"][network] for row in rows.values())
+            found[network] = curve.cost_of(top1) / control_row["cost"]
+        return found
 
     def _saving(
         self, epochs: int, rows: dict[int, dict[str, Any]]

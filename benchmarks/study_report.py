@@ -71,14 +71,14 @@ def bounded(found: Bounded | None) -> str:
     return f"{found.bound}{found.value:.2f}"
 
 
-def bounded_in_words(found: Bounded) -> str:
+def bounded_in_words(found: Bounded, decimals: int = 2) -> str:
     """Format a number with its bound for a sentence.
 
     >>> bounded_in_words(Bounded(1.5, ">"))
     'more than 1.50'
     """
     words = {"": "", ">": "more than ", "<": "less than "}
-    return f"{words[found.bound]}{found.value:.2f}"
+    return f"{words[found.bound]}{found.value:.{decimals}f}"
 
 
 def make_table(headlines: list[Headline]) -> str:
@@ -116,13 +116,15 @@ def describe(line: Headline) -> str:
     if line.base_gain is not None:
         parts.append(describe_gain(line.base_gain))
     parts.append(f"costs {line.cost.mean:.2f} times as much as the base alone")
-    text = f"{line.way} at {line.epochs} epochs (n = {line.cost.n}) {join_words(parts)}"
+    text = f"{line.way} at {line.epochs} epochs (n = {line.cost.n}) {join_words(parts)}."
     if line.separate is None or line.saving is None:
-        return text + "; without controls the cost of two separate runs is not known."
+        return text + " Without controls the cost of two separate runs is not known."
+    base, motivated = (bounded_in_words(line.epochs_alone[network], 1) for network in CONTROLS)
+    text += f" Alone, the base is as good after {base} epochs, and the motivated network after {motivated}"
     if line.saving.bound == "?":
-        return text + "; one network is less accurate than all its controls and the other more: no saving is known."
-    text += f"; two separate runs that are as good cost {bounded_in_words(line.separate)}"
-    return text + f": a saving of {bounded_in_words(line.saving)}."
+        return text + ": no saving is known."
+    separate, saving = bounded_in_words(line.separate), bounded_in_words(line.saving)
+    return text + f": two separate runs that are as good cost {separate}, a saving of {saving}."
 
 
 def describe_gain(gain: Estimate) -> str:

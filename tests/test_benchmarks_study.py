@@ -116,6 +116,8 @@ def test_base_gain_and_gap_closed(headline):
 def test_saving_at_parity(headline, base, motivated, cost_of_base, cost_of_motivated, bound):
     rows = [made_up_row("both", 20, seed, 1.25, base=base, motivated=motivated) for seed in (0, 1)]
     found = headline(made_up(*rows))
+    epochs_alone = {network: epochs.value for network, epochs in found.epochs_alone.items()}
+    assert epochs_alone == pytest.approx({"base": cost_of_base, "motivated": cost_of_motivated / 3})
     assert found.separate.value == pytest.approx((cost_of_base + cost_of_motivated) / 20)
     assert found.saving.value == pytest.approx((cost_of_base + cost_of_motivated) / 20 / 1.25)
     assert found.separate.bound == found.saving.bound == bound
@@ -183,7 +185,8 @@ def test_report_of_one_that_reaches_the_aim(program, tmp_path):
     assert "- near, 20 epochs: base gain 2.50 ± 0.50 (reached), gap closed 50.0 % (20.0 points short)" in text
     assert (
         "- both at 20 epochs (n = 2) closes 80 ± 10 % of the gap, gains 2.50 ± 0.50 points for the base and costs 1.25 times "
-        "as much as the base alone; two separate runs that are as good cost more than 3.61: a saving of more than 2.89."
+        "as much as the base alone. Alone, the base is as good after more than 20.0 epochs, and the motivated network after "
+        "17.4: two separate runs that are as good cost more than 3.61, a saving of more than 2.89."
     ) in text
     assert text.index("- both, 20 epochs") < text.index("- near, 20 epochs"), "the nearest first"
     assert text == result.with_suffix(".md").read_text()
@@ -199,7 +202,7 @@ def test_report_of_an_incomplete_study(program, tmp_path):
     assert "No way reaches the aim." in text
     assert "base gain 1.00 (no spread yet), gap closed: not known, saving: not known" in text
     assert "both, 10 epochs: motivated_alone of the same length has no run with seed 0." in text
-    assert "without controls the cost of two separate runs is not known" in text
+    assert "Without controls the cost of two separate runs is not known" in text
     assert "motivated_alone is missing." in text
     document["runs"] = []
     assert "No nested run is finished." in program("study_report").write_report(
