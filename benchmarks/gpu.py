@@ -19,6 +19,9 @@ last part is skipped, or in a `--quick` run uses generated images. It trains as 
 remaining time allows for three seeds, or for fewer seeds if that would be less than 30 epochs, and all methods of a
 seed before those of the next. `--parts cifar10` gives it all the time.
 
+`--parts study` runs a part that is not among them by default: the best ways of `study.py` and its controls, for ResNet-20
+in ResNet-32 with three seeds and lengths, six runs side by side. It trains as many as the time allows, seed by seed.
+
 Every part writes its own result file in the output folder as soon as there is a result, and gpu.json states the
 outcome of each part: the program may be killed at any time. Its last lines are a table of the results, which `python
 benchmarks/gpu_table.py FOLDER` prints again.
@@ -102,6 +105,13 @@ def quick_parts() -> list[Part]:
 
 
 NAMES = [part.name for part in full_parts()] + ["cifar10"]
+"""The parts of a run that is asked for nothing else."""
+
+STUDY_RUNS = [
+    *("--pair", "resnet20:resnet32", "--epochs", "20", "10", "40", "--seeds", "0", "1", "2", "--jobs", "6", "--ways"),
+    *("base_alone", "motivated_alone", "replace_alternate", "both_second_half_distilled", "finish_10"),
+]
+QUICK_STUDY_RUNS = ["--pair", "resnet8:resnet14", "--epochs", "1", "--ways", "base_alone", "both_second_half"]
 
 
 def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float, overrides: list[str]) -> Part:
@@ -111,6 +121,17 @@ def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float
     command += ["--recalibration-batches", "0", "--seconds", str(round(seconds)), *overrides]
     return Part("cifar10", command, seconds + 30)
 
+
+def study_part(root: Path, runs: Path, quick: bool, seconds: float, overrides: list[str]) -> Part:
+    """Return the part that compares nested runs with each network alone."""
+    command = ["benchmarks/study.py", "--root", str(root), "--runs", str(runs)]
+    # It stops its runs by itself, and measures those that are finished.
+    command += ["--minutes", f"{max(seconds - STOPPING, 0) / 60:.2f}", *(QUICK_STUDY_RUNS if quick else STUDY_RUNS)]
+    return Part("study", [*command, *overrides], seconds)
+
+
+STOPPING = 30.0
+"""Seconds that the runs of the study may take to write their checkpoints and end."""
 
 ON_GPU = ["--precision", "bfloat16", "--cuda_graphs", "true", "--data.workers", "4", "--data.eval_batch_size", "2000"]
 
@@ -174,7 +195,10 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="run small versions of all parts, to see whether they work"
     )
-    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, help="parts to run; by default all")
+    names = [*NAMES, "study"]
+    parser.add_argument(
+        "--parts", nargs="+", choices=names, default=NAMES, help="parts to run; by default all but the study"
+    )
     options = parser.parse_args()
     if options.device == "cpu" and not options.quick:
         parser.error("--device cpu: a CPU would take days; add --quick")
@@ -185,7 +209,7 @@ def main() -> None:
     # the parts run in the repository's folder
     output = (options.output or Path("runs") / f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     output.mkdir(parents=True, exist_ok=True)
-    known = [path.name for path in output.iterdir() if path.name in {f"{name}.json" for name in [*NAMES, "gpu"]}]
+    known = [path.name for path in output.iterdir() if path.name in {f"{name}.json" for name in [*names, "gpu"]}]
     if known:
         parser.error(f"--output {options.output}: {known[0]} exists already; name another folder")
 
@@ -206,7 +230,9 @@ def main() -> None:
         if "epochs-compiled" in options.parts and options.quick:
             session.skip("epochs-compiled", "compiling takes minutes: not in a quick run")
         if "cifar10" in options.parts:
-            run_cifar10(session, images, Path(temporary) / "runs", options)
+            run_on_images(session, "cifar10", images, Path(temporary) / "runs", options)
+        if "study" in options.parts:
+            run_on_images(session, "study", images, Path(temporary) / "study", options)
         print(f"\n{table(output)}", flush=True)  # before 60,000 files are removed
 
 
@@ -216,7 +242,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 def prepare_images(options: argparse.Namespace, folder: Path) -> Images | None:
     """Return the images for CIFAR-10, which are being prepared; `None` if there are none."""
-    if "cifar10" not in options.parts:
+    if not {"cifar10", "study"}.intersection(options.parts):
         return None
     if options.data is None:
         return Images(generate_images, folder) if options.quick else None
@@ -226,23 +252,25 @@ def prepare_images(options: argparse.Namespace, folder: Path) -> Images | None:
     return Images(lambda folder: unpack(data, folder), folder)
 
 
-def run_cifar10(session: Session, images: Images | None, runs: Path, options: argparse.Namespace) -> None:
-    """Train on CIFAR-10 in the time that is left, or say why not."""
+def run_on_images(session: Session, name: str, images: Images | None, runs: Path, options: argparse.Namespace) -> None:
+    """Run a part that trains on CIFAR-10 in the time that is left, or say why not."""
     if images is None:
-        session.skip("cifar10", "no --data was given")
+        session.skip(name, "no --data was given")
         return
     images.wait()
     if images.root is None:
-        session.skip("cifar10", images.reason)
+        session.skip(name, images.reason)
         return
     seconds = session.left - 15  # time for the table, and for stopping runs
     overrides = ON_GPU if options.device == "cuda" else ["--data.workers", "0"]
+    root = images.root
     if options.quick:
         overrides = [*overrides, "--data.batch_size", "32"]  # in an epoch of one batch, none could be motivated
-        root, epochs, seeds = link_some_images(images.root, runs.with_name("some")), 1, 1
-    else:
-        root = images.root
-        epochs, seeds = plan(seconds, read_epoch_seconds(session.result("epochs")))
+        root = link_some_images(root, runs.with_name(f"some-{name}"))
+    if name == "study":
+        session.run(study_part(root, runs, options.quick, seconds, overrides))
+        return
+    epochs, seeds = (1, 1) if options.quick else plan(seconds, read_epoch_seconds(session.result("epochs")))
     session.run(cifar10_part(root, runs, epochs, seeds, seconds, overrides))
 
 

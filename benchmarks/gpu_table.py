@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from common import EPOCH, Case, machine_name
+from study_headlines import Study
+from study_report import bounded, spread
 
 Fact = tuple[str, str]
 """Measured quantity, and its result."""
@@ -41,6 +43,9 @@ def table(folder: Path) -> str:
             documents[name] = json.loads(path.read_text())
             facts += facts_of(documents[name]["results"])
     facts += facts_of_goal(documents)
+    study = folder / "study.json"
+    if study.is_file():
+        facts += facts_of_study(json.loads(study.read_text()))
     for name, part in parts.items():
         if part["status"] != "done":
             facts.append((name, f"{part['status']}: {part['reason']}"))
@@ -159,6 +164,16 @@ def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
             f"{statistics.mean(accuracies):.2f}{deviation} % after {min(epochs)} epoch(s), {len(rows)} seed(s){state}; "
             f"{statistics.mean(row['motivated_fraction'] for row in rows):.1%} motivated",
         )
+
+
+def facts_of_study(document: dict[str, Any]) -> Iterator[Fact]:
+    """Yield what each way and length of the study reached."""
+    for line in Study(document).headlines():
+        top1 = ", ".join(f"{network} {spread(found)} %" for network, found in line.top1.items())
+        found = f"{top1}, cost {line.cost.mean:.2f}, n = {line.cost.n}"
+        if not line.is_alone:
+            found += f"; gap closed {spread(line.gap_closed, 0, 100, ' %')}, saving {bounded(line.saving)}"
+        yield f"study, {line.way}, {line.epochs} epochs", found
 
 
 def facts_of_goal(documents: dict[str, dict[str, Any]]) -> Iterator[Fact]:

@@ -75,6 +75,16 @@ def test_a_piece_of_it(run, tmp_path, monkeypatch):
     assert len(printed) < 10_000
 
 
+@pytest.mark.slow
+def test_the_study(run, tmp_path):
+    document, printed = run("--parts", "study")
+    assert document["parts"]["study"]["status"] == "done"
+    rows = json.loads((tmp_path / "out" / "study.json").read_text())["runs"]
+    assert [row["way"] for row in rows] == ["base_alone", "both_second_half"]
+    assert f"| study, base_alone, 1 epochs | base {rows[0]['top1']['base']:.2f} %, cost 1.00, n = 1 |" in printed
+    assert "| study, both_second_half, 1 epochs | base " in printed
+
+
 def test_eight_files_at_most(gpu):
     """As many as the machine that it is made for sends back."""
     assert len({"gpu", *gpu.NAMES} - {"tests"}) <= 8
