@@ -8,6 +8,9 @@ from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
 from nestnet.nn.mode import Mode
 
+CONDITION_SETTINGS = ("decay", "min_drop", "period", "min_rate", "max_rate")
+"""Fields of `motivation` that only some of nestnet's built-in conditions have, `None` for the condition's own default."""
+
 POLICY_FIELDS = (
     "trains",
     "watched_loss",
@@ -22,7 +25,7 @@ POLICY_FIELDS = (
 
 
 def describe_motivation(motivation: MotivationConfig) -> str:
-    """Return the condition of a configuration, with k where it has one, and what differs from the paper's policy.
+    """Return the condition of a configuration with its settings, and what differs from the paper's policy.
 
     Args:
         motivation: section `motivation` of the configuration. A name that is not registered in this process
@@ -34,6 +37,8 @@ def describe_motivation(motivation: MotivationConfig) -> str:
     Example:
         >>> describe_motivation(MotivationConfig(name="gradient_norm_increase", k=3))
         'gradient_norm_increase, k = 3'
+        >>> describe_motivation(MotivationConfig(name="periodic", period=2))
+        'periodic, period = 2'
         >>> describe_motivation(MotivationConfig(name="always", trains="both", start=0.5))
         'always, trains = both, start = 0.5'
     """
@@ -41,6 +46,12 @@ def describe_motivation(motivation: MotivationConfig) -> str:
     condition_class = CONDITIONS.get(motivation.name)
     if condition_class is not None and "k" in inspect.signature(condition_class).parameters:
         words.append(f"k = {motivation.k}")
+    for name in CONDITION_SETTINGS:
+        value = getattr(motivation, name)
+        if value is not None:
+            words.append(f"{name} = {value}")
+    for name, value in motivation.options.items():
+        words.append(f"{name} = {value}")
     # Without motivated batches the policy has no effect.
     if classical_mode(motivation) is not Mode.BASE:
         for name in _changed_policy_fields(motivation):

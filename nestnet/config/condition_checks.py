@@ -4,13 +4,11 @@ import dataclasses
 import difflib
 from typing import Any
 
+from nestnet.conditions.description import CONDITION_SETTINGS
 from nestnet.conditions.registry import CONDITIONS, create_condition
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
-
-CONDITION_SETTINGS = ("decay", "min_drop", "period", "min_rate", "max_rate")
-"""Fields of `motivation` that only some of nestnet's built-in conditions have."""
 
 
 def check_condition_name(config: Config) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, can_motivate, watched_quantity
+from nestnet.conditions.description import CONDITION_SETTINGS
 from nestnet.conditions.registry import create_condition
-from nestnet.config.condition_checks import CONDITION_SETTINGS
 from nestnet.config.schema import Config
 from nestnet.training.earlier_runs import resolve_counts
 

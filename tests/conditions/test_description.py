@@ -15,6 +15,15 @@ def test_a_condition_is_its_name_and_k_where_it_has_one(name):
     assert describe_motivation(MotivationConfig(name=name, k=3)) == expected
 
 
+def test_the_settings_of_a_condition_are_among_its_words():
+    assert describe_motivation(MotivationConfig(name="periodic", period=2)) == "periodic, period = 2"
+    motivation = MotivationConfig(name="bandit", max_rate=0.3, min_rate=0.1, trains="both")
+    assert describe_motivation(motivation) == "bandit, min_rate = 0.1, max_rate = 0.3, trains = both"
+    motivation = MotivationConfig(name="ema_decrease", k=2, decay=0.9, min_drop=0.0)
+    assert describe_motivation(motivation) == "ema_decrease, k = 2, decay = 0.9, min_drop = 0.0"
+    assert describe_motivation(MotivationConfig(name="mine", options={"rate": 3})) == "mine, rate = 3"
+
+
 @pytest.mark.parametrize(
     ("fields", "words", "alone"),
     [
