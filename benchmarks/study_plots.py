@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study_headlines import CONTROLS, Headline, Study
+from study_headlines import CONTROLS, SAVING_AIM, Headline, Study
 
 from nestnet.analysis.plotting import save_figure, style_axes
 
@@ -18,7 +18,9 @@ CONTROL_COLOUR = "0.3"
 
 
 def draw_pareto(study: Study, headlines: list[Headline], output: Path) -> None:
-    """Draw the accuracy of both networks against the cost of the run, with each network alone as a curve.
+    """Draw the accuracy of both networks against the cost of the run, and that cost against the cost of two separate runs.
+
+    The first two panels have each network alone as a curve. The third one says whether one run beats two.
 
     Args:
         study: study.
@@ -27,8 +29,8 @@ def draw_pareto(study: Study, headlines: list[Headline], output: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.2), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure = Figure(figsize=(17, 6.6), layout="constrained")
+    *panels, last = figure.subplots(1, 3)
     for axes, network, name in zip(panels, CONTROLS, study.pair, strict=True):
         _draw_control(axes, network, headlines)
         for number, way in enumerate(list_ways(headlines)):
@@ -46,6 +48,7 @@ def draw_pareto(study: Study, headlines: list[Headline], output: Path) -> None:
         axes.set_xlabel(f"cost of the run, epochs of {study.pair[0]} alone")
         _set_log_ticks(axes)
         style_axes(axes)
+    _draw_saving(last, study, headlines)
     _add_legend(figure, panels[0])
     save_figure(figure, output, dpi=120)
 
@@ -60,7 +63,7 @@ def draw_updates(study: Study, headlines: list[Headline], output: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 6.2), layout="constrained")
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
     axes = figure.subplots()
     # The axis is logarithmic, so a way that never trained the motivated network has no place on it.
     shown = [line for line in headlines if line.gap_closed is not None and line.motivated_batches.mean > 0]
@@ -129,6 +132,47 @@ def _draw_control(axes: "Axes", network: str, headlines: list[Headline]) -> None
         axes.annotate(
             f"{line.epochs}", (cost, mean), (0, -14), textcoords="offset points", ha="center", fontsize=8, color="0.3"
         )
+
+
+def _draw_saving(axes: "Axes", study: Study, headlines: list[Headline]) -> None:
+    """Draw the cost of two separate runs that are as good as a nested one against the cost of that one."""
+    for number, way in enumerate(list_ways(headlines)):
+        for line in headlines:
+            if line.way != way or line.separate is None or line.separate.bound == "?":
+                continue
+            nested, separate = line.cost.mean * line.epochs, line.separate.value * line.epochs
+            axes.errorbar(nested, separate, **way_style(number))
+            if line.separate.bound:
+                axes.annotate(
+                    {">": "at least", "<": "at most"}[line.separate.bound],
+                    (nested, separate),
+                    (0, 7),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
+                    color="0.3",
+                )
+    axes.margins(0.1)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
+    for saving, style in ((1.0, "-"), (SAVING_AIM, ":")):
+        axes.axline((0, 0), slope=saving, color=CONTROL_COLOUR, lw=1, ls=style)
+        # Half-way to where the line leaves the panel.
+        middle = 0.5 * min(right, top / saving)
+        axes.annotate(
+            f"saving {saving:g}",
+            (middle, saving * middle),
+            (-6, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=CONTROL_COLOUR,
+        )
+    axes.set_title("one run against two", fontsize=11)
+    axes.set_xlabel(f"cost of the nested run, epochs of {study.pair[0]} alone")
+    axes.set_ylabel("cost of two separate runs that are as good")
+    style_axes(axes)
 
 
 def _set_log_ticks(axes: "Axes") -> None:

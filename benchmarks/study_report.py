@@ -3,8 +3,8 @@
     python benchmarks/study_report.py [RESULT.json ...]     # by default all of benchmarks/results/study-*.json
 
 `study.py` writes the result file. The report needs nothing else, and can be written while runs are still missing: it
-says which. Beside RESULT.json it writes RESULT.md, RESULT.png (accuracy against cost) and RESULT-updates.png (how far
-the gap is closed against the number of motivated batches).
+says which. Beside RESULT.json it writes RESULT.md, RESULT.png (accuracy against cost, and one run against two) and
+RESULT-updates.png (how far the gap is closed against the number of motivated batches).
 """
 
 import argparse
@@ -254,7 +254,7 @@ def write_report(result: Path) -> str:
         f"{origin} Written by `python benchmarks/study_report.py` from `{result.name}`.",
         DEFINITIONS,
         make_table(headlines),
-        f"![accuracy against cost]({pareto.name})",
+        f"![accuracy against cost, and one run against two]({pareto.name})",
         f"![gap closed against motivated batches]({updates.name})",
         "## What the costs allow",
         describe_costs(study, headlines) or f"{CONTROLS['motivated']} is missing.",
