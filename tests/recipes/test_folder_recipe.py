@@ -151,21 +151,21 @@ def test_the_recipe_of_a_small_folder_motivates(images, seen):
     assert expected_fraction(condition, images // chosen["data"]["batch_size"]) >= 1 / 12
 
 
-EVERY_SECOND = {"name": "periodic", "period": 2}
+SECOND_HALF = {"name": "always", "trains": "both", "start": 0.5, "distillation": 0.5}
 
 
 @pytest.mark.parametrize(
     ("given", "needs_k", "wanted"),
     [
-        ({}, False, EVERY_SECOND),
-        ({"model": {"base": "resnet18"}}, False, EVERY_SECOND),
+        ({}, False, SECOND_HALF),
+        ({"model": {"base": "resnet18"}}, False, SECOND_HALF),
         ({}, True, {}),
         ({"motivation": {"k": 3}}, False, {}),
         ({"motivation": {"name": "never"}}, False, {}),
         ({"model": {"base": "resnet20", "motivated": "resnet20"}}, False, {}),
     ],
 )
-def test_every_second_batch_is_motivated_unless_motivation_is_given(given, needs_k, wanted, seen):
+def test_both_networks_train_in_the_second_half_unless_motivation_is_given(given, needs_k, wanted, seen):
     chosen = choose_fields(replace(seen, train_images=3000, shorter_side=32), given, needs_k=needs_k)
     assert chosen["motivation"] == wanted
 
@@ -225,7 +225,7 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
         f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
         "typically of 10 x 8 pixels",
         f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}, "
-        "motivation periodic, period = 2; any field that you set takes precedence",
+        "motivation always, trains = both, distillation = 0.5, start = 0.5; any field that you set takes precedence",
     ]
 
 
