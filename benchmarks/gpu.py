@@ -114,6 +114,10 @@ STUDY_RUNS = [
 QUICK_STUDY_RUNS = ["--pair", "resnet8:resnet14", "--epochs", "1", "--ways", "base_alone", "both_second_half"]
 
 
+STOPPING = 30.0
+"""Seconds that the runs of the study may take to write their checkpoints and end."""
+
+
 def cifar10_part(root: Path, runs: Path, epochs: int, seeds: int, seconds: float, overrides: list[str]) -> Part:
     """Return the part that trains ResNet-20-32 and the two classical networks in parallel."""
     command = ["benchmarks/cifar10.py", "--root", str(root), "--runs", str(runs), "--epochs", str(epochs)]
@@ -129,9 +133,6 @@ def study_part(root: Path, runs: Path, quick: bool, seconds: float, overrides: l
     command += ["--minutes", f"{max(seconds - STOPPING, 0) / 60:.2f}", *(QUICK_STUDY_RUNS if quick else STUDY_RUNS)]
     return Part("study", [*command, *overrides], seconds)
 
-
-STOPPING = 30.0
-"""Seconds that the runs of the study may take to write their checkpoints and end."""
 
 ON_GPU = ["--precision", "bfloat16", "--cuda_graphs", "true", "--data.workers", "4", "--data.eval_batch_size", "2000"]
 

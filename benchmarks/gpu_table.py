@@ -41,11 +41,8 @@ def table(folder: Path) -> str:
         path = folder / f"{name}.json"
         if path.is_file():
             documents[name] = json.loads(path.read_text())
-            facts += facts_of(documents[name]["results"])
+            facts += facts_of(documents[name])
     facts += facts_of_goal(documents)
-    study = folder / "study.json"
-    if study.is_file():
-        facts += facts_of_study(json.loads(study.read_text()))
     for name, part in parts.items():
         if part["status"] != "done":
             facts.append((name, f"{part['status']}: {part['reason']}"))
@@ -77,9 +74,9 @@ def epoch_seconds(summary: dict[str, Any]) -> dict[str, float]:
     return {training: EPOCH / summary["images_per_second"][training][0] for training in trainings}
 
 
-def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_epochs(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the seconds per epoch of each configuration, nested and for timm's networks alone."""
-    for result in results:
+    for result in document["results"]:
         first = next(iter(result["summary"]))
         for name, summary in result["summary"].items():
             taken = epoch_seconds(summary)
@@ -92,9 +89,9 @@ def facts_of_epochs(results: list[dict[str, Any]]) -> Iterator[Fact]:
             )
 
 
-def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_limits(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the time of each step and its bound of arithmetic and launches."""
-    for result in results:
+    for result in document["results"]:
         bound = "" if result["seconds_per_launch"] is None else "; the profiler saw no launches"
         if result["bound_seconds"] is not None:
             bound = (
@@ -108,9 +105,9 @@ def facts_of_limits(results: list[dict[str, Any]]) -> Iterator[Fact]:
         )
 
 
-def facts_of_steps(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_steps(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the time of the nested step relative to timm's."""
-    for result in results:
+    for result in document["results"]:
         ratios = [
             f"{mode} {result['ratios_to_timm'][f'nested {mode}']['median']:.3f} "
             f"(timm {1000 * statistics.median(result['seconds'][f'timm {mode}']):.2f} ms)"
@@ -123,9 +120,9 @@ def facts_of_steps(results: list[dict[str, Any]]) -> Iterator[Fact]:
         )
 
 
-def facts_of_decisions(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_decisions(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the cost of reading each loss."""
-    for result in results:
+    for result in document["results"]:
         unread = result["overlap_over_unread"]
         costs = f"over unread losses {unread[0]:.3f}, " if unread else ""
         yield (
@@ -135,9 +132,9 @@ def facts_of_decisions(results: list[dict[str, Any]]) -> Iterator[Fact]:
         )
 
 
-def facts_of_memory(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_memory(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the peak memory of a base step relative to the standalone base's, and of both steps."""
-    for result in results:
+    for result in document["results"]:
         totals = [
             f"{mode} {ways['nested']['total'] / 2**20:.0f} MiB (timm {ways['timm']['total'] / 2**20:.0f})"
             for mode, ways in result["bytes"].items()
@@ -149,10 +146,10 @@ def facts_of_memory(results: list[dict[str, Any]]) -> Iterator[Fact]:
         )
 
 
-def facts_of_cifar10(results: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts_of_cifar10(document: dict[str, Any]) -> Iterator[Fact]:
     """Yield the top-1 of each subnet over the finished seeds, and the progress of the others."""
     groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    for row in results:
+    for row in document["results"]:
         groups.setdefault((row["way"], row["mode"], row["finished"]), []).append(row)
     for (way, mode, finished), rows in groups.items():
         accuracies = [row["top1"] for row in rows]
@@ -202,7 +199,7 @@ def facts_of_goal(documents: dict[str, dict[str, Any]]) -> Iterator[Fact]:
             )
 
 
-FACTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Fact]]] = {
+FACTS: dict[str, Callable[[dict[str, Any]], Iterator[Fact]]] = {
     "epochs": facts_of_epochs,
     "epochs-compiled": facts_of_epochs,
     "limits": facts_of_limits,
@@ -210,6 +207,7 @@ FACTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Fact]]] = {
     "decision": facts_of_decisions,
     "memory": facts_of_memory,
     "cifar10": facts_of_cifar10,
+    "study": facts_of_study,
 }
 """Function that reads the facts from the result file of each part."""
 

@@ -10,7 +10,7 @@ logarithm of the cost is linear in the accuracy. Costs are in epochs of the base
 """
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study_numbers import Bounded, Curve, Estimate, estimate
@@ -134,6 +134,16 @@ class Study:
             points.append((cost, statistics.mean(row["top1"][network] for row in rows)))
         return Curve(tuple(points)) if points else None
 
+    def curves(self) -> dict[str, Curve] | None:
+        """Return the curve of each network alone; `None` unless there are runs of both."""
+        found = {}
+        for network in CONTROLS:
+            curve = self.curve(network)
+            if curve is None:
+                return None
+            found[network] = curve
+        return found
+
     def headlines(self) -> list[Headline]:
         """Return the headline of each way and length, in the order of the file."""
         return [self._headline(way, epochs) for way, epochs in self.rows]
@@ -142,29 +152,41 @@ class Study:
         rows = self.rows[way, epochs]
         first = next(iter(rows.values()))
         networks = tuple(first["networks"])
-        fixed = {
-            "way": way,
-            "title": first["title"],
-            "networks": networks,
-            "epochs": epochs,
-            "top1": {network: estimate(row["top1"][network] for row in rows.values()) for network in networks},
-            "cost": estimate(row["cost"] for row in rows.values()),
-            "motivated_batches": estimate(count_motivated(row) for row in rows.values()),
-        }
-        if len(networks) < len(CONTROLS):
-            return Headline(**fixed)
-        separate, saving, savings = self._saving(epochs, rows)
-        return Headline(
-            **fixed,
+        headline = Headline(
+            way=way,
+            title=first["title"],
+            networks=networks,
+            epochs=epochs,
+            top1={network: estimate(row["top1"][network] for row in rows.values()) for network in networks},
+            cost=estimate(row["cost"] for row in rows.values()),
+            motivated_batches=estimate(count_motivated(row) for row in rows.values()),
+        )
+        if headline.is_alone:
+            return headline
+        headline = replace(
+            headline,
             base_gain=self._base_gain(epochs, rows),
             gap_closed=self._gap_closed(epochs, rows),
-            epochs_alone=self._epochs_alone(rows),
-            separate=separate,
-            saving=saving,
-            savings=savings,
             agreement=estimate(row["agreement"] for row in rows.values()),
             separate_agreement=estimate(self.separate_agreement.get(epochs, [])),
         )
+        curves = self.curves()
+        if curves is None:
+            return headline
+        costs = costs_alone(curves, {network: top1.mean for network, top1 in headline.top1.items()})
+        separate = (costs["base"] + costs["motivated"]) / epochs
+        return replace(
+            headline,
+            epochs_alone={network: cost / self.cost_per_epoch(network) for network, cost in costs.items()},
+            separate=separate,
+            saving=separate / headline.cost.mean,
+            savings=estimate(saving_of(row, curves) for row in rows.values()),
+        )
+
+    def cost_per_epoch(self, network: str) -> float:
+        """Return the cost of an epoch of a network alone, of which there are runs, in epochs of the base."""
+        shortest = self.lengths(CONTROLS[network])[0]
+        return statistics.mean(row["cost"] for row in self.rows[CONTROLS[network], shortest].values())
 
     def _base_gain(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
         alone = self.alone("base", epochs)
@@ -180,34 +202,16 @@ class Study:
                 parts.append((row["top1"]["motivated"] - base[seed]) / (motivated[seed] - base[seed]))
         return estimate(parts)
 
-    def _epochs_alone(self, rows: dict[int, dict[str, Any]]) -> dict[str, Bounded]:
-        """Return after how many epochs each network alone is as accurate as the runs are on average."""
-        found = {}
-        for network, control in CONTROLS.items():
-            curve = self.curve(network)
-            if curve is None:
-                continue
-            control_row = next(iter(self.rows[control, self.lengths(control)[0]].values()))
-            top1 = statistics.mean(row["top1"][network] for row in rows.values())
-            found[network] = curve.cost_of(top1) / control_row["cost"]
-        return found
 
-    def _saving(
-        self, epochs: int, rows: dict[int, dict[str, Any]]
-    ) -> tuple[Bounded | None, Bounded | None, Estimate | None]:
-        """Return the cost of two separate runs, the saving, and the saving by seed."""
-        curves = {network: self.curve(network) for network in CONTROLS}
-        if None in curves.values():
-            return None, None, None
+def costs_alone(curves: dict[str, Curve], top1: dict[str, float]) -> dict[str, Bounded]:
+    """Return the cost of each network alone that is as accurate."""
+    return {network: curve.cost_of(top1[network]) for network, curve in curves.items()}
 
-        def separate(top1: dict[str, float]) -> Bounded:
-            base, motivated = (curve.cost_of(top1[network]) for network, curve in curves.items() if curve is not None)
-            return (base + motivated) / epochs
 
-        means = {network: statistics.mean(row["top1"][network] for row in rows.values()) for network in CONTROLS}
-        cost = statistics.mean(row["cost"] for row in rows.values())
-        by_seed = estimate(separate(row["top1"]).value / row["cost"] for row in rows.values())
-        return separate(means), separate(means) / cost, by_seed
+def saving_of(row: dict[str, Any], curves: dict[str, Curve]) -> float:
+    """Return the saving at parity of one run, without its bound."""
+    costs = costs_alone(curves, row["top1"])
+    return (costs["base"] + costs["motivated"]).value / row["epochs"] / row["cost"]
 
 
 def count_motivated(row: dict[str, Any]) -> int:

@@ -184,13 +184,12 @@ def verdict(headlines: list[Headline]) -> list[str]:
     return sentences + [f"- {judge(line)}" for line in nearest]
 
 
-def describe_costs(study: Study, headlines: list[Headline]) -> str:
+def describe_costs(study: Study) -> str:
     """Return what the costs of the two networks allow, whatever a way of training does, in sentences."""
-    ratios = [line.cost.mean for line in headlines if line.way == CONTROLS["motivated"]]
-    if not ratios:
-        return ""
+    if not study.lengths(CONTROLS["motivated"]):
+        return f"{CONTROLS['motivated']} is missing."
     base, motivated = study.pair
-    ratio = ratios[0]
+    ratio = study.cost_per_epoch("motivated")
     return (
         f"{motivated} costs {ratio:.2f} times as much as {base}, and two separate runs of the same length cost "
         f"{1 + ratio:.2f}. "
@@ -201,13 +200,12 @@ def describe_costs(study: Study, headlines: list[Headline]) -> str:
     )
 
 
-def find_notes(study: Study) -> list[str]:
+def find_notes(study: Study, headlines: list[Headline]) -> list[str]:
     """Return what is missing, and what does not belong together, in sentences."""
     notes = []
-    for (way, epochs), rows in study.rows.items():
-        is_nested = all(len(row["networks"]) == len(CONTROLS) for row in rows.values())
-        if is_nested:
-            notes += find_missing_controls(study, way, epochs)
+    for line in headlines:
+        if not line.is_alone:
+            notes += find_missing_controls(study, line.way, line.epochs)
     for network, control in CONTROLS.items():
         lengths = study.lengths(control)
         if len(lengths) < 2:
@@ -245,7 +243,7 @@ def write_report(result: Path) -> str:
     base, motivated = study.pair
     origin = f"{len(study.document['runs'])} runs, {machine_name(study.document)}, {study.document['date']}."
     nested = [f"- {describe(line)}" for line in headlines if not line.is_alone]
-    missing = [f"- {note}" for note in find_notes(study)]
+    missing = [f"- {note}" for note in find_notes(study, headlines)]
     pareto, updates = result.with_suffix(".png"), result.with_name(f"{result.stem}-updates.png")
     draw_pareto(study, headlines, pareto)
     draw_updates(study, headlines, updates)
@@ -257,7 +255,7 @@ def write_report(result: Path) -> str:
         f"![accuracy against cost, and one run against two]({pareto.name})",
         f"![gap closed against motivated batches]({updates.name})",
         "## What the costs allow",
-        describe_costs(study, headlines) or f"{CONTROLS['motivated']} is missing.",
+        describe_costs(study),
         "## The aim",
         "\n".join(verdict(headlines)),
         "## Each way",

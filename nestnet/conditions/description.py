@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields
+from typing import Any
 
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config.schema import Config
@@ -46,17 +47,32 @@ def describe_motivation(motivation: MotivationConfig) -> str:
     condition_class = CONDITIONS.get(motivation.name)
     if condition_class is not None and "k" in inspect.signature(condition_class).parameters:
         words.append(f"k = {motivation.k}")
-    for name in CONDITION_SETTINGS:
-        value = getattr(motivation, name)
-        if value is not None:
-            words.append(f"{name} = {value}")
-    for name, value in motivation.options.items():
+    settings = given_settings(motivation) | motivation.options
+    for name, value in settings.items():
         words.append(f"{name} = {value}")
     # Without motivated batches the policy has no effect.
     if classical_mode(motivation) is not Mode.BASE:
         for name in _changed_policy_fields(motivation):
             words.append(f"{name} = {getattr(motivation, name)}")
     return ", ".join(words)
+
+
+def given_settings(motivation: MotivationConfig) -> dict[str, Any]:
+    """Return the settings of a built-in condition that a configuration gives, beside k, runs and counts.
+
+    Args:
+        motivation: section `motivation` of the configuration.
+
+    Example:
+        >>> given_settings(MotivationConfig(name="periodic", period=2))
+        {'period': 2}
+    """
+    settings: dict[str, Any] = {}
+    for name in CONDITION_SETTINGS:
+        value = getattr(motivation, name)
+        if value is not None:
+            settings[name] = value
+    return settings
 
 
 def classical_mode(motivation: MotivationConfig) -> Mode | None:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import difflib
-from typing import Any
 
-from nestnet.conditions.description import CONDITION_SETTINGS
+from nestnet.conditions.description import given_settings
 from nestnet.conditions.registry import CONDITIONS, create_condition
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
@@ -56,11 +55,7 @@ def check_condition(motivation: MotivationConfig) -> None:
     if motivation.options:
         reason = f"{motivation.name} takes no options; they are for a condition of your own"
         refuse("motivation.options", motivation.options, reason)
-    settings: dict[str, Any] = {}
-    for name in CONDITION_SETTINGS:
-        value = getattr(motivation, name)
-        if value is not None:
-            settings[name] = value
+    settings = given_settings(motivation)
     # Its counts may come from runs, which are read when training begins.
     if motivation.name == "random_like":
         settings["counts"] = [0]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, can_motivate, watched_quantity
-from nestnet.conditions.description import CONDITION_SETTINGS
+from nestnet.conditions.description import given_settings
 from nestnet.conditions.registry import create_condition
 from nestnet.config.schema import Config
 from nestnet.training.earlier_runs import resolve_counts
@@ -66,16 +66,14 @@ def plan_condition(config: Config, images: int, given: Condition | None = None) 
 def _condition_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the condition that the configuration sets, by name."""
     motivation = config.motivation
-    settings: dict[str, Any] = dict(motivation.options)
-    names = list(CONDITION_SETTINGS)
-    if motivation.name != "random_like":
-        names += ["runs", "counts"]  # so that they are refused
-    for name in names:
+    settings = motivation.options | given_settings(motivation)
+    if motivation.name == "random_like":
+        return settings | {"counts": resolve_counts(config)}
+    # Other conditions refuse them.
+    for name in ("runs", "counts"):
         value = getattr(motivation, name)
         if value is not None:
             settings[name] = value
-    if motivation.name == "random_like":
-        settings["counts"] = resolve_counts(config)
     return settings
 
 

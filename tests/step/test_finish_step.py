@@ -120,9 +120,8 @@ def test_the_rest_is_trained_beside_the_averaged_base(family):
     assert_same(net.subnet("base").state_dict(), averaged_base)
     assert all(map(torch.equal, differential_tensors(net), rest)), "the rest stays as it was trained"
 
-    later = TrainStep(
-        fresh := copy.deepcopy(net), torch.optim.SGD(fresh.parameters(), lr=0.1), cross_entropy, ema_decay=0.6
-    )
+    fresh = copy.deepcopy(net)
+    later = TrainStep(fresh, torch.optim.SGD(fresh.parameters(), lr=0.1), cross_entropy, ema_decay=0.6)
     for _ in range(3):
         images, labels = batch()
         step.finish_step(images, labels)
