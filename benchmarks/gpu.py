@@ -109,7 +109,7 @@ NAMES = [part.name for part in full_parts()] + ["cifar10"]
 
 STUDY_RUNS = [
     *("--pair", "resnet20:resnet32", "--epochs", "20", "10", "40", "--seeds", "0", "1", "2", "--jobs", "6", "--ways"),
-    *("base_alone", "motivated_alone", "replace_alternate", "both_second_half_distilled", "finish_10"),
+    *("base_alone", "motivated_alone", "replace_alternate", "both_second_half_distilled", "finish"),
 ]
 QUICK_STUDY_RUNS = ["--pair", "resnet8:resnet14", "--epochs", "1", "--ways", "base_alone", "both_second_half"]
 

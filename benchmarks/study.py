@@ -121,21 +121,19 @@ WAYS = (
 BY_NAME = {way.name: way for way in WAYS}
 ALL = tuple(BY_NAME)
 ALONE = tuple(CONTROLS.values())
+BEST = ("replace_alternate", "both_second_half_distilled", "finish")
+"""The ways that train with every seed for several lengths."""
+
 MAIN = (
     *ALONE,
+    *BEST,
     "replace_k2",
-    "replace_alternate",
     "both_k2",
+    "replace_third",
+    "replace_alternate_late",
     "both_last_third_distilled",
-    "both_second_half_distilled",
-    "both_always",
-    "finish",
-    "finish_10",
 )
 """The controls, and the ways that train with every seed."""
-
-BEST = ("replace_alternate", "both_second_half_distilled", "finish_10")
-"""The ways that train for several lengths."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +149,13 @@ MAIN_EPOCHS = 20
 """Number of epochs at which all ways are compared."""
 
 PLAN = (
-    Stage((*ALONE, "finish", "both_second_half_distilled", "replace_alternate"), (MAIN_EPOCHS,), (0,)),
+    Stage((*ALONE, *BEST), (MAIN_EPOCHS,), (0, 1, 2)),
     # Two separate runs of other lengths reach other accuracies: shorter ones are as good as the cheapest nested runs, and
     # longer ones as good as the best.
-    Stage(ALONE, (10,), (0,)),
-    Stage(("replace_alternate_separate", "replace_third"), (MAIN_EPOCHS,), (0,)),
-    Stage(("replace_alternate", *ALONE), (40,), (0,)),
-    Stage(ALONE, (5,), (0,)),
-    Stage((*ALONE, "replace_alternate"), (MAIN_EPOCHS,), (1, 2)),
-    Stage(("replace_alternate_late", "replace_alternate_faster"), (MAIN_EPOCHS,), (0,)),
+    Stage((*ALONE, *BEST), (10, 5), (0,)),
     Stage(MAIN, (MAIN_EPOCHS,), (0, 1, 2)),
-    Stage(ALONE, (10, 5, 40), (0, 1, 2)),
+    Stage((*ALONE, *BEST), (10, 5, 40), (0, 1, 2)),
     Stage(ALL, (MAIN_EPOCHS,), (0,)),
-    Stage(BEST, (10, 40), (0, 1, 2)),
     Stage((CONTROLS["base"],), (80,), (0, 1, 2)),
 )
 
