@@ -10,7 +10,8 @@ FOLDER holds your copy of CIFAR-10 as images: train/<class>/*.jpg (or png) and t
 A run is a way of training (`WAYS`), a number of epochs and a seed. The runs of a pair of networks train in the order of
 `PLAN`, the most important first; `--ways` takes some ways only, and `--epochs` or `--seeds` take all their combinations
 in place of the plan. Each run is one `nestnet train` with one thread in a folder of its own below `--runs`, and
-`--jobs` of them train side by side. Further arguments go to `nestnet train` (with a separate `--runs` folder).
+`--jobs` of them train side by side. Further arguments go to `nestnet train`; such runs need folders and a result file
+of their own (`--runs`, `--output`).
 
 The program can be stopped and called again at any time: on Ctrl-C, SIGTERM, or after `--minutes` its runs write a
 checkpoint and end; later, unfinished runs are resumed, finished ones are measured, and those in the result file are
@@ -159,6 +160,9 @@ PLAN = (
     Stage((CONTROLS["base"],), (80,), (0, 1, 2)),
 )
 
+PAIR = "resnet8:resnet20"
+RUNS = Path("runs/study")
+
 QUICK_PLAN = (Stage((*ALONE, "both_second_half"), (1,), (0,)),)
 QUICK_PAIR = "resnet8:resnet14"
 QUICK_OVERRIDES = ("--data.batch_size", "20")
@@ -225,6 +229,11 @@ def train(options: argparse.Namespace, overrides: list[str]) -> Path:
     training = Training(base, motivated, options.root.resolve(), options.device, options.precision, tuple(overrides))
     results = Results(training, options.output, WAYS)
     runs = list_runs(choose_plan(options), options.ways, options.runs.resolve() / f"{base}-{motivated}")
+    try:
+        for run in runs:
+            training.check(run)
+    except ValueError as error:
+        raise SystemExit(f"{run}: {error}") from None
     if options.plan:
         show_plan(runs, results)
         return results.path
@@ -247,13 +256,15 @@ def train(options: argparse.Namespace, overrides: list[str]) -> Path:
 
 def train_quickly(options: argparse.Namespace, overrides: list[str]) -> Path:
     """Train tiny runs on generated images, whose accuracies mean nothing, to see whether it works."""
+    options.output = options.output or Path(tempfile.gettempdir()) / "study-quick.json"
+    # The runs of an earlier call are gone, and would be taken for these.
+    options.output.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder / "images", QUICK_IMAGES, 32)
         options.root = folder / "images"
         options.runs = folder / "runs"
         options.pair = QUICK_PAIR
-        options.output = options.output or Path(tempfile.gettempdir()) / "study-quick.json"
         return train(options, [*QUICK_OVERRIDES, *overrides])
 
 
@@ -263,12 +274,12 @@ def parse_options() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--root", type=Path, help="CIFAR-10 as a folder of images")
-    parser.add_argument("--pair", default="resnet8:resnet20", help="BASE:MOTIVATED, timm's names")
+    parser.add_argument("--pair", help=f"BASE:MOTIVATED, timm's names (default: {PAIR})")
     parser.add_argument("--ways", nargs="+", choices=ALL, default=list(ALL), metavar="WAY", help=", ".join(ALL))
     parser.add_argument("--epochs", type=int, nargs="+", help="numbers of epochs, in place of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds, in place of the plan's")
     parser.add_argument("--jobs", type=int, default=2, help="number of runs that train side by side")
-    parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of the run directories")
+    parser.add_argument("--runs", type=Path, help=f"folder of the run directories (default: {RUNS})")
     parser.add_argument("--minutes", type=float, default=math.inf, help="time after which unfinished runs are stopped")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", help="the runs' field `precision`")
@@ -276,12 +287,26 @@ def parse_options() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--quick", action="store_true", help="tiny runs on generated images, to see whether it works")
     parser.add_argument("--output", type=Path, help="the result file")
     options, overrides = parser.parse_known_args()
-    if options.root is None and not options.quick:
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: it must be at least 1")
+    if options.quick:
+        for name in ("root", "pair", "runs"):
+            if getattr(options, name) is not None:
+                parser.error(f"--{name}: --quick has its own; leave either out")
+        if options.output is not None and options.output.exists():
+            parser.error(f"--output {options.output}: it exists, and --quick begins a new file; name another one")
+        return options, overrides
+    if options.root is None:
         parser.error("--root: name the folder of images (or try --quick)")
+    if not (options.root / "train").is_dir():
+        parser.error(f"--root {options.root}: there is no folder train/ in it")
+    # Runs with further arguments are other runs, and must not be taken for those of the study.
+    if overrides and (options.runs is None or options.output is None):
+        parser.error(f"{' '.join(overrides)}: runs with further arguments need --runs and --output of their own")
+    options.pair = options.pair or PAIR
+    options.runs = options.runs or RUNS
     if options.pair.count(":") != 1:
         parser.error(f"--pair {options.pair}: give two networks as BASE:MOTIVATED")
-    if options.root is not None and not (options.root / "train").is_dir():
-        parser.error(f"--root {options.root}: there is no folder train/ in it")
     return options, overrides
 
 

@@ -4,16 +4,19 @@
 - **Gap closed**: how far the motivated network has come from the base alone (0) to itself alone (1) at the same epochs.
 - **Saving at parity**: cost of two separate runs that reach both accuracies, divided by the cost of the nested run.
 
-The first two are computed for each seed from the runs with that seed, and then averaged. For the third, the cost of a
-network alone that reaches an accuracy is read from the curve of its lengths: the means over seeds, between which the
-logarithm of the cost is linear in the accuracy. Costs are in epochs of the base.
+Runs with the same seed begin with the same weights and see the same batches, so accuracies are compared within a seed.
+The first figure is the mean difference, and the second one a ratio of mean differences. For the third, the cost of a
+network alone that reaches an accuracy is read from the curve of its lengths, between which the logarithm of the cost
+is linear in the accuracy. A nested run is placed on this curve by its difference to the network alone with the same
+seed and length. Costs are in epochs of the base.
 """
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from study_numbers import Bounded, Curve, Estimate, estimate
+from study_numbers import Bounded, Curve, Estimate, estimate, estimate_ratio
 
 CONTROLS = {"base": "base_alone", "motivated": "motivated_alone"}
 """Names of the ways that train one network alone, by network."""
@@ -39,7 +42,7 @@ class Headline:
         epochs_alone: number of epochs after which each network alone is as accurate, by network.
         separate: cost of two separate runs that are as accurate, in the units of `cost`.
         saving: saving at parity.
-        savings: saving at parity for the accuracies of each seed.
+        savings: saving at parity of each seed; `None` unless it is known exactly for all of them.
         agreement: share of test images that both networks of a run give the same class.
         separate_agreement: the same for two networks that were trained alone, with the same seed and epochs.
     """
@@ -81,12 +84,11 @@ class Headline:
 
     @property
     def nearness(self) -> tuple[int, float]:
-        """Number of parts of the aim that are reached, and how near the others are: larger is better."""
-        near = 1.0
-        if self.gap_closed is not None:
-            near *= min(max(self.gap_closed.mean, 0) / GAP_AIM, 1)
-        if self.saving is not None:
-            near *= min(self.saving.value / SAVING_AIM, 1)
+        """Number of parts of the aim that are reached, and how near gap and saving are together: larger is better."""
+        near = 0.0
+        # What is not known, or known to be below a bound only, does not count.
+        if self.gap_closed is not None and self.saving is not None and self.saving.bound in ("", ">"):
+            near = min(max(self.gap_closed.mean, 0) / GAP_AIM, 1) * min(self.saving.value / SAVING_AIM, 1)
         return sum(part is True for part in self.met), near
 
 
@@ -107,9 +109,9 @@ class Study:
         self.rows: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
         for row in document["runs"]:
             self.rows.setdefault((row["way"], row["epochs"]), {})[row["seed"]] = row
-        self.separate_agreement: dict[int, list[float]] = {}
+        self.separate_agreement: dict[int, dict[int, float]] = {}
         for row in document["separate_agreement"]:
-            self.separate_agreement.setdefault(row["epochs"], []).append(row["agreement"])
+            self.separate_agreement.setdefault(row["epochs"], {})[row["seed"]] = row["agreement"]
 
     def lengths(self, way: str) -> list[int]:
         """Return the numbers of epochs of a way's runs, in order."""
@@ -120,19 +122,44 @@ class Study:
         rows = self.rows.get((CONTROLS[network], epochs), {})
         return {seed: row["top1"][network] for seed, row in rows.items()}
 
-    def without_gap(self, epochs: int) -> set[int]:
-        """Return the seeds with which the motivated network alone is no more accurate than the base alone."""
+    def has_gap(self, epochs: int, seeds: Iterable[int]) -> bool:
+        """Return whether the motivated network alone is more accurate than the base alone, on average over some seeds."""
         base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
-        return {seed for seed in base if seed in motivated and motivated[seed] <= base[seed]}
+        gaps = [motivated[seed] - base[seed] for seed in seeds if seed in base and seed in motivated]
+        return not gaps or statistics.mean(gaps) > 0
 
     def curve(self, network: str) -> Curve | None:
-        """Return cost and mean accuracy of a network alone by length; `None` without any run of it."""
-        points = []
+        """Return cost and accuracy of a network alone by length; `None` without any run of it."""
+        costs = {}
         for epochs in self.lengths(CONTROLS[network]):
-            rows = list(self.rows[CONTROLS[network], epochs].values())
-            cost = statistics.mean(row["cost"] * epochs for row in rows)
-            points.append((cost, statistics.mean(row["top1"][network] for row in rows)))
-        return Curve(tuple(points)) if points else None
+            rows = self.rows[CONTROLS[network], epochs].values()
+            costs[epochs] = statistics.mean(row["cost"] * epochs for row in rows)
+        if not costs:
+            return None
+        top1 = self.top1_by_length(network)
+        return Curve(tuple((costs[epochs], top1[epochs]) for epochs in costs))
+
+    def top1_by_length(self, network: str) -> dict[int, float]:
+        """Return the accuracy of a network alone by length, comparable between lengths that have different seeds."""
+        alone = {epochs: self.alone(network, epochs) for epochs in self.lengths(CONTROLS[network])}
+        # The length with the most seeds is the reference; the others differ from it by what they do within a seed.
+        reference = max(alone.values(), key=len)
+        top1 = {}
+        for epochs, found in alone.items():
+            differences = [found[seed] - reference[seed] for seed in found if seed in reference]
+            if differences:
+                top1[epochs] = statistics.mean(reference.values()) + statistics.mean(differences)
+            else:
+                top1[epochs] = statistics.mean(found.values())
+        return top1
+
+    def top1_on_curve(self, network: str, row: dict[str, Any]) -> float:
+        """Return the accuracy of a network of a nested run, less what its seed makes of the network alone."""
+        top1 = row["top1"][network]
+        alone = self.alone(network, row["epochs"])
+        if row["seed"] not in alone:
+            return top1
+        return self.top1_by_length(network)[row["epochs"]] + (top1 - alone[row["seed"]])
 
     def curves(self) -> dict[str, Curve] | None:
         """Return the curve of each network alone; `None` unless there are runs of both."""
@@ -168,19 +195,21 @@ class Study:
             base_gain=self._base_gain(epochs, rows),
             gap_closed=self._gap_closed(epochs, rows),
             agreement=estimate(row["agreement"] for row in rows.values()),
-            separate_agreement=estimate(self.separate_agreement.get(epochs, [])),
+            separate_agreement=self._separate_agreement(epochs, rows),
         )
         curves = self.curves()
         if curves is None:
             return headline
-        costs = costs_alone(curves, {network: top1.mean for network, top1 in headline.top1.items()})
+        top1 = [{network: self.top1_on_curve(network, row) for network in CONTROLS} for row in rows.values()]
+        means = {network: statistics.mean(of_seed[network] for of_seed in top1) for network in CONTROLS}
+        costs = costs_alone(curves, means)
         separate = (costs["base"] + costs["motivated"]) / epochs
         return replace(
             headline,
             epochs_alone={network: cost / self.cost_per_epoch(network) for network, cost in costs.items()},
             separate=separate,
             saving=separate / headline.cost.mean,
-            savings=estimate(saving_of(row, curves) for row in rows.values()),
+            savings=estimate_savings(curves, top1, [row["cost"] * epochs for row in rows.values()]),
         )
 
     def cost_per_epoch(self, network: str) -> float:
@@ -194,13 +223,14 @@ class Study:
 
     def _gap_closed(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
         base, motivated = self.alone("base", epochs), self.alone("motivated", epochs)
-        # Without a gap there is nothing to close.
-        seeds = set(base) & set(motivated) - self.without_gap(epochs)
-        parts = []
-        for seed, row in rows.items():
-            if seed in seeds:
-                parts.append((row["top1"]["motivated"] - base[seed]) / (motivated[seed] - base[seed]))
-        return estimate(parts)
+        seeds = [seed for seed in rows if seed in base and seed in motivated]
+        closed = [rows[seed]["top1"]["motivated"] - base[seed] for seed in seeds]
+        gaps = [motivated[seed] - base[seed] for seed in seeds]
+        return estimate_ratio(closed, gaps)
+
+    def _separate_agreement(self, epochs: int, rows: dict[int, dict[str, Any]]) -> Estimate | None:
+        found = self.separate_agreement.get(epochs, {})
+        return estimate(found[seed] for seed in rows if seed in found)
 
 
 def costs_alone(curves: dict[str, Curve], top1: dict[str, float]) -> dict[str, Bounded]:
@@ -208,10 +238,24 @@ def costs_alone(curves: dict[str, Curve], top1: dict[str, float]) -> dict[str, B
     return {network: curve.cost_of(top1[network]) for network, curve in curves.items()}
 
 
-def saving_of(row: dict[str, Any], curves: dict[str, Curve]) -> float:
-    """Return the saving at parity of one run, without its bound."""
-    costs = costs_alone(curves, row["top1"])
-    return (costs["base"] + costs["motivated"]).value / row["epochs"] / row["cost"]
+def estimate_savings(
+    curves: dict[str, Curve], top1: list[dict[str, float]], nested_costs: list[float]
+) -> Estimate | None:
+    """Return the saving at parity of each seed; `None` unless it is known exactly for all of them.
+
+    Args:
+        curves: curve of each network alone.
+        top1: accuracy of each network on its curve, for each seed.
+        nested_costs: cost of the nested run in epochs of the base, for each seed.
+    """
+    savings = []
+    for of_seed, nested in zip(top1, nested_costs, strict=True):
+        costs = costs_alone(curves, of_seed)
+        separate = costs["base"] + costs["motivated"]
+        if separate.bound:
+            return None
+        savings.append(separate.value / nested)
+    return estimate(savings)
 
 
 def count_motivated(row: dict[str, Any]) -> int:

@@ -109,3 +109,22 @@ def estimate(values: Iterable[float]) -> Any:
     if not found:
         return None
     return Estimate(found)
+
+
+def estimate_ratio(numerators: list[float], denominators: list[float]) -> Estimate | None:
+    """Return the ratio of the means of two lists, with its spread; `None` unless the mean of the denominators is above 0.
+
+    The values of the estimate are those of the ratio's linear approximation, one for each seed. Their mean is the ratio
+    itself, and their standard error that of the delta method.
+
+    >>> estimate_ratio([1.0, 2.0], [2.0, 2.0])
+    Estimate(values=(0.5, 1.0))
+    >>> estimate_ratio([1.0, 3.0], [2.0, 6.0]).standard_error
+    0.0
+    """
+    if not denominators or statistics.mean(denominators) <= 0:
+        return None
+    scale = statistics.mean(denominators)
+    ratio = statistics.mean(numerators) / scale
+    pairs = zip(numerators, denominators, strict=True)
+    return estimate(ratio + (numerator - ratio * denominator) / scale for numerator, denominator in pairs)

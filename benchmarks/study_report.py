@@ -24,30 +24,35 @@ DEFINITIONS = f"""\
 Cost is the arithmetic of all forward passes of a run, in units of training the base alone for the same epochs.
 *Base gain* is the top-1 of the base minus that of the base alone at the same epochs, in points. *Gap closed* is (motivated -
 base alone) / (motivated alone - base alone) at the same epochs. *Saving* is the cost of two separate runs that reach both
-accuracies, divided by the cost of the nested run. Base gain and gap closed are computed for each seed from runs with that
-seed. The cost of a network alone that reaches an accuracy is interpolated between its lengths, on means over seeds; ">"
-marks a lower bound (no control is that accurate), "<" an upper bound (the shortest control is more accurate already), and
-"?" that both meet. Numbers are mean ± standard error over seeds (standard deviation); the spread of the saving is that of
-the accuracies and costs of the nested runs.
+accuracies, divided by the cost of the nested run. Accuracies are compared within a seed: base gain is a mean of differences,
+gap closed a ratio of mean differences, and the cost of a network alone that is as accurate is interpolated between its
+lengths at the same difference from it; ">" marks a lower bound (no control is that accurate), "<" an upper bound (the shortest
+control is more accurate already), and "?" that both meet. Numbers are mean ± standard error over seeds (standard deviation);
+n is the number of seeds, and stands beside a figure that has fewer. The spread of the saving leaves out that of the curves.
 
 The aim: a base gain above 0 by more than one standard error, at least {100 * GAP_AIM:.0f} % of the gap closed, and a saving
 of at least {SAVING_AIM}."""
 
 
-def spread(found: Estimate | None, decimals: int = 2, factor: float = 1, unit: str = "", sign: str = "") -> str:
-    """Format an estimate for the table.
+def spread(
+    found: Estimate | None, decimals: int = 2, factor: float = 1, unit: str = "", sign: str = "", n: int | None = None
+) -> str:
+    """Format an estimate for the table, with its number of seeds unless that is n.
 
     >>> spread(Estimate((77.0, 78.0)))
     '77.50 ± 0.50 (0.71)'
-    >>> spread(Estimate((0.77,)), 0, 100, " %")
-    '77 %'
+    >>> spread(Estimate((0.77,)), 0, 100, " %", n=3)
+    '77 %, n = 1'
     """
     if found is None:
         return ABSENT
     text = f"{factor * found.mean:{sign}.{decimals}f}"
     if found.standard_error is not None and found.sd is not None:
         text += f" ± {factor * found.standard_error:.{decimals}f} ({factor * found.sd:.{decimals}f})"
-    return text + unit
+    text += unit
+    if n is not None and found.n != n:
+        text += f", n = {found.n}"
+    return text
 
 
 def with_error(found: Estimate, decimals: int, factor: float = 1) -> str:
@@ -96,12 +101,12 @@ def make_table(headlines: list[Headline]) -> str:
                 spread(line.top1.get("base")),
                 spread(line.top1.get("motivated")),
                 f"{line.cost.mean:.2f}",
-                spread(line.base_gain, sign="+"),
-                spread(line.gap_closed, 0, 100, " %"),
+                spread(line.base_gain, sign="+", n=line.cost.n),
+                spread(line.gap_closed, 0, 100, " %", n=line.cost.n),
                 bounded(line.separate),
                 saving,
                 spread(line.agreement, 1, 100, " %"),
-                spread(line.separate_agreement, 1, 100, " %"),
+                spread(line.separate_agreement, 1, 100, " %", n=line.cost.n),
             ]
         )
     columns = ["way", "epochs", "n", "base, %", "motivated, %", "cost", "base gain", "gap closed"]
@@ -112,7 +117,7 @@ def describe(line: Headline) -> str:
     """Return what a way reached in one sentence."""
     parts = []
     if line.gap_closed is not None:
-        parts.append(f"closes {with_error(line.gap_closed, 0, 100)} % of the gap")
+        parts.append(describe_gap(line.gap_closed))
     if line.base_gain is not None:
         parts.append(describe_gain(line.base_gain))
     parts.append(f"costs {line.cost.mean:.2f} times as much as the base alone")
@@ -124,7 +129,19 @@ def describe(line: Headline) -> str:
     if line.saving.bound == "?":
         return text + ": no saving is known."
     separate, saving = bounded_in_words(line.separate), bounded_in_words(line.saving)
-    return text + f": two separate runs that are as good cost {separate}, a saving of {saving}."
+    return text + f": two separate runs that are as good cost {separate}, which is {saving} times the cost of this run."
+
+
+def describe_gap(closed: Estimate) -> str:
+    """Return the gap closed as part of a sentence.
+
+    >>> describe_gap(Estimate((-0.2,)))
+    'closes none of the gap (-20 %)'
+    """
+    amount = with_error(closed, 0, 100)
+    if closed.mean <= 0:
+        return f"closes none of the gap ({amount} %)"
+    return f"closes {amount} % of the gap"
 
 
 def describe_gain(gain: Estimate) -> str:
@@ -133,6 +150,8 @@ def describe_gain(gain: Estimate) -> str:
     >>> describe_gain(Estimate((-0.5,)))
     'loses 0.50 points for the base'
     """
+    if not any(gain.values):
+        return "leaves the base as it is alone"
     if gain.mean >= 0:
         return f"gains {with_error(gain, 2)} points for the base"
     return f"loses {with_error(gain, 2, -1)} points for the base"
@@ -154,17 +173,28 @@ def judge(line: Headline) -> str:
     gains, closes, saves = line.met
     gain = "base gain: not known"
     if line.base_gain is not None:
-        reason = "no spread yet" if gains is None else "not beyond its standard error"
+        reason = "not beyond its standard error"
+        if gains is None:
+            reason = "no spread yet"
+        if line.base_gain.mean < 0:
+            reason = "a loss"
         gain = f"base gain {with_error(line.base_gain, 2)} ({reached_or(gains, reason)})"
     closed = "gap closed: not known"
     if line.gap_closed is not None:
-        reason = f"{100 * (GAP_AIM - line.gap_closed.mean):.1f} points short"
+        reason = f"{100 * (GAP_AIM - line.gap_closed.mean):.2f} points short"
         closed = f"gap closed {100 * line.gap_closed.mean:.1f} % ({reached_or(closes, reason)})"
     saving = "saving: not known"
     if line.saving is not None:
-        reason = "the bound does not tell" if saves is None else f"{SAVING_AIM - line.saving.value:.2f} short"
-        saving = f"saving {bounded(line.saving)} ({reached_or(saves, reason)})"
+        saving = f"saving {bounded(line.saving)} ({reached_or(saves, describe_shortfall(line.saving, saves))})"
     return f"{line.way}, {line.epochs} epochs: {gain}, {closed}, {saving}."
+
+
+def describe_shortfall(saving: Bounded, saves: bool | None) -> str:
+    """Return by how much a saving misses the aim, in words."""
+    if saves is None:
+        return "the bound does not tell"
+    at_least = "at least " if saving.bound else ""
+    return f"{at_least}{SAVING_AIM - saving.value:.2f} short"
 
 
 def reached_or(is_reached: bool | None, reason: str) -> str:
@@ -176,12 +206,20 @@ def verdict(headlines: list[Headline]) -> list[str]:
     nested = [line for line in headlines if not line.is_alone]
     if not nested:
         return ["No nested run is finished."]
-    reached = [f"{line.way} at {line.epochs} epochs" for line in nested if all(line.met)]
     nearest = sorted(nested, key=lambda line: line.nearness, reverse=True)
-    sentences = [f"The aim is reached by {'; '.join(reached)}."]
-    if not reached:
-        sentences = ["No way reaches the aim. How near each came, the nearest first:"]
-    return sentences + [f"- {judge(line)}" for line in nearest]
+    reached = [f"{line.way} at {line.epochs} epochs" for line in nested if all(line.met)]
+    undecided = [
+        f"{line.way} at {line.epochs} epochs" for line in nested if not all(line.met) and False not in line.met
+    ]
+    sentences = []
+    if reached:
+        sentences.append(f"The aim is reached by {'; '.join(reached)}.")
+    elif not undecided:
+        sentences.append("No way reaches the aim.")
+    if undecided:
+        sentences.append(f"Not known yet: {'; '.join(undecided)}.")
+    order = "By the number of parts that are reached, and then by gap closed and saving together:"
+    return [*sentences, order, *(f"- {judge(line)}" for line in nearest)]
 
 
 def describe_costs(study: Study) -> str:
@@ -196,7 +234,7 @@ def describe_costs(study: Study) -> str:
         "A nested run that gives each network its own loss on every batch costs the same: it saves only if it makes them "
         "better than they are alone. If the base cost nothing, and both were as good as they are alone, the saving would be "
         f"{(1 + ratio) / ratio:.2f}. More than that needs a bigger network that learns from fewer batches than alone, or "
-        "a base that becomes better than alone."
+        "networks that become better than they are alone."
     )
 
 
@@ -206,18 +244,27 @@ def find_notes(study: Study, headlines: list[Headline]) -> list[str]:
     for line in headlines:
         if not line.is_alone:
             notes += find_missing_controls(study, line.way, line.epochs)
-    for network, control in CONTROLS.items():
-        lengths = study.lengths(control)
-        if len(lengths) < 2:
-            notes.append(f"{control} has {len(lengths)} length(s): costs between lengths cannot be interpolated.")
-        for epochs in lengths:
-            if len(study.alone(network, epochs)) < 2:
-                notes.append(f"{control}, {epochs} epochs: one seed.")
+    for control in CONTROLS.values():
+        number = len(study.lengths(control))
+        if number < 2:
+            notes.append(f"{control} has {number} length(s): costs between lengths cannot be interpolated.")
     for field in ("precision", "train_images"):
         found = sorted({str(row[field]) for row in study.document["runs"]})
         if len(found) > 1:
             notes.append(f"The runs differ in {field}: {', '.join(found)}.")
+    singles = list_single_runs(study)
+    if singles:
+        notes.append(f"One seed, and so no spread: {'; '.join(singles)}.")
     return notes
+
+
+def list_single_runs(study: Study) -> list[str]:
+    """Return the ways and lengths with one seed, in words."""
+    lengths: dict[str, list[str]] = {}
+    for way, epochs in sorted(study.rows, key=lambda key: key[1]):
+        if len(study.rows[way, epochs]) == 1:
+            lengths.setdefault(way, []).append(str(epochs))
+    return [f"{way} at {join_words(found)} epochs" for way, found in lengths.items()]
 
 
 def find_missing_controls(study: Study, way: str, epochs: int) -> list[str]:
@@ -229,10 +276,8 @@ def find_missing_controls(study: Study, way: str, epochs: int) -> list[str]:
         if absent:
             listed = ", ".join(map(str, absent))
             notes.append(f"{name}: {control} of the same length has no run with seed {listed}.")
-    for seed in sorted(study.without_gap(epochs) & seeds):
-        notes.append(f"{name}: with seed {seed} {study.pair[1]} alone is no better, and there is no gap to close.")
-    if len(seeds) < 2:
-        notes.append(f"{name}: one seed, so there is no spread.")
+    if not study.has_gap(epochs, seeds):
+        notes.append(f"{name}: {study.pair[1]} alone is no better than {study.pair[0]}, and there is no gap to close.")
     return notes
 
 

@@ -1,8 +1,12 @@
 """The results of a study: what is measured of a finished run, and the file that holds it, with a line for each run."""
 
+import fcntl
 import json
 import math
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +64,34 @@ class Results:
         pair = [self.training.base, self.training.motivated]
         if document["pair"] != pair:
             raise SystemExit(f"--output {self.path}: it holds the pair {':'.join(document['pair'])}; name another file")
+        expected = {way.name: " ".join(self.training.overrides_of(way)) for way in self.ways}
         for row in document["runs"]:
+            if row["overrides"] != expected.get(row["way"], row["overrides"]):
+                raise SystemExit(
+                    f"--output {self.path}: its runs of {row['way']} were trained with `{row['overrides']}`, and yours would "
+                    f"be with `{expected[row['way']]}`; name another file"
+                )
             self.rows[row["way"], row["epochs"], row["seed"]] = row
         for row in document["separate_agreement"]:
             self.separate_agreement[row["epochs"], row["seed"]] = row["agreement"]
 
     def add(self, run: StudyRun) -> dict[str, Any]:
-        """Measure a finished run, and write the file with it."""
+        """Measure a finished run, and add it to the file."""
         row = measure(run, self.training, self.device)
-        self.rows[run.key] = row
         controls = [StudyRun(way, run.epochs, run.seed, run.folder) for way in self.ways if is_control(way.name)]
-        if is_control(run.way.name) and all((control.path / PREDICTIONS).is_file() for control in controls):
-            predicted = [read_predictions(control, control.way.networks[0]) for control in controls]
-            self.separate_agreement[run.epochs, run.seed] = measure_agreement(*predicted)
-        self.write()
+        has_both = all((control.path / PREDICTIONS).is_file() for control in controls)
+        with locked(self.path.parent):
+            # Another program may have added runs since.
+            if self.path.is_file():
+                self._read()
+            self.rows[run.key] = row
+            if is_control(run.way.name) and has_both:
+                predicted = [read_predictions(control, control.way.networks[0]) for control in controls]
+                self.separate_agreement[run.epochs, run.seed] = measure_agreement(*predicted)
+            self._write()
         return row
 
-    def write(self) -> None:
+    def _write(self) -> None:
         order = [way.name for way in self.ways]
         keys = sorted(self.rows, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), *key))
         separate = []
@@ -88,8 +103,19 @@ class Results:
             "runs": [self.rows[key] for key in keys],
             "separate_agreement": separate,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, format_results(document))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one program at a time change the files of a folder, which is made if it is absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_control(way: str) -> bool:
@@ -112,7 +138,7 @@ def format_results(document: dict[str, Any]) -> str:
 def measure(run: StudyRun, training: Training, device: torch.device) -> dict[str, Any]:
     """Return the row of a finished run, and keep the predictions of its exports in its folder."""
     config = read_config(run.path)
-    check_config(run, training, config)
+    training.check_config(run, config)
     epochs = read_table(run.path / "metrics.csv")
     steps = read_table(run.path / "steps.csv")
     macs = read_cost(run.path)
@@ -130,7 +156,7 @@ def measure(run: StudyRun, training: Training, device: torch.device) -> dict[str
         "way": run.way.name,
         "title": run.way.title,
         "networks": [str(mode) for mode in run.way.networks],
-        "overrides": " ".join([*run.way.overrides, *training.overrides]),
+        "overrides": " ".join(training.overrides_of(run.way)),
         "epochs": run.epochs,
         "seed": run.seed,
         "top1": {mode: values[-1] for mode, values in by_epoch.items()},
@@ -172,14 +198,6 @@ def versions(run: StudyRun) -> dict[str, Any] | None:
     # A run that was stopped and resumed can have been trained by several commits.
     commits = list(dict.fromkeys(session["commit"] for session in sessions))
     return {"torch": last["torch"], "timm": last["timm"], "nestnet": last["nestnet"], "commits": commits}
-
-
-def check_config(run: StudyRun, training: Training, config: Config) -> None:
-    """Check that a folder has the run that its name says."""
-    expected = (training.base, training.motivated, run.epochs, run.seed)
-    found = (config.model.base, config.model.motivated, config.epochs, config.seed)
-    if found != expected:
-        raise ValueError(f"{run.path} has another run: {found} in place of {expected}; move it away")
 
 
 def predict_test_images(run: StudyRun, config: Config, device: torch.device) -> tuple[dict[Mode, list[int]], list[int]]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,9 @@ import torch
 
 import nestnet
 from nestnet import Mode
+from nestnet.config.parsing import parse
+from nestnet.config.schema import Config, dotted
+from nestnet.config.validation import validate
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.lock import Lock
 
@@ -132,13 +135,47 @@ class Training:
         """Return the command that starts a run, or resumes it."""
         if run.is_started:
             return [*NESTNET, "resume", str(run.path)]
-        command = [*NESTNET, "train", "--config", str(CONFIG)]
-        command += ["--model.base", self.base, "--model.motivated", self.motivated]
-        command += ["--data.root", str(self.root), "--epochs", str(run.epochs), "--seed", str(run.seed)]
-        command += ["--run_dir", str(run.path), "--device", self.device]
-        command += ["--precision", self.precision]
+        return [*NESTNET, "train", *self.arguments(run)]
+
+    def arguments(self, run: StudyRun) -> list[str]:
+        """Return the arguments of `nestnet train` for a run."""
+        arguments = ["--config", str(CONFIG), "--model.base", self.base, "--model.motivated", self.motivated]
+        arguments += ["--data.root", str(self.root), "--epochs", str(run.epochs), "--seed", str(run.seed)]
+        arguments += ["--run_dir", str(run.path), "--device", self.device, "--precision", self.precision]
         # A later argument takes precedence over an earlier one.
-        return [*command, *RECIPE, *run.way.overrides, *self.overrides]
+        return [*arguments, *RECIPE, *self.overrides_of(run.way)]
+
+    def overrides_of(self, way: Way) -> list[str]:
+        """Return the arguments of a way, and those of this study."""
+        return [*way.overrides, *self.overrides]
+
+    def check(self, run: StudyRun) -> None:
+        """Check the configuration of a run before anything is trained.
+
+        Raises:
+            ValueError: If an argument is unknown, or a value is refused.
+        """
+        validate(parse(self.arguments(run)))
+
+    def check_config(self, run: StudyRun, found: Config) -> None:
+        """Check that a configuration is that of a run.
+
+        Args:
+            run: run of the study.
+            found: configuration in its folder, in which the trainer has replaced some null and automatic values.
+
+        Raises:
+            ValueError: If another value differs.
+        """
+        recorded = dotted(asdict(found))
+        for name, value in dotted(asdict(parse(self.arguments(run)))).items():
+            # The folder may have been moved since.
+            if name == "run_dir" or value in (None, "auto"):
+                continue
+            if recorded[name] != value:
+                raise ValueError(
+                    f"{run.path} has another run: {name} = {recorded[name]!r} in place of {value!r}; move it away"
+                )
 
 
 def note_session(run: StudyRun, command: list[str]) -> None:
