@@ -30,6 +30,9 @@ class Budget(nestnet.Condition):
         self.mode = nestnet.Mode.MOTIVATED if falls and affordable else nestnet.Mode.BASE
         self.last = loss
 
+    def overrule(self):
+        self.mode = nestnet.Mode.BASE  # the limits of the run allow no motivated batch, so it must not count as one
+
     def reset(self):
         self.last = None
         self.mode = nestnet.Mode.BASE

@@ -99,7 +99,7 @@ class Condition(ABC):
     # Forecasts of the cost call this.
 
     def expected_fraction(self, batches: int | None = None) -> float | None:
-        """Return the share of batches that this condition is expected to motivate, for forecasts of the cost.
+        """Return the share of an epoch's batches that this condition is expected to motivate, for forecasts of the cost.
 
         A run is refused before training if its condition motivates batches of long epochs, but none of epochs
         as short as those of the run.
@@ -112,6 +112,53 @@ class Condition(ABC):
             Share from 0 to 1, or `None` if it is not known.
         """
         return None
+
+    def expected_count(self, batches: int, epoch_length: int) -> float | None:
+        """Return the number of a run's first batches that this condition is expected to motivate.
+
+        It follows from `expected_fraction`, with the same share in each epoch. A condition whose epochs differ
+        overrides it.
+
+        Args:
+            batches: number of batches from the start of the run, at least 0.
+            epoch_length: number of batches of an epoch, at least 1.
+
+        Returns:
+            Number of motivated batches, or `None` if it is not known.
+        """
+        full_epochs, rest = divmod(batches, epoch_length)
+        count = 0.0
+        # An epoch that is cut short counts like an epoch of that length.
+        for epochs, length in ((full_epochs, epoch_length), (1, rest)):
+            if epochs and length:
+                share = expected_fraction(self, length)
+                if share is None:
+                    return None
+                count += epochs * length * share
+        return count
+
+
+def chosen_mode(condition: Condition) -> Mode:
+    """Return the mode that a condition chose for the next batch.
+
+    Args:
+        condition: motivation condition, whose mode is a `Mode` or its value.
+
+    Returns:
+        The mode.
+
+    Raises:
+        ValueError: If it is none of the two.
+
+    Example:
+        >>> from nestnet import Never
+        >>> chosen_mode(Never())
+        <Mode.BASE: 'base'>
+    """
+    try:
+        return Mode(condition.mode)
+    except ValueError as error:
+        raise ValueError(f"condition {type(condition).__name__}: {error}") from None
 
 
 def motivated_rate(k: int) -> float:

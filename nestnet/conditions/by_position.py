@@ -111,19 +111,32 @@ class RandomLike(RandomBatches):
 
     def __init__(self, counts: Sequence[int], batches: int, *, seed: int = 0) -> None:
         super().__init__(batches, seed=seed)
+        if not isinstance(counts, Sequence) or isinstance(counts, str) or not counts:
+            raise ValueError(f"counts = {counts!r}: it must be a list with a number for each epoch")
         for epoch, count in enumerate(counts, start=1):
-            if not 0 <= count <= batches:
+            check_whole_number("counts", count, 0, "the motivated batches of an epoch")
+            if count > batches:
                 raise ValueError(f"counts: {count} of {batches} batches in epoch {epoch}; take runs of as many batches")
         self.counts = list(counts)
 
     def motivated_count(self, generator: random.Random) -> int:
         if self.epoch >= len(self.counts):
-            raise ValueError(f"epoch {self.epoch + 1}: the earlier runs have only {len(self.counts)} epochs")
+            raise ValueError(
+                f"counts: there is none for epoch {self.epoch + 1}, only {len(self.counts)}; give more of them"
+            )
         return self.counts[self.epoch]
 
     def expected_fraction(self, batches: int | None = None) -> float | None:
-        # Exact for any `batches`, because both numbers are known.
+        # The mean over all epochs, whose length is given.
         return sum(self.counts) / (len(self.counts) * self.batches)
+
+    def expected_count(self, batches: int, epoch_length: int) -> float | None:
+        full_epochs, rest = divmod(batches, epoch_length)
+        count = float(sum(self.counts[:full_epochs]))
+        # The positions within an epoch are random.
+        if rest and full_epochs < len(self.counts):
+            count += self.counts[full_epochs] * rest / epoch_length
+        return count
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"counts": self.counts}
@@ -185,7 +198,7 @@ class ConstantCondition(Condition):
         """Ignore the loss."""
 
     def expected_fraction(self, batches: int | None = None) -> float | None:
-        return 1.0 if self.mode is Mode.MOTIVATED else 0.0
+        return 1.0 if self.mode == Mode.MOTIVATED else 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -1,6 +1,7 @@
 """The motivation of a run in words, for forecasts, reports, tables and model cards."""
 
 import inspect
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -48,6 +49,8 @@ def describe_motivation(motivation: MotivationConfig) -> str:
     if condition_class is not None and "k" in inspect.signature(condition_class).parameters:
         words.append(f"k = {motivation.k}")
     settings = given_settings(motivation) | motivation.options
+    if motivation.name == "periodic":
+        settings.setdefault("period", default_period(motivation))
     for name, value in settings.items():
         words.append(f"{name} = {value}")
     # Without motivated batches the policy has no effect.
@@ -73,6 +76,20 @@ def given_settings(motivation: MotivationConfig) -> dict[str, Any]:
         if value is not None:
             settings[name] = value
     return settings
+
+
+def default_period(motivation: MotivationConfig) -> int:
+    """Return the period of `periodic` for a configuration that gives none.
+
+    Args:
+        motivation: section `motivation` of the configuration.
+
+    Example:
+        >>> default_period(MotivationConfig(k=2))
+        6
+    """
+    # k falling losses in a row are expected about once in (k+1)! batches, if losses are independent.
+    return math.factorial(motivation.k + 1)
 
 
 def classical_mode(motivation: MotivationConfig) -> Mode | None:

@@ -42,7 +42,10 @@ class LearnedRate(Condition):
         if not is_number(max_rate) or not 0 < max_rate <= 1:
             raise ValueError(f"max_rate = {max_rate!r}: it must be a number above 0 and at most 1")
         if not is_number(min_rate) or not 0 < min_rate < max_rate:
-            raise ValueError(f"min_rate = {min_rate!r}: it must be a number above 0 and below max_rate = {max_rate}")
+            raise ValueError(
+                f"min_rate = {min_rate!r}: it must be a number above 0 and below max_rate = {max_rate}; lower it, or raise "
+                "max_rate"
+            )
         self.decay = decay
         self.min_rate = min_rate
         self.max_rate = max_rate

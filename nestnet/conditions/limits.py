@@ -6,7 +6,8 @@ from fractions import Fraction
 from functools import cached_property
 
 from nestnet.conditions.base import Condition, expected_fraction
-from nestnet.nn.mode import PerMode
+from nestnet.nn.mode import Mode, PerMode
+from nestnet.text.arguments import check_whole_number, is_number
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class MotivationLimits:
         until: part of the run, at most 1, from which on no batch is motivated.
         budget: the most that the run may cost, in units of the same number of base batches, at least 1; `None`
             for no limit.
+
+    Raises:
+        ValueError: If a value is out of range.
 
     Example:
         >>> limits = MotivationLimits(10, 2, PerMode(100, 300), start=0.5, budget=1.2)
@@ -42,6 +46,22 @@ class MotivationLimits:
     start: float = 0.0
     until: float = 1.0
     budget: float | None = None
+
+    def __post_init__(self) -> None:
+        check_whole_number("epoch_length", self.epoch_length, 0, "the batches of an epoch")
+        check_whole_number("epochs", self.epochs, 0, "the epochs of the run")
+        for mode in Mode:
+            cost = self.batch_costs.of(mode)
+            if not is_number(cost) or not (math.isfinite(cost) and cost > 0):
+                raise ValueError(f"batch_costs.{mode} = {cost!r}: it must be a finite number above 0")
+        if not is_number(self.until) or not 0 < self.until <= 1:
+            raise ValueError(f"until = {self.until!r}: it must be a number above 0 and at most 1")
+        if not is_number(self.start) or not 0 <= self.start < self.until:
+            raise ValueError(f"start = {self.start!r}: it must be a number from 0 to below until = {self.until}")
+        if self.budget is not None and not (is_number(self.budget) and math.isfinite(self.budget) and self.budget >= 1):
+            raise ValueError(
+                f"budget = {self.budget!r}: it must be a finite number of at least 1, or None for no limit"
+            )
 
     @property
     def steps(self) -> int:
@@ -75,6 +95,13 @@ class MotivationLimits:
         limit = Fraction(str(self.budget)) * self.batch_costs.base * (counted + 1)
         return spent + self.batch_costs.motivated <= limit
 
+    def most(self) -> int:
+        """Return the largest number of motivated batches that the limits allow, whatever the condition."""
+        affordable = self.affordable()
+        if affordable is None:
+            return len(self.window)
+        return min(len(self.window), affordable)
+
     def affordable(self) -> int | None:
         """Return the largest number of motivated batches that the budget allows; `None` without a budget."""
         extra = self.batch_costs.motivated - self.batch_costs.base
@@ -99,14 +126,14 @@ class MotivationLimits:
         # A run that only extends a finished base has no batch to motivate.
         if self.steps == 0:
             return 0.0
+        # It checks what a condition of the user returns.
         if expected_fraction(condition, self.epoch_length) is None:
             return None
-        before = self._expected_count(condition, self.window.start)
-        expected = self._expected_count(condition, self.window.stop) - before
-        affordable = self.affordable()
-        if affordable is not None:
-            expected = min(expected, affordable)
-        return expected / self.steps
+        before = condition.expected_count(self.window.start, self.epoch_length)
+        until = condition.expected_count(self.window.stop, self.epoch_length)
+        if before is None or until is None:
+            return None
+        return min(max(until - before, 0.0), self.most()) / self.steps
 
     def can_motivate(self, condition: Condition) -> bool:
         """Return whether a condition that is meant to motivate batches can do so within the limits.
@@ -123,17 +150,3 @@ class MotivationLimits:
         if not self.window or self.affordable() == 0:
             return False
         return self.expected_fraction(condition) != 0
-
-    def _expected_count(self, condition: Condition, batches: int) -> float:
-        """Return the expected number of motivated batches among the first ones of the run, without a budget."""
-        full_epochs, rest = divmod(batches, self.epoch_length)
-        count = full_epochs * self.epoch_length * self._share_of_first(condition, self.epoch_length)
-        # An epoch that is cut short counts like an epoch of that length.
-        if rest:
-            count += rest * self._share_of_first(condition, rest)
-        return count
-
-    def _share_of_first(self, condition: Condition, batches: int) -> float:
-        share = expected_fraction(condition, batches)
-        # The caller knows that the condition has a forecast, and it has one for epochs of any length.
-        return share or 0.0

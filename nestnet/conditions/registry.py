@@ -25,6 +25,9 @@ CONDITIONS: dict[str, type[Condition]] = {
 }
 """The class of each condition, by its name in `motivation.name`."""
 
+RUN_ARGUMENTS = ("batches", "seed")
+"""Arguments of conditions that come from the run alone, and are no settings of a user."""
+
 ConditionClass = TypeVar("ConditionClass", bound=type[Condition])
 
 
@@ -91,9 +94,11 @@ def create_condition(name: str, settings: Mapping[str, Any] | None = None, **con
     arguments = dict(settings or {})
     for setting, value in arguments.items():
         if setting not in parameters:
+            # What the run provides cannot be set here.
+            settable = [parameter for parameter in parameters if parameter not in RUN_ARGUMENTS]
             remedy = "leave it out"
-            if parameters:
-                remedy = f"it has {', '.join(parameters)}"
+            if settable:
+                remedy = f"it has {', '.join(settable)}"
             raise ValueError(f"motivation.{setting} = {value!r}: {name} has no such setting; {remedy}")
     # An argument that the run provides is passed only if the condition has it.
     for key, value in context.items():

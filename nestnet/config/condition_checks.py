@@ -74,7 +74,10 @@ def _is_built_in(name: str) -> bool:
 
 
 def check_policy(config: Config) -> None:
-    """Refuse settings of motivated batches that would have no effect.
+    """Refuse settings of motivated batches that do not go together.
+
+    With `motivation.name = never` none of them has an effect, so that a nested run needs one change to become the
+    base trained alone.
 
     Args:
         config: configuration, each of whose values is in its own range.

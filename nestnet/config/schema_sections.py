@@ -251,7 +251,8 @@ class MotivationConfig:
     )
     """Number of falls in a row, from 1 to 20. With falling losses about one batch in (k+1)! is motivated: a
     sixth for 2, a 24th for 3. The first k + 1 batches of an epoch never are, so an epoch must have more.
-    Conditions without k ignore it, so that the same configuration can be trained with each condition."""
+    It is also where the default of `period` comes from. Other conditions ignore it, so that the same
+    configuration can be trained with each of them."""
     # Settings of single conditions.
     decay: float | None = limited(None, from_to_below(0, 1))
     """ema_decrease, gradient_agreement: decay of the moving average at each value, from 0 to below 1; null: 0.9.
@@ -283,9 +284,9 @@ class MotivationConfig:
     distillation: float | None = limited(None, between(0, 1))
     """trains = both: share of the motivated network's output in the base's targets, from 0 to 1; the labels
     have the remaining share. null: 0. At 1 the base learns from the motivated network alone (in-place
-    distillation)."""
+    distillation). With loss.name = bce its output is a sigmoid of each class, and otherwise a softmax."""
     temperature: float = limited(1.0, above(0), at_most(1000, "; usual values are 1 to 4"))
-    """Temperature of both softmaxes of the distillation, above 0, at most 1000; above 1 the targets are
+    """Temperature of both networks' outputs in the distillation, above 0, at most 1000; above 1 the targets are
     softer."""
     motivated_loss_weight: float = limited(1.0, above(0), at_most(1000, "; usual values are 0.1 to 2"))
     """trains = both: factor of the motivated network's loss in the sum of both, above 0, at most 1000."""
@@ -295,6 +296,7 @@ class MotivationConfig:
     until: float = limited(1.0, ValueRule(lambda value: 0 < value <= 1, "above 0 and at most 1"))
     """Part of the run, above `start`, at most 1, from which on no batch is motivated."""
     budget: float | None = limited(None, at_least(1, ", the cost of training the base alone"))
-    """The most that the forward passes of the run may cost, at least 1, in units of training the base alone for
+    """The most that the training passes of the run may cost, at least 1, in units of training the base alone for
     as many epochs. At 1.3 the run costs at most 30 % more. It holds at every batch: a motivated batch that it
-    does not allow trains the base. null: no limit."""
+    does not allow trains the base. A loss on a held-out batch, which some conditions watch, does not count.
+    null: no limit."""

@@ -215,8 +215,9 @@ def _phases(trainer: Trainer, batch_seconds: dict[str, float]) -> list[_Phase]:
     if config.epochs > 0:
         # Without a forecast of the motivated fraction, the time has a lower and an upper bound.
         if fraction is None:
-            ends = [batch_seconds["base"], batch_seconds["motivated"]]
-            modes = "with none to all of them motivated"
+            most = trainer.limits.most() / trainer.limits.steps
+            ends = [batch_seconds["base"], (1 - most) * batch_seconds["base"] + most * batch_seconds["motivated"]]
+            modes = f"with none to {'all' if most == 1 else f'{most:.2%}'} of them motivated"
         else:
             ends = [(1 - fraction) * batch_seconds["base"] + fraction * batch_seconds["motivated"]]
             modes = f"{fraction:.2%} motivated"

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, watched_quantity
 from nestnet.conditions.description import describe_motivation
+from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
-from nestnet.cost.run import batch_costs, expected_cost, relative_to_base
+from nestnet.cost.run import expected_cost, relative_to_base
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import check_fills_a_batch
 from nestnet.models.registry import check_pair
@@ -80,6 +81,8 @@ def forecast_run(config: Config) -> str:
     lines += align_columns(_network_rows(names, costs, batch_size))
     lines += [""]
     lines += describe_expected_cost(config, macs, condition, batches)
+    if trained_images < images.count:
+        lines.append("beside it, each batch is followed by a forward pass of a held-out batch")
     return "\n".join(lines)
 
 
@@ -123,7 +126,7 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
     # The average is over the batches of all phases; it is `None` without a forecast.
     average = expected_cost(macs, fraction, policy, config.epochs, config.finish_epochs)
     if average is None:
-        return _describe_range(config, macs)
+        return _describe_range(config, macs, limits)
     # Sum over all images of all epochs; incomplete batches are left out.
     total = average * batches * config.data.batch_size * config.total_epochs
     whole = f"of the whole run: {total:.3g}, and about twice that for backward"
@@ -150,14 +153,11 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
     ]
 
 
-def _describe_range(config: Config, macs: PerMode[int]) -> list[str]:
+def _describe_range(config: Config, macs: PerMode[int], limits: MotivationLimits) -> list[str]:
     """Return the least and the most that a run can cost whose motivated batches cannot be forecast."""
-    policy = build_policy(config)
-    least = float(macs.base)
-    most = float(batch_costs(macs, policy).motivated)
-    if config.motivation.budget is not None:
-        most = min(most, config.motivation.budget * macs.base)
-    bounds = f"an average forward pass will take {least:,.0f} to {most:,.0f} MACs"
+    extra = limits.batch_costs.motivated - limits.batch_costs.base
+    most = macs.base + extra * limits.most() / limits.steps
+    bounds = f"an average forward pass will take {macs.base:,} to {most:,.0f} MACs"
     if config.finish_epochs:
         bounds += f" in the first {config.epochs} epochs, and then {macs.motivated:,}"
     return [

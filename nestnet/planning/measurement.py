@@ -108,7 +108,7 @@ def measure_step(trainer: Trainer, images: BatchTensor, targets: BatchTensor, mo
     return StepMeasurement(
         parameters=sum(parameter.numel() for parameter in trained),
         macs=sum(trainer.cost.macs.of(trained_mode) for trained_mode in modes),
-        gradient_bytes=count_bytes(trained),
+        gradient_bytes=_gradient_bytes(trainer, trained, modes),
         activation_bytes=activation_bytes,
         seconds=seconds,
         peak_bytes=peak_bytes,
@@ -125,6 +125,15 @@ def _trained_parameters(trainer: Trainer, mode: str, modes: Modes) -> list[nn.Pa
         for parameter in trainer.net.subnet(trained_mode).parameters():
             trained[id(parameter)] = parameter
     return list(trained.values())
+
+
+def _gradient_bytes(trainer: Trainer, trained: list[nn.Parameter], modes: Modes) -> int:
+    """Return the bytes of all gradients of a batch, of which those on shared weights may be kept twice."""
+    number = count_bytes(trained)
+    shared = trainer.step.shared_gradients
+    if shared is not None and len(modes) > 1:
+        number += count_bytes(shared.shared)
+    return number
 
 
 def _without(parameters: Iterable[nn.Parameter], left_out: Iterable[nn.Parameter]) -> list[nn.Parameter]:

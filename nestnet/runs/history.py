@@ -243,11 +243,23 @@ def without_finish(steps: Steps) -> Steps:
     Returns:
         The batches of which the condition chose the mode.
     """
-    is_chosen = steps.mode != FINISH
+    return select_steps(steps, steps.mode != FINISH)
+
+
+def select_steps(steps: Steps, selected: np.ndarray) -> Steps:
+    """Return some batches of a run.
+
+    Args:
+        steps: batches of a run, as `read_steps` returns them.
+        selected: whether each batch is selected [S].
+
+    Returns:
+        The selected batches, in order.
+    """
     return Steps(
-        number=steps.number[is_chosen],
-        epoch=steps.epoch[is_chosen],
-        mode=steps.mode[is_chosen],
-        loss=steps.loss[is_chosen],
-        lr=steps.lr[is_chosen],
+        number=steps.number[selected],
+        epoch=steps.epoch[selected],
+        mode=steps.mode[selected],
+        loss=steps.loss[selected],
+        lr=steps.lr[selected],
     )

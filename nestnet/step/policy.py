@@ -12,12 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nestnet.nn.mode import Mode
-from nestnet.text.arguments import check_choice
+from nestnet.text.arguments import check_choice, is_number
 
 Modes = tuple[Mode, ...]
 
 TRAINS = ("motivated", "both")
 """What a motivated batch can train: see `Policy`."""
+
+ACTIVATIONS = ("softmax", "sigmoid")
+"""How logits can become probabilities: see `Policy`."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,11 @@ class Policy:
         distillation: share of the motivated network's output in the base's targets, from 0 to 1; only with
             `"both"`. The output is detached, so that the base's loss does not train the motivated network
             through it. At 1 the base learns from the motivated network alone (in-place distillation).
-        temperature: temperature of both softmaxes of the distillation, above 0.
+        temperature: temperature of both networks' outputs in the distillation, above 0.
         motivated_loss_weight: factor of the motivated network's loss, above 0; only with `"both"`.
+        activation: what turns logits into probabilities in the distillation: `"softmax"` for networks that train with
+            a cross-entropy, `"sigmoid"` for a binary cross-entropy of each class. The distillation then has the form
+            and the scale of the loss.
 
     Raises:
         ValueError: If a value is out of range, or would have no effect.
@@ -47,14 +53,16 @@ class Policy:
     distillation: float = 0.0
     temperature: float = 1.0
     motivated_loss_weight: float = 1.0
+    activation: str = "softmax"
 
     def __post_init__(self) -> None:
         check_choice("trains", self.trains, TRAINS)
-        if not 0 <= self.distillation <= 1:
+        check_choice("activation", self.activation, ACTIVATIONS)
+        if not is_number(self.distillation) or not 0 <= self.distillation <= 1:
             raise ValueError(f"distillation = {self.distillation!r}: it must be from 0 to 1")
         for name in ("temperature", "motivated_loss_weight"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not is_number(value) or not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} = {value!r}: it must be a finite number above 0")
         # The settings of a batch that trains both networks would have no effect on one that trains a single one.
         if self.trains == "motivated":
@@ -107,26 +115,32 @@ class Policy:
         """
         if self.distillation == 0:
             return target_loss
-        teacher_loss = distillation_loss(logits, teacher, self.temperature)
+        teacher_loss = distillation_loss(logits, teacher, self.temperature, self.activation)
         # With a share of 1 the targets do not matter, even if their loss is infinite.
         if self.distillation == 1:
             return teacher_loss
         return (1 - self.distillation) * target_loss + self.distillation * teacher_loss
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float, activation: str = "softmax") -> Tensor:
     """Return the cross-entropy of a network's output with that of a teacher.
 
     Args:
         logits: logits `[B, K]` of the network.
         teacher: detached logits `[B, K]` of the teacher.
-        temperature: temperature of both softmaxes, above 0.
+        temperature: temperature of both outputs, above 0.
+        activation: `"softmax"` for one distribution over all classes, `"sigmoid"` for one of each class, over which
+            the mean is taken.
 
     Returns:
         The mean loss `[]` in float32. It is multiplied by the square of the temperature, so that its gradients
         do not shrink as the temperature grows (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
     # Autocast leaves logits in bfloat16, whose softmax is too coarse for a loss.
-    targets = (teacher.float() / temperature).softmax(dim=1)
-    loss = F.cross_entropy(logits.float() / temperature, targets)
+    logits = logits.float() / temperature
+    teacher = teacher.float() / temperature
+    if activation == "sigmoid":
+        loss = F.binary_cross_entropy_with_logits(logits, teacher.sigmoid())
+    else:
+        loss = F.cross_entropy(logits, teacher.softmax(dim=1))
     return loss * temperature**2

@@ -1,5 +1,7 @@
 """The gradients of both networks on the weights that they share, and how far they agree."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ class SharedGradients:
         motivated = set(net.subnet(Mode.MOTIVATED).parameters())
         self.shared = [parameter for parameter in net.subnet(Mode.BASE).parameters() if parameter in motivated]
         self.others: list[Tensor | None] = []
+        self.device = next(net.parameters()).device
 
     def begin(self) -> None:
         """Prepare for a batch that trains both networks, before its first backward pass."""
@@ -41,7 +44,7 @@ class SharedGradients:
 
         Returns:
             Their agreement `[]` from before: the cosine of the angle between them, as one vector each. It is NaN
-            if one of them is zero.
+            if one of them is zero, and if the networks share no weight that is trained.
         """
         sums: list[Tensor] = []
         addends: list[Tensor] = []
@@ -54,6 +57,8 @@ class SharedGradients:
                 addends.append(other)
         # Their memory is free as soon as they have been added.
         self.others = []
+        if not sums:
+            return torch.full((), math.nan, device=self.device)
         agreement = _cosine(sums, addends)
         torch._foreach_add_(sums, addends)
         return agreement

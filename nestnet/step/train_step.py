@@ -26,6 +26,7 @@ from nestnet.step.policy import Modes, Policy
 from nestnet.step.random_state import get_torch_random_state, restore_torch_random_state
 from nestnet.step.shared_gradients import SharedGradients
 from nestnet.step.views import BatchTensor, LossFunction, check_views, select_views
+from nestnet.text.arguments import check_whole_number, is_number
 
 
 class TrainStep:
@@ -67,9 +68,9 @@ class TrainStep:
         average: moving average of the network; `None` if there is none.
 
     Raises:
-        ValueError: If `cuda_graphs` is set without CUDA, with several processes, or for an optimizer that
-            cannot be captured; if the precision is none of the three; or if `gradient_agreement` is set with a
-            policy that never trains both networks.
+        ValueError: If a value is out of range; if `cuda_graphs` is set without CUDA, with several processes, or for
+            an optimizer that cannot be captured; if the precision is none of the three; or if
+            `gradient_agreement` is set with a policy that never trains both networks.
 
     Example:
         >>> import nestnet, torch
@@ -100,6 +101,15 @@ class TrainStep:
         skip_non_finite: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
+        check_whole_number("accumulate", accumulate, 1, "the parts of a batch")
+        if clip_grad is not None and not (is_number(clip_grad) and math.isfinite(clip_grad) and clip_grad > 0):
+            raise ValueError(f"clip_grad = {clip_grad!r}: it must be a finite number above 0, or None for no clipping")
+        if ema_decay is not None and not (is_number(ema_decay) and 0 <= ema_decay < 1):
+            raise ValueError(
+                f"ema_decay = {ema_decay!r}: it must be a number from 0 to below 1, or None for no average"
+            )
+        if policy is not None and not isinstance(policy, Policy):
+            raise ValueError(f"policy = {policy!r}: it must be a nestnet.Policy, such as Policy(trains='both')")
         self.net = net
         self.overlap = overlap
         self.process_group = process_group or ProcessGroup()

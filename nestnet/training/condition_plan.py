@@ -1,12 +1,11 @@
 """The motivation condition of a run: built from the configuration, and checked against the length of an epoch."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, can_motivate, watched_quantity
-from nestnet.conditions.description import given_settings
+from nestnet.conditions.description import default_period, given_settings
 from nestnet.conditions.registry import create_condition
 from nestnet.config.schema import Config
 from nestnet.training.earlier_runs import resolve_counts
@@ -28,9 +27,8 @@ def build_condition(config: Config, batches: int) -> Condition:
     """
     motivation = config.motivation
     settings = _condition_settings(config)
-    # k falling losses in a row are expected about once in (k+1)! batches, if losses are independent.
-    period = math.factorial(motivation.k + 1)
-    return create_condition(motivation.name, settings, k=motivation.k, batches=batches, seed=config.seed, period=period)
+    context = {"k": motivation.k, "batches": batches, "seed": config.seed, "period": default_period(motivation)}
+    return create_condition(motivation.name, settings, **context)
 
 
 def plan_condition(config: Config, images: int, given: Condition | None = None) -> tuple[Condition, int]:
@@ -104,7 +102,9 @@ def _remedies(config: Config, images: int, given: Condition | None) -> Iterator[
         if _can_motivate(replace(config, motivation=replace(motivation, k=k)), images, given):
             yield f"lower motivation.k = {motivation.k} to {k}"
             break
-    for period in range((motivation.period or 1) - 1, 0, -1):
+    # A period longer than an epoch motivates nothing, and there may be many of them.
+    longest = min((motivation.period or 1) - 1, images)
+    for period in range(longest, 0, -1):
         if _can_motivate(replace(config, motivation=replace(motivation, period=period)), images, given):
             yield f"lower motivation.period = {motivation.period} to {period}"
             break

@@ -23,6 +23,7 @@ def build_policy(config: Config) -> Policy:
         distillation=motivation.distillation or 0.0,
         temperature=motivation.temperature,
         motivated_loss_weight=motivation.motivated_loss_weight,
+        activation="sigmoid" if config.loss.name == "bce" else "softmax",
     )
 
 

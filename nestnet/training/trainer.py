@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nestnet.conditions.base import Condition
+from nestnet.conditions.base import Condition, chosen_mode
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
 from nestnet.data.image_record import ImageRecord
@@ -211,7 +211,7 @@ class Trainer:
 
     def choose_mode(self) -> Mode:
         """Return the mode of the next batch: that of the condition, within the limits of the configuration."""
-        if self.condition.mode is Mode.BASE:
+        if chosen_mode(self.condition) is Mode.BASE:
             return Mode.BASE
         if self.limits.allow(self.steps_done, spent=self.cost.total, counted=self.cost.steps):
             return Mode.MOTIVATED

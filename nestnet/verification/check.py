@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nestnet.conditions.description import describe_motivation
+from nestnet.conditions.description import classical_mode, describe_motivation
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import MotivationConfig
 from nestnet.nn.mode import Mode
@@ -132,7 +132,7 @@ def _describe(trainer: Trainer, comparison: Comparison, sequence: str) -> str:
         lines.append(f"largest difference in {kind + ':':<16} {difference:g}")
     # Say what the differences mean.
     if comparison.identical:
-        lines.append("identical to the copy-based reference, bit for bit")
+        lines.append("identical to the copy-based reference, bit for bit" + _note_missing_modes(trainer, comparison))
     elif measure_block_difference(trainer.optimizer) > 0:
         reason = describe_whole_tensor_update(trainer.optimizer)
         lines.append(
@@ -141,6 +141,15 @@ def _describe(trainer: Trainer, comparison: Comparison, sequence: str) -> str:
     elif trainer.device.type != "cpu":
         lines.append("the differences come from the order of summation on this device; on a CPU there are none")
     return "\n".join(lines)
+
+
+def _note_missing_modes(trainer: Trainer, comparison: Comparison) -> str:
+    """Return the end of a sentence that says that no motivated batch was compared, if there should have been any."""
+    if comparison.motivated_steps or classical_mode(trainer.config.motivation) is Mode.BASE:
+        return ""
+    first = trainer.limits.window.start
+    after = f", which batch {first + 1} is the first to be" if first >= comparison.steps else ""
+    return f"; but no batch was motivated{after}: take more --steps, or --sequence random"
 
 
 def _describe_modes(motivation: MotivationConfig, sequence: str) -> str:

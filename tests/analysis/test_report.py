@@ -564,6 +564,15 @@ def test_the_cost_of_a_run_is_that_of_its_batches(write):
     assert "Not finished: 2 of its 2 epochs" in describe_progress(run)
 
 
+def test_skipped_batches_trained_nothing_and_cost_nothing(write):
+    """As in cost.json: three of four batches were skipped, so that none of those that trained was motivated."""
+    rows = ["1,1,base,1.5,0.1", "2,1,both,nan,0.1", "3,1,motivated,nan,0.1", "4,1,base,inf,0.1"]
+    run = read_summary(write(top1=((50, 40),), steps="\n".join(["step,epoch,mode,loss,lr", *rows]) + "\n"))
+    base = forward_cost("resnet20", img_size=8, num_classes=10, in_chans=1)
+    assert (run.average_cost, run.training_cost, run.motivated_fraction) == (base, base, 0)
+    assert run.trained_batches == {"base": 1, "motivated": 0}
+
+
 def test_runs_side_by_side(write, tmp_path):
     never = write("never", modes="bbbb", top1=((50, 10), (91.0, 10)), name="never")
     always = write("always", modes="mmmm", top1=((10, 50), (10, 95.0)), name="always")

@@ -345,7 +345,7 @@ train --motivation.name bandit --motivation.min_rate 0.5
 train --motivation.name bandit --motivation.decay 0.5
     motivation.decay = 0.5: it must be at least 0.9 for a bandit, so that 10 batches or more count
 train --motivation.name bandit --motivation.period 3
-    motivation.period = 3: bandit has no such setting; it has decay, min_rate, max_rate, seed
+    motivation.period = 3: bandit has no such setting; it has decay, min_rate, max_rate
 cost --motivation.name gradient_agreement
     motivation.trains = 'motivated': it must be both for motivation.name = gradient_agreement
 train --motivation.watched_loss mean

@@ -26,7 +26,7 @@ from nestnet import (
     RandomLike,
     register_condition,
 )
-from nestnet.conditions.base import can_motivate, expected_fraction, watched_quantity
+from nestnet.conditions.base import can_motivate, chosen_mode, expected_fraction, watched_quantity
 from nestnet.conditions.registry import CONDITIONS, create_condition
 from nestnet.runs.history import Steps, motivated_counts
 
@@ -133,7 +133,7 @@ def test_random_like_has_the_given_counts(counts, seed):
         condition.reset()
         assert run(condition, 20).count(Mode.MOTIVATED) == count
     condition.reset()
-    with pytest.raises(ValueError, match=f"epoch {len(counts) + 1}: the earlier runs have only {len(counts)} epochs"):
+    with pytest.raises(ValueError, match=f"counts: there is none for epoch {len(counts) + 1}, only {len(counts)}"):
         _ = condition.mode
 
 
@@ -317,6 +317,17 @@ def test_what_a_condition_says_of_itself_is_checked(ask, attributes, message):
     with pytest.raises(ValueError, match=re.escape(f"condition Own: {message}")):
         ask(Own(**attributes))
     assert watched_quantity(Own()) == "loss"
+
+
+@pytest.mark.parametrize("mode", ["base", "motivated"])
+def test_a_mode_may_be_a_word(mode):
+    assert chosen_mode(Own(mode=mode)) is Mode(mode)
+
+
+@pytest.mark.parametrize("mode", ["motivate", None, True])
+def test_a_mode_that_is_none_is_refused(mode):
+    with pytest.raises(ValueError, match=f"condition Own: mode = {mode!r}: it must be 'base' or 'motivated'"):
+        chosen_mode(Own(mode=mode))
 
 
 class Duck:

@@ -12,11 +12,16 @@ WITH_K = {"loss_decrease", "ema_decrease", "held_out_loss_decrease", "gradient_n
 @pytest.mark.parametrize("name", [*CONDITIONS, "of_another_process"])
 def test_a_condition_is_its_name_and_k_where_it_has_one(name):
     expected = f"{name}, k = 3" if name in WITH_K else name
+    if name == "periodic":
+        expected = "periodic, period = 24"
     assert describe_motivation(MotivationConfig(name=name, k=3)) == expected
 
 
 def test_the_settings_of_a_condition_are_among_its_words():
     assert describe_motivation(MotivationConfig(name="periodic", period=2)) == "periodic, period = 2"
+    assert describe_motivation(MotivationConfig(name="periodic", k=4)) == "periodic, period = 120", (
+        "its default is of k"
+    )
     motivation = MotivationConfig(name="bandit", max_rate=0.3, min_rate=0.1, trains="both")
     assert describe_motivation(motivation) == "bandit, min_rate = 0.1, max_rate = 0.3, trains = both"
     motivation = MotivationConfig(name="ema_decrease", k=2, decay=0.9, min_drop=0.0)

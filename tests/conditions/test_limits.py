@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestnet import Always, EMADecrease, LossDecrease, MotivationLimits, Never, Periodic
+from nestnet import Always, EMADecrease, LossDecrease, MotivationLimits, Never, Periodic, RandomLike
 from nestnet.nn.mode import Mode, PerMode
 
 
@@ -89,6 +89,44 @@ def test_counts_by_hand():
 )
 def test_limits_that_leave_no_batch(condition, settings, possible):
     assert MotivationLimits(10, 2, PerMode(100, 300), **settings).can_motivate(condition) == possible
+
+
+@given(st.lists(st.integers(0, 10), min_size=2, max_size=5), st.data())
+def test_epochs_with_other_numbers_count_where_the_window_lies(counts, data):
+    epochs = len(counts)
+    first = data.draw(st.integers(0, epochs - 1))
+    end = data.draw(st.integers(first + 1, epochs))
+    # Decimal fractions that are just below the whole epochs, so that the window begins and ends with them.
+    window = [math.floor(1e6 * epoch / epochs) / 1e6 for epoch in (first, end)]
+    limits = MotivationLimits(10, epochs, PerMode(100, 300), *window)
+    assert limits.window == range(10 * first, 10 * end)
+    condition = RandomLike(counts, 10)
+    assert limits.expected_fraction(condition) * limits.steps == pytest.approx(sum(counts[first:end]))
+    assert run(limits, condition).count(Mode.MOTIVATED) == sum(counts[first:end])
+    assert limits.can_motivate(condition) == (sum(counts[first:end]) > 0 or sum(counts) == 0)
+
+
+def test_part_of_an_epoch_has_its_part_of_the_numbers():
+    limits = MotivationLimits(10, 2, PerMode(100, 300), start=0.25, until=0.6)
+    assert limits.expected_fraction(RandomLike([8, 5], 10)) == pytest.approx((4 + 1) / 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": 0.8, "until": 0.2}, "start = 0.8: it must be a number from 0 to below until = 0.2"),
+        ({"start": -1}, "start = -1: it must be a number from 0"),
+        ({"start": None}, "start = None: it must be a number"),
+        ({"until": 2.0}, "until = 2.0: it must be a number above 0 and at most 1"),
+        ({"budget": 0.5}, "budget = 0.5: it must be a finite number of at least 1, or None"),
+        ({"budget": math.nan}, "budget = nan: it must be a finite number"),
+        ({"epochs": 1.5}, "epochs = 1.5: it must be a whole number"),
+        ({"batch_costs": PerMode(0, 3)}, "batch_costs.base = 0: it must be a finite number above 0"),
+    ],
+)
+def test_limits_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MotivationLimits(**{"epoch_length": 10, "epochs": 2, "batch_costs": PerMode(100, 300), **settings})
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -78,6 +78,8 @@ def test_the_forecast(steady):
     [
         (["--motivation.name", "always", "--motivation.trains", "both"], ["100.00% motivated", "both", "resnet20"]),
         (["--motivation.name", "ema_decrease"], ["with none to all of them motivated", "cannot be forecast"]),
+        (["--motivation.name", "gradient_agreement", "--motivation.trains", "both", "--motivation.start", "0.9"],
+         ["with none to 10.00% of them motivated"]),
         (["--motivation.name", "never"], ["0.00% motivated"]),
         (["--finish_epochs", "2"], ["44 batches of 64, 22 per epoch, all of which extend the base", "resnet32 beside the base",
                                     "and all 2 about 24 s", "all 22 epochs take about 4.4 min"]),
@@ -86,7 +88,7 @@ def test_the_forecast(steady):
         (["--data.cutmix", "1", "--channels_last", "true"], ["targets [64, 10]"]),
         (["--optimizer.name", "adamw", "--data.loader", "files", "--recalibration_batches", "2"], ["without recalibration"]),
     ],
-    ids=["both", "unknown", "never", "finish", "held out", "parts", "mixed", "files"],
+    ids=["both", "unknown", "unknown in a part", "never", "finish", "held out", "parts", "mixed", "files"],
 )  # fmt: skip
 def test_every_kind_of_run(arguments, wanted, steady):
     text = dry_run(Trainer(parse_with_recipe([*QUICK, *arguments])))

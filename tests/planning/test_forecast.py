@@ -71,6 +71,16 @@ def test_an_average_of_losses_cannot_be_forecast():
         "how many batches will be motivated cannot be forecast; an average forward pass will take 40,813,184 to 69,"
         in text
     )
+    base, motivated = 40_813_184, 69_124_736
+    part = ["--motivation.start", "0.9", "--motivation.trains", "both"]
+    text = forecast_run(parse_with_recipe([*CIFAR, "--motivation.name", "gradient_agreement", *part]))
+    assert f"an average forward pass will take {base:,} to {base + motivated / 10:,.0f} MACs" in text
+    text = forecast_run(
+        parse_with_recipe([*CIFAR, "--motivation.name", "bandit", *part, "--motivation.budget", "1.05"])
+    )
+    most = int(re.search("to (.*) MACs", text)[1].replace(",", ""))
+    assert 1.048 * base < most <= 1.05 * base
+    assert text.endswith("\nbeside it, each batch is followed by a forward pass of a held-out batch")
 
 
 @pytest.mark.parametrize(

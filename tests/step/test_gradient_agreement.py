@@ -118,6 +118,14 @@ def test_frozen_weights_do_not_count():
     assert all(p.grad is None for p in net.conv1.parameters())
 
 
+def test_networks_that_share_no_weight_that_is_trained_have_no_agreement():
+    net = create_model("resnet8", "resnet14", num_classes=5, batch_norm="separate")
+    for parameter in SharedGradients(net).shared:
+        parameter.requires_grad_(False)
+    step = TrainStep(net, sgd(net), cross_entropy, policy=Policy("both"), gradient_agreement=True)
+    assert math.isnan(step(*images_and_labels(), "motivated").gradient_agreement())
+
+
 def test_weights_of_the_base_that_its_own_loss_does_not_reach_keep_the_gradient_of_the_motivated_network():
     net = small()
     shared = SharedGradients(net)

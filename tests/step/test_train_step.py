@@ -185,11 +185,45 @@ def test_views_that_cannot_be_trained_together():
         ({"trains": "both", "temperature": 2.0}, "temperature = 2.0: it is for distillation"),
         ({"trains": "both", "temperature": 0}, "temperature = 0: it must be a finite number above 0"),
         ({"trains": "both", "motivated_loss_weight": float("inf")}, "must be a finite number above 0"),
+        ({"trains": "both", "distillation": "0.5"}, "distillation = '0.5': it must be from 0 to 1"),
+        ({"distillation": None}, "distillation = None: it must be from 0 to 1"),
+        ({"trains": "both", "temperature": "2"}, "temperature = '2': it must be a finite number above 0"),
+        ({"activation": "relu"}, "activation = 'relu': it must be one of softmax, sigmoid"),
     ],
 )
 def test_a_policy_that_makes_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         Policy(**settings)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_sigmoids_are_distilled_as_targets_of_each_class(share):
+    """As the policy says: a share of the other network's output is in the targets."""
+    labels, logits, teacher = torch.rand(3, 8, 5).unbind()
+    policy = Policy("both", distillation=share, activation="sigmoid")
+    bce = nn.functional.binary_cross_entropy_with_logits
+    targets = (1 - share) * labels + share * teacher.sigmoid()
+    torch.testing.assert_close(policy.base_loss(bce(logits, labels), logits, teacher), bce(logits, targets))
+    heated = Policy("both", distillation=1.0, activation="sigmoid", temperature=2.0)
+    expected = 4 * bce(logits / 2, (teacher / 2).sigmoid())
+    torch.testing.assert_close(heated.base_loss(bce(logits, labels), logits, teacher), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accumulate": 0}, "accumulate = 0: it must be a whole number of at least 1"),
+        ({"accumulate": 2.0}, "accumulate = 2.0: it must be a whole number"),
+        ({"clip_grad": -1.0}, "clip_grad = -1.0: it must be a finite number above 0, or None"),
+        ({"clip_grad": 0}, "clip_grad = 0: it must be a finite number above 0"),
+        ({"ema_decay": 1.5}, "ema_decay = 1.5: it must be a number from 0 to below 1, or None"),
+        ({"policy": "both"}, "policy = 'both': it must be a nestnet.Policy, such as"),
+    ],
+)
+def test_a_step_that_makes_no_sense(settings, message):
+    net = make("resnet")
+    with pytest.raises(ValueError, match=message):
+        TrainStep(net, sgd(net), cross_entropy, **settings)
 
 
 def test_the_gradient_norm_is_told_where_it_is_wanted():

@@ -9,6 +9,8 @@ from timm.loss import LabelSmoothingCrossEntropy
 
 from nestnet import Mode
 from nestnet.config.schema_sections import DataConfig, LossConfig
+from nestnet.recipes.command_line import parse_with_recipe
+from nestnet.training.motivation_plan import build_policy
 from nestnet.training.objective import Objective
 
 LOGITS, LABELS = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
@@ -65,6 +67,13 @@ def test_labels_are_judged_alike_with_and_without_mixing(name):
     """As the loss on held-out images is, which are not mixed."""
     mixing = objective(data={"mixup": 0.4}, name=name, label_smoothing=0.1)
     assert torch.equal(mixing(LOGITS, LABELS), objective(name=name, label_smoothing=0.1)(LOGITS, LABELS))
+
+
+def test_what_is_distilled_has_the_form_of_the_loss():
+    """So that a share is a share: see `test_sigmoids_are_distilled_as_targets_of_each_class`."""
+    arguments = ["--motivation.trains", "both", "--motivation.distillation", "0.5", "--loss.name"]
+    for loss, activation in (("bce", "sigmoid"), ("cross_entropy", "softmax")):
+        assert build_policy(parse_with_recipe([*arguments, loss])).activation == activation
 
 
 def test_without_mixing_a_batch_is_as_it_was():

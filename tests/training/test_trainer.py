@@ -18,7 +18,7 @@ from timm.data import Mixup
 from torch import nn
 
 import nestnet
-from nestnet import LossDecrease, Mode, Periodic, register_condition
+from nestnet import Condition, LossDecrease, Mode, Periodic, register_condition
 from nestnet.cli.main import main
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config import parsing, schema
@@ -405,6 +405,23 @@ def test_a_condition_of_one_s_own_by_name_and_by_hand(tmp_path):
     assert Trainer(parse_with_recipe(QUICK), condition=FirstBatches(1, 5)).condition.mode is Mode.MOTIVATED
 
 
+def test_a_condition_of_one_s_own_may_say_its_mode_in_a_word(tmp_path):
+    class Words(Condition):
+        def __init__(self):
+            self.batches = 0
+
+        @property
+        def mode(self):
+            return "motivated" if self.batches == 1 else "base"
+
+        def update(self, loss):
+            self.batches += 1
+
+    run = parse_with_recipe([*QUICK, "--data.batch_size", "64", "--epochs", "1", "--run_dir", str(tmp_path / "a")])
+    Trainer(run, images=few(run, train=3 * 64), condition=Words()).fit()
+    assert [row["mode"] for row in read_table(tmp_path / "a" / "steps.csv")] == ["base", "motivated", "base"]
+
+
 def test_a_condition_that_watches_nothing_known_is_refused_by_name():
     class Misspelt(LossDecrease):
         watches = "held_out_los"
@@ -430,6 +447,8 @@ SHORT_EPOCHS = [
     (["--data.batch_size", "400", "--motivation.name", "periodic"], 3, {"data.batch_size": "239", "motivation.k": "1"}),
     (["--data.batch_size", "400", "--motivation.name", "periodic", "--motivation.period", "9"], 3,
      {"data.batch_size": "159", "motivation.period": "3"}),
+    (["--data.batch_size", "400", "--motivation.name", "periodic", "--motivation.period", str(10**15)], 3,
+     {"motivation.period": "3"}),
 ]  # fmt: skip
 
 
@@ -701,7 +720,13 @@ def test_the_check_trains_what_the_run_trains(tmp_path, monkeypatch, capsys):
         "\nloss_decrease, k = 1, trains = both, watched_loss = mean, distillation = 0.5, start = 0.1, until = 0.9, "
         f"budget = 1.35\n{len(of_run)} batches, {of_run.count(Mode.MOTIVATED)} of them motivated, "
     ) in printed
-    assert "identical to the copy-based reference, bit for bit" in printed
+    assert "identical to the copy-based reference, bit for bit\n" in printed
+    # Where no batch was motivated, the policy was not compared.
+    start = ["--motivation.name", "always", "--motivation.start", "0.5"]
+    assert main(["check", *arguments[:6], *start, "--epochs", "20", "--steps", "2"]) == 0
+    assert (
+        "bit for bit; but no batch was motivated, which batch 111 is the first to be: take more --steps, or --sequence random"
+    ) in capsys.readouterr().out
 
 
 def test_help_and_version(monkeypatch, capsys):

@@ -122,7 +122,7 @@ def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     behind = f"the bigger network is {-lead:.2f} points behind the smaller one inside it{error_note}"
     if not run.is_finished:
         return f"{both}: so far {behind}."
-    remedy = "More motivated batches (a smaller motivation.k, or motivation.name = always for a part of the run) or more epochs"
+    remedy = "More motivated batches (motivation.name = always for a part of the run, or periodic) or more epochs"
     if run.config.finish_epochs:
         remedy = "More finish_epochs"
     return f"{both}: {behind}, and not worth deploying as it is. {remedy} would train it more."

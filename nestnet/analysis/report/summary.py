@@ -12,7 +12,7 @@ from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
 from nestnet.nn.mode import BOTH, FINISH, Mode, PerMode
-from nestnet.runs.history import Steps, read_run_tables, without_finish
+from nestnet.runs.history import Steps, read_run_tables, select_steps, without_finish
 from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
@@ -78,10 +78,15 @@ class RunSummary:
         return (mode,)
 
     @property
+    def trained_steps(self) -> Steps:
+        """Batches that changed weights; those that were skipped cost a forward pass, but count nowhere."""
+        # A skipped batch has a mode, but no finite loss.
+        return select_steps(self.steps, np.isfinite(self.steps.loss))
+
+    @property
     def trained_batches(self) -> dict[str, int]:
         """Number of batches that trained the subnet of each mode; skipped batches trained none."""
-        # A skipped batch has a mode, but no finite loss.
-        trained = self.steps.mode[np.isfinite(self.steps.loss)]
+        trained = self.trained_steps.mode
         counts = {}
         for mode in Mode:
             counts[str(mode)] = int(np.isin(trained, (mode.value, BOTH)).sum())
@@ -104,7 +109,7 @@ class RunSummary:
 
         Batches that extend the finished base do not count: no condition chose them.
         """
-        chosen = without_finish(self.steps)
+        chosen = without_finish(self.trained_steps)
         if not len(chosen):
             return None
         return float(np.mean(chosen.mode != Mode.BASE))
@@ -112,7 +117,8 @@ class RunSummary:
     @property
     def average_cost(self) -> float | None:
         """Multiply-accumulates of a forward pass of one training image, averaged over all batches; `None` before the first."""
-        if not len(self.steps):
+        steps = self.trained_steps
+        if not len(steps):
             return None
         # A batch may run both networks.
         base = self.network_costs.base.macs
@@ -125,7 +131,7 @@ class RunSummary:
         }
         average = 0.0
         for mode, macs in macs_of_batch.items():
-            average += float(macs * np.mean(self.steps.mode == mode))
+            average += float(macs * np.mean(steps.mode == mode))
         return average
 
     @property
@@ -135,10 +141,11 @@ class RunSummary:
         It is the average forward pass unless the run extends its base at the end. `None` before the first batch, and for a
         run that extends a given base.
         """
-        base_steps = len(without_finish(self.steps))
+        steps = self.trained_steps
+        base_steps = len(without_finish(steps))
         if self.average_cost is None or not base_steps:
             return None
-        return self.average_cost * len(self.steps) / base_steps
+        return self.average_cost * len(steps) / base_steps
 
     @property
     def expected_training_cost(self) -> float | None:
