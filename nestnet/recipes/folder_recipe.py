@@ -27,6 +27,11 @@ LARGE_IMG_SIZE = 224
 MIN_BATCHES_FOR_K_2 = 6
 """Number of batches per epoch from which k = 2 is expected to motivate at least half the share of long epochs."""
 
+REFINING_FIELDS = frozenset(
+    ("start", "until", "budget", "distillation", "temperature", "motivated_loss_weight", "watched_loss")
+)
+"""Fields of `motivation` that change the chosen way, and do not replace it."""
+
 USUAL_MIN_BATCHES = 40
 """Number of batches that an epoch should have, because its first k + 1 batches are never motivated."""
 
@@ -119,7 +124,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     # Describe the training.
     epochs = format_count(config.total_epochs, "epoch", "epochs")
-    batches = f"{folder.train_images // data.batch_size} batches of {data.batch_size}"
+    batches = format_count(folder.train_images // data.batch_size, "batch", "batches")
     training = f"{optimizer.name} at lr {optimizer.lr:g}"
     architecture = ARCHITECTURES[model.motivated]
     if not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
@@ -131,7 +136,8 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     return (
         f"{for_terminal(folder.root)}: {images}, {folder.classes} classes, {typical}\n"
-        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
+        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches} of "
+        f"{data.batch_size}, "
         f"{training}, motivation {describe_motivation(config.motivation)}; any field that you set takes precedence"
     )
 
@@ -209,12 +215,16 @@ def _choose_optimizer(
 
 
 def _choose_motivation(given: Mapping[str, Any], by_losses: bool, batches: int) -> dict[str, Any]:
-    # The user who sets a field of the section chooses the condition, and both networks have their own way then.
-    if given.get("motivation") or by_losses:
+    motivation = given.get("motivation") or {}
+    # The user who sets another field chooses the condition or the policy, and begins from the paper's.
+    if by_losses or not set(motivation) <= REFINING_FIELDS:
         return {"k": 1} if batches < MIN_BATCHES_FOR_K_2 else {}
     # The base alone for half of the run, and then both networks. Of the ways in the study that leave the base as good as
     # alone, this one makes the bigger network best.
-    return {"name": "always", "trains": "both", "start": 0.5, "distillation": 0.5}
+    chosen: dict[str, Any] = {"name": "always", "trains": "both", "distillation": 0.5}
+    if "until" not in motivation:
+        chosen["start"] = 0.5
+    return chosen
 
 
 def _starts_at_zero(motivated: str, model: Mapping[str, Any]) -> bool:

@@ -162,6 +162,11 @@ SECOND_HALF = {"name": "always", "trains": "both", "start": 0.5, "distillation":
         ({}, True, {}),
         ({"motivation": {"k": 3}}, False, {}),
         ({"motivation": {"name": "never"}}, False, {}),
+        ({"motivation": {"trains": "both", "start": 0.3}}, False, {}),
+        # These change the chosen way, and do not replace it.
+        ({"motivation": {"start": 0.3, "budget": 1.5}}, False, SECOND_HALF),
+        ({"motivation": {"distillation": 0.2, "temperature": 2.0}}, False, SECOND_HALF),
+        ({"motivation": {"until": 0.4}}, False, {"name": "always", "trains": "both", "distillation": 0.5}),
         ({"model": {"base": "resnet20", "motivated": "resnet20"}}, False, {}),
     ],
 )
