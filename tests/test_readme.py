@@ -1,5 +1,7 @@
 """The README works as printed, and stays short."""
 
+import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -50,3 +52,36 @@ def test_the_recipes_of_the_experiments_exist():
     named = set(re.findall(r"`([a-z]\w+)`", table))
     assert len(named) > 12
     assert named <= {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+
+
+STUDY = {
+    "**ResNet-20 in ResNet-32**: each alone": ("resnet20-resnet32", None),
+    "**ResNet-8 in ResNet-20**: each alone": ("resnet8-resnet20", None),
+    "base alone for half of the run, then both, distilled": (None, "both_second_half_distilled"),
+    "every second batch trains the bigger network": (None, "replace_alternate"),
+    "base alone, then 5 epochs of the rest": (None, "finish"),
+}
+"""What the rows of the README's table on the study are: a pair of networks, or a way for the pair above."""
+
+
+def test_the_table_of_the_study_has_the_numbers_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    report, headlines = (importlib.import_module(name) for name in ("study_report", "study_headlines"))
+    section = re.search(r"\n## Does one run beat two\?\n(.*?)\n## ", README, re.DOTALL)[1]
+    rows = re.findall(r"^\| (\S.*) \|$", section, re.MULTILINE)
+    assert len(rows) > 4
+    pair = ""
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.split("|"))
+        given, way = STUDY[name.partition(" (")[0]]
+        pair = given or pair
+        document = json.loads((ROOT / "benchmarks" / "results" / f"study-{pair}-cpu.json").read_text())
+        lines = {line.way: line for line in headlines.Study(document).headlines() if line.epochs == 20}
+        if way is None:
+            alone = [lines[control] for control in headlines.CONTROLS.values()]
+            top1 = [report.with_error(line.top1[line.networks[0]], 2) for line in alone]
+            assert cells == [*top1, f"{sum(line.cost.mean for line in alone):.2f}", ""], name
+        else:
+            line = lines[way]
+            top1 = [report.with_error(line.top1[network], 2) for network in line.networks]
+            assert cells == [*top1, f"{line.cost.mean:.2f}", report.bounded_in_words(line.separate)], name

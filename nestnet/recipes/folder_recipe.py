@@ -124,7 +124,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     # Describe the training.
     epochs = format_count(config.total_epochs, "epoch", "epochs")
-    batches = format_count(folder.train_images // data.batch_size, "batch", "batches")
+    batches = format_count(folder.train_images // data.batch_size, "batch", "batches") + f" of {data.batch_size}"
     training = f"{optimizer.name} at lr {optimizer.lr:g}"
     architecture = ARCHITECTURES[model.motivated]
     if not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
@@ -136,8 +136,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     return (
         f"{for_terminal(folder.root)}: {images}, {folder.classes} classes, {typical}\n"
-        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches} of "
-        f"{data.batch_size}, "
+        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
         f"{training}, motivation {describe_motivation(config.motivation)}; any field that you set takes precedence"
     )
 
