@@ -60,7 +60,7 @@ def _check_options(model: ModelConfig, architecture: Architecture) -> None:
         if value is None:
             continue
         if name not in options:
-            reason = f"{architecture.family} has no such option; it has {', '.join(options)}"
+            reason = f"{architecture.family} has no such option; it has {', '.join(options) or 'none'}"
             refuse(f"model.{name}", value, reason)
         if name in NEEDS_TWO_NETWORKS and model.base == model.motivated:
             reason = f"base and motivated are both {model.motivated}, so that it has no effect; leave it out"

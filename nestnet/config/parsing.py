@@ -84,6 +84,29 @@ def parse(
     return validate(config)
 
 
+def read_given(arguments: Sequence[str], *, prog: str, others: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the fields that a command line and its files set, as nested dictionaries.
+
+    Args:
+        arguments: command line without the name of the command.
+        prog: name of the command, for messages.
+        others: names of the command's options that are not fields.
+
+    Returns:
+        The fields; `config` if there is a configuration file.
+
+    Raises:
+        ValueError: If a key is unknown, a value has the wrong type, or a file is absent.
+    """
+    check_option_names(arguments, others)
+    arguments, _ = _take_imports(arguments)
+    arguments, _ = _read_files(arguments)
+    try:
+        return _create_parser(prog).parse_args(arguments, defaults=False).as_dict()
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(explain_parse_error(str(error))) from error
+
+
 def format_help(prog: str, description: str) -> str:
     """Return the help of a command: every field with its type, its default and its docstring.
 

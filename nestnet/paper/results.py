@@ -129,7 +129,7 @@ def collect_rows(run_dirs: Sequence[Path]) -> list[ResultRow]:
         A row for each network that was trained.
 
     Raises:
-        ValueError: For a folder that is not a run directory, or if no run is finished.
+        ValueError: For a folder that is not a run directory, or if no run has a row.
     """
     # Read each folder once, even if it is named twice.
     runs = []
@@ -138,7 +138,9 @@ def collect_rows(run_dirs: Sequence[Path]) -> list[ResultRow]:
         if run is not None:
             runs.append(run)
     if not runs:
-        raise ValueError("no run is finished: name at least one run directory with all its epochs")
+        raise ValueError(
+            "no run has a row: name at least one run directory with all its epochs, in which the base was trained"
+        )
 
     # Make one row per network and configuration, over its seeds.
     rows: list[ResultRow] = []

@@ -47,7 +47,7 @@ def render_table(run_dirs: Sequence[Path], format: str = "markdown") -> str:
         The table, with a line break at its end.
 
     Raises:
-        ValueError: For another format, a folder that is not a run directory, or if no run is finished.
+        ValueError: For another format, a folder that is not a run directory, or if no run has a row.
     """
     check_choice("format", format, tuple(TABLE_FORMATS))
     return TABLE_FORMATS[format](collect_rows(run_dirs))

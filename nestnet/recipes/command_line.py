@@ -74,7 +74,7 @@ class Recipe:
         if model.get("base_weights") or model.get("motivated_weights"):
             chosen = read_config_fields(model, data)
         # A configuration file is complete, and other data sets have their own usual values.
-        names_a_folder = data.get("root") is not None and data.get("name", "folder") == "folder"
+        names_a_folder = bool(data.get("root")) and data.get("name", "folder") == "folder"
         if "config" in given or not names_a_folder:
             return chosen
         self.folder = summarise_folder(data["root"])

@@ -61,17 +61,22 @@ def parse_extension(
             configuration is invalid.
     """
     _check_names(names_of_options(arguments))
+    given = parsing.read_given(arguments, prog=prog, others=others)
+    if given.get("model", {}).get("batch_norm") == "shared" and "model.batch_norm" not in names_of_options(arguments):
+        # That of a configuration file is for training both networks; the base must keep its statistics.
+        arguments = [*arguments, parsing.argument("model.batch_norm", "null")]
     if source.is_dir():
-        config, weights = _configure_from_run(source, motivated, arguments, prog, others)
+        config, weights, known = _configure_from_run(source, motivated, arguments, given, prog, others)
     else:
-        config = _configure_from_file(source, motivated, arguments, prog, others)
+        config, known = _configure_from_file(source, motivated, arguments, given, prog, others)
         weights = source
     if config.finish_epochs == 0:
         raise ValueError("finish_epochs = 0: nothing would be trained; it must be at least 1")
+    _check_images(config, known)
     return validate(
         replace(
             config,
-            model=_choose_start(config, str(weights), arguments),
+            model=_choose_start(config, str(weights), given),
             schedule=without_warm_up(config.schedule),
             motivation=MotivationConfig(),
             epochs=0,
@@ -87,13 +92,28 @@ def _check_names(names: set[str]) -> None:
             raise ValueError(f"{name}: no condition chooses the batches of an extension; leave it out")
 
 
-def _choose_start(config: Config, base_weights: str, arguments: Sequence[str]) -> ModelConfig:
+def _check_images(config: Config, known: dict[str, Any]) -> None:
+    """Refuse images that are prepared in another way than those that the base was trained on.
+
+    Args:
+        config: configuration of the extension.
+        known: fields of `data` as the base was trained with, where they are known.
+    """
+    for name in ("img_size", "mean", "std"):
+        value, trained = getattr(config.data, name), known.get(name)
+        if None not in (value, trained) and value != trained:
+            raise ValueError(
+                f"data.{name} = {value}: the base was trained with {trained}, and must see the same; leave it out"
+            )
+
+
+def _choose_start(config: Config, base_weights: str, given: dict[str, Any]) -> ModelConfig:
     """Return the section `model` with the weights of the base, and a start at which both networks are equal if possible.
 
     The bigger network then begins at the accuracy of the base.
     """
     model = replace(config.model, base_weights=base_weights)
-    if "model.differential_init" in names_of_options(arguments):
+    if given.get("model", {}).get("differential_init") is not None:
         return model
     equal = replace(model, differential_init="zero")
     # Everything else has been checked before.
@@ -104,17 +124,25 @@ def _choose_start(config: Config, base_weights: str, arguments: Sequence[str]) -
     return equal
 
 
-def _name_networks(base: str | None, motivated: str, arguments: Sequence[str]) -> list[str]:
+def _name_networks(base: str | None, motivated: str, arguments: Sequence[str], given: dict[str, Any]) -> list[str]:
     """Return the arguments that name both networks, in place of those in a configuration file.
 
     Args:
         base: network of the source; `None` if it is not known.
         motivated: bigger network.
         arguments: command line. A base that it names is compared with the source when the weights are loaded.
+        given: fields that the command line and its files set.
+
+    Raises:
+        ValueError: If both are the same network.
     """
     networks = [parsing.argument("model.motivated", motivated)]
-    if base is not None and "model.base" not in names_of_options(arguments):
+    if base is None or "model.base" in names_of_options(arguments):
+        base = given.get("model", {}).get("base")
+    else:
         networks.append(parsing.argument("model.base", base))
+    if base == motivated:
+        raise ValueError(f"motivated = {motivated!r}: that is the base itself; name a bigger network")
     return networks
 
 
@@ -122,9 +150,9 @@ def _name_networks(base: str | None, motivated: str, arguments: Sequence[str]) -
 
 
 def _configure_from_run(
-    run_dir: Path, motivated: str, arguments: Sequence[str], prog: str, others: Iterable[str]
-) -> tuple[Config, Path]:
-    """Return the configuration of a run with another motivated network, and the file of its base."""
+    run_dir: Path, motivated: str, arguments: Sequence[str], given: dict[str, Any], prog: str, others: Iterable[str]
+) -> tuple[Config, Path, dict[str, Any]]:
+    """Return the configuration of a run with another motivated network, the file of its base, and its section `data`."""
     stored = read_config(run_dir)
     weights = run_dir / f"{Mode.BASE}.safetensors"
     if not weights.is_file():
@@ -132,16 +160,16 @@ def _configure_from_run(
         raise ValueError(f"{run_dir} has no {weights.name}, because it is not finished: `{finish}` finishes it")
     fields = asdict(_as_ordinary_run(stored, motivated))
     imports = [parsing.argument("import", module) for module in stored.imports]
-    networks = _name_networks(stored.model.base, motivated, arguments)
+    networks = _name_networks(stored.model.base, motivated, arguments, given)
     config = parsing.parse(
         [*imports, *arguments, *networks],
         prog=prog,
         others=others,
         literal=parsing.paths_of(stored),
-        choose=lambda given: fields,
+        choose=lambda _: fields,
         run_dirs=[run_dir],
     )
-    return config, weights
+    return config, weights, asdict(stored.data)
 
 
 def _as_ordinary_run(stored: Config, motivated: str) -> Config:
@@ -166,12 +194,11 @@ def _extended_model(model: ModelConfig, motivated: str) -> ModelConfig:
     batch_norm = model.batch_norm
     if batch_norm == "shared":
         batch_norm = None  # the family's default, with which the base keeps its statistics
-    # The classes and channels of the data are compared with those of the base when it is loaded.
+    # The classes of the data are compared with those of the base when it is loaded.
     return replace(
         model,
         motivated=motivated,
         num_classes=None,
-        in_chans=None,
         batch_norm=batch_norm,
         differential_init="random",
         base_weights=None,
@@ -183,25 +210,29 @@ def _extended_model(model: ModelConfig, motivated: str) -> ModelConfig:
 
 
 def _configure_from_file(
-    path: Path, motivated: str, arguments: Sequence[str], prog: str, others: Iterable[str]
-) -> Config:
-    """Return a configuration for the network of a file, as for training it from the start."""
+    path: Path, motivated: str, arguments: Sequence[str], given: dict[str, Any], prog: str, others: Iterable[str]
+) -> tuple[Config, dict[str, Any]]:
+    """Return a configuration for the network of a file, as for training it from the start, and what is known of its data."""
     metadata = _read_metadata(path)
     known = _known_fields(metadata)
     base = None if metadata is None else metadata.architecture
+    networks = _name_networks(base, motivated, arguments, given)
+    if base is None and not given.get("model", {}).get("base"):
+        raise ValueError(f"{path} does not name its network: set model.base to timm's name of it")
+    data = given.get("data", {})
+    if "config" not in given and data.get("root") is None and data.get("name") is None:
+        raise ValueError(f"{path}: give the images too, as --data.root FOLDER, --data.name NAME or --config FILE")
     recipe = Recipe()
 
     def choose(given: dict[str, Any]) -> dict[str, Any]:
-        if not given["model"].get("base"):
-            raise ValueError(f"{path} does not name its network: set model.base to timm's name of it")
         # The recipe for a folder of images chooses what the file leaves open.
         chosen = merge_fields(recipe.choose(merge_fields(known, given)), known)
         # As many epochs as are usual for training from the start.
         chosen["finish_epochs"] = given.get("epochs") or chosen.get("epochs") or Config().epochs
         return chosen
 
-    networks = _name_networks(base, motivated, arguments)
-    return parsing.parse([*arguments, *networks], prog=prog, others=others, choose=choose)
+    config = parsing.parse([*arguments, *networks], prog=prog, others=others, choose=choose)
+    return config, known.get("data", {})
 
 
 def _read_metadata(path: Path) -> Metadata | None:
@@ -222,4 +253,4 @@ def _known_fields(metadata: Metadata | None) -> dict[str, Any]:
         data["img_size"] = height
     if metadata.crop_pct is not None:
         data["crop_pct"] = metadata.crop_pct
-    return {"data": data}
+    return {"model": {"in_chans": metadata.input_size[0]}, "data": data}

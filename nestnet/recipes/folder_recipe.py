@@ -66,8 +66,10 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
     # Choose the length of training.
     k = given.get("motivation", {}).get("k")
     batch_size = data.get("batch_size") or _choose_batch_size(folder.train_images, k)
+    # A negative size is refused later.
+    batch_size = max(batch_size, 1)
     batches = max(folder.train_images // batch_size, 1)
-    epochs = given.get("epochs") or _choose_epochs(batches, starts_from_weights)
+    epochs = given.get("epochs", _choose_epochs(batches, starts_from_weights))
     defaults = _training_defaults(motivated)
 
     fields: dict[str, Any] = {
@@ -83,8 +85,8 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
         },
         "loss": {"label_smoothing": 0.1},  # as timm and torchvision
         "optimizer": _choose_optimizer(optimizer, defaults, batch_size, starts_from_weights),
-        "schedule": _choose_schedule(epochs),
-        "motivation": _choose_motivation(given, base == motivated or needs_k, batches),
+        "schedule": _choose_schedule(given.get("schedule", {}), epochs),
+        "motivation": {} if epochs == 0 else _choose_motivation(given, base == motivated or needs_k, batches),
         "epochs": epochs,
         # bfloat16 gains most on a CPU together with channels last.
         "precision": "auto",
@@ -92,7 +94,7 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
     }
     if folder.is_grey:
         fields["model"]["in_chans"] = 1
-    if _starts_at_zero(motivated, model):
+    if _starts_at_random(motivated, model):
         fields["model"]["zero_init_last"] = False
     return fields
 
@@ -193,7 +195,7 @@ def _choose_optimizer(
     given: Mapping[str, Any], defaults: TrainingDefaults, batch_size: int, starts_from_weights: bool
 ) -> dict[str, Any]:
     # Another optimizer needs other values, which the user must give.
-    if "name" in given:
+    if given.get("name", defaults.optimizer) != defaults.optimizer:
         if "lr" not in given:
             raise ValueError(
                 f"optimizer.name = {given['name']!r}: the learning rate chosen for a folder of images is for "
@@ -220,24 +222,34 @@ def _choose_motivation(given: Mapping[str, Any], by_losses: bool, batches: int) 
         return {"k": 1} if batches < MIN_BATCHES_FOR_K_2 else {}
     # The base alone for half of the run, and then both networks. Of the ways in the study that leave the base as good as
     # alone, this one makes the bigger network best.
-    chosen: dict[str, Any] = {"name": "always", "trains": "both", "distillation": 0.5}
+    chosen: dict[str, Any] = {"name": "always", "trains": "both"}
+    # The base cannot learn the answers to images that it does not see.
+    data = given.get("data", {})
+    if not (_is_pair(data.get("random_erasing")) or _is_pair(data.get("mixup_prob"))):
+        chosen["distillation"] = 0.5
     if "until" not in motivation:
         chosen["start"] = 0.5
     return chosen
 
 
-def _starts_at_zero(motivated: str, model: Mapping[str, Any]) -> bool:
+def _is_pair(value: Any) -> bool:
+    """Return whether a field has a number for each network, and they differ."""
+    return isinstance(value, list) and len(set(value)) > 1
+
+
+def _starts_at_random(motivated: str, model: Mapping[str, Any]) -> bool:
     # Branches that start at zero, timm's default for ResNets, hold back such small networks, above all blocks that join
     # in the second half: see the study. Trained weights of the motivated network take the place of any start.
     if motivated not in ARCHITECTURES or model.get("motivated_weights"):
         return False
-    return ARCHITECTURES[motivated].is_for_small_images
+    architecture = ARCHITECTURES[motivated]
+    return architecture.is_for_small_images and "zero_init_last" in architecture.option_names
 
 
-def _choose_schedule(epochs: int) -> dict[str, Any]:
+def _choose_schedule(given: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     # Cosine is timm's default. The warm-up is Goyal's 5 epochs, but at most a tenth of the run.
-    warmup_epochs = min(5, epochs // 10)
-    if warmup_epochs == 0:
+    warmup_epochs = given.get("warmup_epochs", min(5, epochs // 10))
+    if warmup_epochs == 0 or given.get("name") == "none":
         return {"name": "cosine"}
     return {"name": "cosine", "warmup_epochs": warmup_epochs, "warmup_lr": 0.0}
 

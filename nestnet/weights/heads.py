@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LEFT_OUT = ": the head is left out"
+"""End of a remark about a head that is not used."""
+
 
 @dataclass(frozen=True)
 class TrainedHead:
@@ -55,7 +58,7 @@ def match_head(
     if head.num_classes != num_classes:
         return HeadMatch(
             None,
-            f"its head is for {head.num_classes} classes, and this network has {num_classes}: the head is left out",
+            f"its head is for {head.num_classes} classes, and this network has {num_classes}{LEFT_OUT}",
         )
     # An equal number of classes proves nothing: without names on both sides, the user is responsible.
     same_order = list(range(num_classes))
@@ -67,11 +70,11 @@ def match_head(
                 same_order,
                 "it does not name its classes, which are assumed to be those of the data in their usual order",
             )
-        return HeadMatch(None, "it does not name its classes, which may differ from these: the head is left out")
+        return HeadMatch(None, f"it does not name its classes, which may differ from these{LEFT_OUT}")
     # A head that lacks a class was trained on other data, and its outputs are not mixed with new ones.
     for name in class_names:
         if name not in head.class_names:
-            return HeadMatch(None, f"its classes differ, none of them is {name!r}: the head is left out")
+            return HeadMatch(None, f"its classes differ, none of them is {name!r}{LEFT_OUT}")
     return HeadMatch([head.class_names.index(name) for name in class_names])
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.text.messages import first_line
-from nestnet.weights.heads import HeadMatch, is_head_key, match_head
+from nestnet.weights.heads import LEFT_OUT, HeadMatch, is_head_key, match_head
 from nestnet.weights.trained_weights import TrainedWeights, find_timm_weights, read_weights
 
 TIMM = "timm"
@@ -137,18 +137,27 @@ def _check_unchanged(
 ) -> None:
     """Raise ValueError if the network would not be that of the source, but one that is adapted to the data."""
     if match.rows is None:
-        raise ValueError(f"{source}: {match.remark}, and without its head it is not a finished {mode}")
+        reason = (match.remark or "").removesuffix(LEFT_OUT)
+        raise ValueError(f"{source}: {reason}; it can only be extended for the classes that it was trained on")
+    if match.rows != list(range(net.num_classes)):
+        order = ", ".join(weights.head.class_names or [])
+        raise ValueError(
+            f"{source}: its classes have another order, {order}; name those of the images so that they sort in this order"
+        )
     if weights.overlay is None:
         return
     # timm adapts the first convolution to the channels, and a position embedding to the image size.
     expected = net.skeleton(mode).state_dict()
     for name, tensor in weights.overlay["state_dict"].items():
-        is_head = is_head_key(name, weights.head.modules)
-        if not is_head and name in expected and tensor.shape != expected[name].shape:
-            raise ValueError(
-                f"{source}: {name} is {list(tensor.shape)}, and {list(expected[name].shape)} for this data; set data.img_size, "
-                "and take images with as many channels, as the network was trained on"
-            )
+        if is_head_key(name, weights.head.modules) or name not in expected:
+            continue
+        found, wanted = list(tensor.shape), list(expected[name].shape)
+        if found == wanted:
+            continue
+        remedy = "set data.img_size to that of the images that it was trained on"
+        if len(found) == len(wanted) == 4 and found[1] != wanted[1]:
+            remedy = f"set model.in_chans to the {found[1]} that it was trained on"
+        raise ValueError(f"{source}: {name} is {found}, and {wanted} for this data; {remedy}")
 
 
 def _check_head_is_known(

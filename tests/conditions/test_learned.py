@@ -239,9 +239,21 @@ def test_they_say_how_they_are_set():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Bandit, {"min_rate": 0}, "min_rate = 0: it must be a number above 0 and below max_rate = 0.5; lower it, or raise max_rate"),
-        (Bandit, {"min_rate": 0.5}, "min_rate = 0.5: it must be a number above 0 and below max_rate = 0.5; lower it, or raise max_rate"),
-        (Bandit, {"max_rate": 0.05}, "min_rate = 0.05: it must be a number above 0 and below max_rate = 0.05; lower it, or raise max_rate"),
+        (
+            Bandit,
+            {"min_rate": 0},
+            "min_rate = 0: it must be a number above 0 and below max_rate = 0.5; lower it, or raise max_rate",
+        ),
+        (
+            Bandit,
+            {"min_rate": 0.5},
+            "min_rate = 0.5: it must be a number above 0 and below max_rate = 0.5; lower it, or raise max_rate",
+        ),
+        (
+            Bandit,
+            {"max_rate": 0.05},
+            "min_rate = 0.05: it must be a number above 0 and below max_rate = 0.05; lower it, or raise max_rate",
+        ),
         (Bandit, {"max_rate": 1.1}, "max_rate = 1.1: it must be a number above 0 and at most 1"),
         (Bandit, {"max_rate": math.nan}, "max_rate = nan: it must be a number above 0 and at most 1"),
         (GradientAgreement, {"max_rate": "1"}, "max_rate = '1': it must be a number above 0 and at most 1"),

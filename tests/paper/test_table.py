@@ -326,9 +326,9 @@ def test_an_unfinished_run_is_named_and_left_out(write, capsys):
     captured = capsys.readouterr()
     assert captured.err == f"nestnet: {unfinished} is left out: 1 of its 2 epochs are finished\n"
     assert captured.out == ""
-    with pytest.raises(ValueError, match="no run is finished: name at least one"):
+    with pytest.raises(ValueError, match="no run has a row: name at least one"):
         collect_rows([unfinished])
-    with pytest.raises(ValueError, match="no run is finished"):
+    with pytest.raises(ValueError, match="no run has a row"):
         collect_rows([])
 
 

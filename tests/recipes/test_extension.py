@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.recipes.extension import parse_extension
 from nestnet.runs.reading import read_cost, read_table
+from nestnet.training.trainer import Trainer
 from nestnet.weights.export_file import read_metadata
 
 SMALL = ["--data.batch_size", "256", "--schedule.warmup_epochs", "1", "--motivation.k", "1", "--ema_decay", "0.5"]
@@ -71,7 +73,8 @@ def test_a_run_is_extended_and_its_base_is_the_same_file(source, tmp_path, capsy
 
 def test_a_file_of_timm_is_extended_with_the_usual_settings(timm_file, tmp_path):
     path = tmp_path / "run"
-    arguments = ["--model.base", "resnet8", "--data.batch_size", "256", "--finish_epochs", "1", "--run_dir", str(path)]
+    arguments = ["--model.base", "resnet8", "--data.name", "digits", "--data.batch_size", "256", "--finish_epochs", "1"]
+    arguments += ["--run_dir", str(path)]
     assert main(["extend", str(timm_file), "--motivated", "resnet14", *arguments]) == 0
     found, expected = load_file(path / "base.safetensors"), torch.load(timm_file, weights_only=True)
     assert found.keys() == expected.keys()
@@ -97,9 +100,15 @@ def test_what_follows_from_the_source(source, tmp_path):
     changed = parse_extension(source, "resnet32", ["--optimizer.lr", "0.5", "--finish_lr", "0.2"])
     assert (changed.optimizer.lr, changed.first_finish_lr) == (0.5, 0.2)
     # An export names its network, and how its images were prepared; a configuration file says the rest.
-    (tmp_path / "own.yaml").write_text("model: {base: resnet20, motivated: resnet44}\nepochs: 7\nmotivation: {k: 3}\n")
+    (tmp_path / "own.yaml").write_text(
+        "model: {base: resnet20, motivated: resnet44, batch_norm: shared, differential_init: random}\n"
+        "epochs: 7\nmotivation: {k: 3}\n"
+    )
     file = parse_extension(source / "base.safetensors", "resnet32", ["--config", str(tmp_path / "own.yaml")])
     assert (file.model.base, file.model.motivated, file.finish_epochs) == ("resnet8", "resnet32", 7)
+    assert (file.model.in_chans, file.model.batch_norm, file.model.differential_init) == (1, None, "random")
+    run = parse_extension(source, "resnet32", ["--config", str(tmp_path / "own.yaml")])
+    assert (run.model.in_chans, run.model.batch_norm, run.model.differential_init) == (1, None, "random")
     assert file.data.mean == json.loads(read_metadata(source / "base.safetensors")["mean"])
 
 
@@ -122,19 +131,26 @@ def test_a_folder_of_images_has_its_recipe(source, tmp_path):
         (["/absent", "--motivated", "resnet14"], "/absent is neither a run directory nor a file of weights"),
         (["RUN", "--motivated", "resnet21"], "motivated = 'resnet21' is not a known architecture; did you mean resnet"),
         (["RUN", "--motivated", "vit_small_patch16_224"], "does not fit inside"),
-        (["RUN", "--motivated", "resnet8"], "finish_epochs = 2: base and motivated are both resnet8"),
+        (["RUN", "--motivated", "resnet8"], "motivated = 'resnet8': that is the base itself; name a bigger network"),
+        (["RUN/base.safetensors", "--motivated", "resnet8"], "motivated = 'resnet8': that is the base itself"),
+        (["RUN", "--motivated", "resnet14", "--data.img_size", "16"], "data.img_size = 16: the base was trained with 8, and"),
+        (["RUN/base.safetensors", "--data.name", "digits", "--motivated", "resnet14", "--data.mean", "[0.5]"],
+         "data.mean = [0.5]: the base was trained with [0."),
+        (["RUN/base.safetensors", "--motivated", "resnet14"], "base.safetensors: give the images too, as --data.root"),
         (["RUN", "--motivated", "resnet14", "--finish_epochs", "0"], "finish_epochs = 0: nothing would be trained"),
         (["RUN", "--motivated", "resnet14", "--epochs", "3"], "epochs: the base is finished; give finish_epochs"),
         (["RUN", "--motivated", "resnet14", "--motivation.k", "3"], "motivation.k: no condition chooses the batches"),
         (["RUN", "--motivated", "resnet14", "--schedule.warmup_epochs", "1"], "schedule.warmup_epochs: an extension has no"),
-        (["RUN", "--motivated", "resnet14", "--model.base", "resnet14"], "base and motivated are both resnet14"),
+        (["RUN", "--motivated", "resnet14", "--model.base", "resnet14"], "motivated = 'resnet14': that is the base itself"),
         (["RUN", "--motivated", "resnet20", "--model.base", "resnet14"], "RUN/base.safetensors holds resnet8"),
         (["RUN", "--motivated", "resnet14", "--model.batch_norm", "shared"], "finish_epochs = 2: with model.batch_norm"),
         (["RUN", "--motivatd", "resnet14"], "--motivatd is not an option; did you mean motivated?"),
         (["FILE", "--motivated", "resnet14"], "does not name its network: set model.base to timm's name of it"),
-        (["FILE", "--motivated", "resnet32", "--model.base", "resnet20"], "FILE holds no weights of resnet20 by timm's names"),
+        (["FILE", "--motivated", "resnet32", "--model.base", "resnet20", "--data.name", "digits"],
+         "FILE holds no weights of resnet20 by timm's names"),
         (["FOLDER", "--motivated", "resnet14"], "FOLDER is not a run directory: it has no config.yaml"),
-        (["FOLDER/text.pth", "--motivated", "resnet14", "--model.base", "resnet8"], "text.pth cannot be read as weights"),
+        (["FOLDER/text.pth", "--motivated", "resnet14", "--model.base", "resnet8", "--data.name", "digits"],
+         "text.pth cannot be read as weights"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(source, timm_file, arguments, message, tmp_path, monkeypatch, capsys):
@@ -163,7 +179,7 @@ def test_a_base_that_does_not_fit_the_data_as_it_is(source, timm_file, tmp_path,
     images = ["--data.name", "folder", "--data.root", str(tmp_path), "--data.batch_size", "4", "--model.in_chans", "1"]
     for arguments, message in (
         ([str(source), *images], "its head is for 10 classes, and this network has 2"),
-        ([str(source / "base.safetensors"), *images], "and without its head it is not a finished base"),
+        ([str(source / "base.safetensors"), *images], "it can only be extended for the classes that it was trained on"),
         ([str(timm_file), "--model.base", "resnet8", *images], "its head is for 10 classes, and this network has 2"),
     ):
         assert main(["extend", *arguments, "--motivated", "resnet14", "--run_dir", str(tmp_path / "run")]) == 2
@@ -174,10 +190,62 @@ def test_a_base_that_does_not_fit_the_data_as_it_is(source, timm_file, tmp_path,
     # A network for one size of images is not adapted to another.
     vit = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=10, in_chans=1, img_size=32).state_dict(), vit)
-    arguments = [str(vit), "--model.base", "vit_tiny_patch16_224", "--data.img_size", "16", "--data.batch_size", "256"]
+    arguments = [
+        str(vit),
+        "--data.name",
+        "digits",
+        "--model.base",
+        "vit_tiny_patch16_224",
+        "--data.img_size",
+        "16",
+        "--data.batch_size",
+        "256",
+    ]
     assert main(["extend", *arguments, "--motivated", "vit_small_patch16_224", "--run_dir", str(tmp_path / "run")]) == 2
     assert "pos_embed is [1, 5, 192], and [1, 2, 192] for this data; set data.img_size" in capsys.readouterr().err
     assert not Path(tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("trained", ["L", "RGB"])
+@pytest.mark.parametrize("seen", ["L", "RGB"])
+def test_the_base_sees_images_of_other_channels_as_its_own(trained, seen, tmp_path):
+    """A folder of grey images is read in colour for a base of three channels, and the other way round."""
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(10):
+            Image.new(seen, (8, 8)).save(tmp_path / "images" / name / f"{index}.png")
+    channels = 1 if trained == "L" else 3
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=2, in_chans=channels)
+    preparation = {"input_size": (channels, 8, 8), "mean": [0.5] * channels, "std": [0.5] * channels}
+    path = tmp_path / "base.safetensors"
+    nestnet.export(net, "base", path, class_names=["cat", "dog"], **preparation)
+    run = parse_extension(path, "resnet14", ["--data.root", str(tmp_path / "images")])
+    assert (run.model.in_chans, run.data.mean) == (channels, [0.5] * channels)
+    # Also from a run, whose channels were resolved.
+    folder = tmp_path / "run"
+    folder.mkdir()
+    parsing.dump(
+        replace(run, epochs=2, finish_epochs=0, model=replace(run.model, base_weights=None)), folder / "config.yaml"
+    )
+    path.rename(folder / "base.safetensors")
+    again = parse_extension(folder, "resnet20", [])
+    assert (again.model.in_chans, again.data.mean) == (channels, [0.5] * channels)
+    # A file that does not say its channels is compared with the images.
+    plain = tmp_path / "plain.pth"
+    torch.save(net.standalone("base").state_dict(), plain)
+    arguments = ["--data.root", str(tmp_path / "images"), "--data.workers", "0", "--run_dir", str(tmp_path / "no")]
+    if trained != seen:
+        with pytest.raises(
+            ValueError, match=f"for this data; set model.in_chans to the {channels} that it was trained on"
+        ):
+            Trainer(parse_extension(plain, "resnet14", ["--model.base", "resnet8", *arguments]))
+    # Another order of classes would change the head.
+    other = tmp_path / "other.safetensors"
+    nestnet.export(net, "base", other, class_names=["dog", "cat"], **preparation)
+    with pytest.raises(
+        ValueError, match="its classes have another order, dog, cat; name those of the images so that they sort"
+    ):
+        Trainer(parse_extension(other, "resnet14", arguments))
 
 
 def test_an_unfinished_run_has_no_base_yet(source, tmp_path, capsys):

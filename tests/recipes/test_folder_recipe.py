@@ -18,6 +18,7 @@ from nestnet.data.folder.held_out_images import is_held_out
 from nestnet.data.image_data import ImageData, load_data
 from nestnet.data.image_files import ImageFiles
 from nestnet.data.loaders import create_eval_loader, create_train_loader
+from nestnet.models.registry import ARCHITECTURES
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.recipes.folder_recipe import choose_fields
 from nestnet.recipes.folder_summary import summarise_folder
@@ -167,6 +168,11 @@ SECOND_HALF = {"name": "always", "trains": "both", "start": 0.5, "distillation":
         ({"motivation": {"start": 0.3, "budget": 1.5}}, False, SECOND_HALF),
         ({"motivation": {"distillation": 0.2, "temperature": 2.0}}, False, SECOND_HALF),
         ({"motivation": {"until": 0.4}}, False, {"name": "always", "trains": "both", "distillation": 0.5}),
+        # The base cannot learn the answers to images that it does not see.
+        ({"data": {"random_erasing": [0, 0.2]}}, False, {"name": "always", "trains": "both", "start": 0.5}),
+        ({"data": {"mixup_prob": [0.2, 0.4]}}, False, {"name": "always", "trains": "both", "start": 0.5}),
+        ({"data": {"random_erasing": [0.2, 0.2]}}, False, SECOND_HALF),
+        ({"epochs": 0}, False, {}),
         ({"model": {"base": "resnet20", "motivated": "resnet20"}}, False, {}),
     ],
 )
@@ -232,6 +238,39 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
         f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}, "
         "motivation always, trains = both, distillation = 0.5, start = 0.5; any field that you set takes precedence",
     ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--schedule.name", "none", "--epochs", "20"],
+        ["--schedule.warmup_epochs", "0", "--epochs", "20"],
+        ["--schedule.warmup_epochs", "3", "--epochs", "20"],
+        ["--optimizer.name", "momentum"],
+        ["--data.random_erasing", "[0,0.2]"],
+        ["--data.mixup", "0.2", "--data.mixup_prob", "[0.2,0.4]"],
+        ["--epochs", "0", "--finish_epochs", "2", "--model.base_weights", "base.pth"],
+    ],
+)
+def test_what_is_chosen_goes_with_what_is_given(settings, seen):
+    given = parse_with_recipe(["--data.root", seen.root, "--data.workers", "0", *settings])
+    assert given.data.name == "folder"
+
+
+def test_a_batch_size_below_0_is_refused_as_such(seen):
+    with pytest.raises(ValueError, match=r"^data\.batch_size = -5: it must be at least 2"):
+        parse_with_recipe(["--data.root", seen.root, "--model.base", "vit_tiny_patch16_224", "--data.batch_size", "-5"])
+
+
+def test_a_folder_without_a_name_is_refused_as_such():
+    with pytest.raises(ValueError, match=r"^data\.root = '': it must"):
+        parse_with_recipe(["--data.root", ""])
+
+
+def test_a_small_network_without_the_option_has_no_start_chosen(seen, monkeypatch):
+    architecture = ARCHITECTURES["resnet8"]
+    monkeypatch.setattr(type(architecture), "option_names", property(lambda self: ["batch_norm"]))
+    assert "zero_init_last" not in choose_fields(seen, {"model": {"base": "resnet8"}})["model"]
 
 
 def test_a_file_or_another_data_set_has_no_recipe(seen, tmp_path):
