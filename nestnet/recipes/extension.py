@@ -221,7 +221,7 @@ def _configure_from_file(
         raise ValueError(f"{path} does not name its network: set model.base to timm's name of it")
     data = given.get("data", {})
     if "config" not in given and data.get("root") is None and data.get("name") is None:
-        raise ValueError(f"{path}: give the images too, as --data.root FOLDER, --data.name NAME or --config FILE")
+        raise ValueError(f"{path}: give the images too: set data.root or data.name, or take a configuration file")
     recipe = Recipe()
 
     def choose(given: dict[str, Any]) -> dict[str, Any]:

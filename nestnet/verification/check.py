@@ -149,7 +149,7 @@ def _note_missing_modes(trainer: Trainer, comparison: Comparison) -> str:
         return ""
     first = trainer.limits.window.start
     after = f", which batch {first + 1} is the first to be" if first >= comparison.steps else ""
-    return f"; but no batch was motivated{after}: take more --steps, or --sequence random"
+    return f"; but no batch was motivated{after}: take more steps, or the sequence random"
 
 
 def _describe_modes(motivation: MotivationConfig, sequence: str) -> str:

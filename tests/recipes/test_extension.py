@@ -136,7 +136,7 @@ def test_a_folder_of_images_has_its_recipe(source, tmp_path):
         (["RUN", "--motivated", "resnet14", "--data.img_size", "16"], "data.img_size = 16: the base was trained with 8, and"),
         (["RUN/base.safetensors", "--data.name", "digits", "--motivated", "resnet14", "--data.mean", "[0.5]"],
          "data.mean = [0.5]: the base was trained with [0."),
-        (["RUN/base.safetensors", "--motivated", "resnet14"], "base.safetensors: give the images too, as --data.root"),
+        (["RUN/base.safetensors", "--motivated", "resnet14"], "base.safetensors: give the images too: set data.root"),
         (["RUN", "--motivated", "resnet14", "--finish_epochs", "0"], "finish_epochs = 0: nothing would be trained"),
         (["RUN", "--motivated", "resnet14", "--epochs", "3"], "epochs: the base is finished; give finish_epochs"),
         (["RUN", "--motivated", "resnet14", "--motivation.k", "3"], "motivation.k: no condition chooses the batches"),

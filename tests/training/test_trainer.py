@@ -725,7 +725,7 @@ def test_the_check_trains_what_the_run_trains(tmp_path, monkeypatch, capsys):
     start = ["--motivation.name", "always", "--motivation.start", "0.5"]
     assert main(["check", *arguments[:6], *start, "--epochs", "20", "--steps", "2"]) == 0
     assert (
-        "bit for bit; but no batch was motivated, which batch 111 is the first to be: take more --steps, or --sequence random"
+        "bit for bit; but no batch was motivated, which batch 111 is the first to be: take more steps, or the sequence random"
     ) in capsys.readouterr().out
 
 
