@@ -147,6 +147,6 @@ class MotivationLimits:
         is_meant_to_motivate = expected_fraction(condition) != 0
         if not is_meant_to_motivate or self.steps == 0:
             return True
-        if not self.window or self.affordable() == 0:
+        if self.most() == 0:
             return False
         return self.expected_fraction(condition) != 0
