@@ -8,6 +8,8 @@ from .conditions.registry import register_condition
 from .distributed.gradients import synchronise_batch_norm
 from .models.architecture import Architecture
 from .models.registry import create_model, list_models, register_architecture
+from .nesting.nest import nest
+from .nesting.verification import verify_nesting
 from .nn.mode import Mode, PerMode
 from .nn.model import NestedModel
 from .nn.placement import Placement, WeightsMap
@@ -52,10 +54,12 @@ __all__ = [
     "fill_momentum",
     "list_models",
     "load_weights",
+    "nest",
     "recalibrate",
     "register_architecture",
     "register_condition",
     "share_step_counts",
     "synchronise_batch_norm",
+    "verify_nesting",
     "zero_differential_branches",
 ]

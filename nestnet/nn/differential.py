@@ -32,10 +32,9 @@ def has_own_statistics(net: NestedModel) -> bool:
     Returns:
         `True` for private running statistics, and for networks without any; `False` for shared ones.
     """
-    own = set(map(id, net.subnet(Mode.MOTIVATED).buffers()))
-    # The base has views of shared statistics, which are no buffers of the network.
-    buffers = set(map(id, net.buffers()))
-    return all(id(buffer) in buffers and id(buffer) not in own for buffer in net.subnet(Mode.BASE).buffers())
+    # The base has views of shared statistics, which lie in the memory of the motivated network's.
+    motivated = {buffer.untyped_storage().data_ptr() for buffer in net.subnet(Mode.MOTIVATED).buffers()}
+    return all(buffer.untyped_storage().data_ptr() not in motivated for buffer in net.subnet(Mode.BASE).buffers())
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.module import NestedModule, collect_placements
-from nestnet.nn.parameter import state_dict_name
+from nestnet.nn.parameter import NestedParameter, Weight, state_dict_name, weight_name
 from nestnet.nn.placement import WeightsMap
+from nestnet.nn.stage import Stage
 from nestnet.nn.subnet import Subnet
 
 
@@ -112,11 +113,28 @@ class NestedModel(NestedModule, ABC):
             Logits `[B, K]`, or the input of the classifier `[B, C]`.
         """
 
+    def stored_tensors(self) -> Iterator[tuple[str, Weight | Tensor]]:
+        """Yield everything that the network stores, under the names of its state dict.
+
+        Yields:
+            The name, and a parameter, a nested parameter or a buffer, also one that state dicts leave out. A tensor
+            with several names comes with each of them.
+        """
+        yield from tensors_of(self)
+
     # Cached, because it follows from names and shapes, which do not change once a network is made.
     @cached_property
     def weights_map(self) -> WeightsMap:
         """Placement of each base tensor in the state dict of the network."""
         return WeightsMap(dict(collect_placements(self)))
+
+    def skipped_blocks(self) -> Iterator[str]:
+        """Yield the path of each block of the motivated network that base mode skips."""
+        for path, stage in self.named_modules():
+            if isinstance(stage, Stage):
+                for number, position in enumerate(stage.base_positions):
+                    if position is None:
+                        yield f"{path}.{number}"
 
     def subnet(self, mode: Mode | str) -> Subnet:
         """Return the network of `mode` as a module over the very same parameters and buffers.
@@ -246,3 +264,23 @@ def _block_path(name: str) -> str:
     while parts and not parts[-1].isdigit():
         parts.pop()
     return ".".join(parts)
+
+
+def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Weight | Tensor]]:
+    """Yield the parameters, nested parameters and buffers of a module and its children, by their names.
+
+    Args:
+        module: module that may own nested parameters.
+        prefix: start of the names, with its trailing dot.
+
+    Yields:
+        The name and what it stands for, in the order of `named_parameters`.
+    """
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None:
+            yield prefix + name, tensor
+    for name, child in module._modules.items():
+        if isinstance(child, NestedParameter):
+            yield prefix + weight_name(name), child
+        elif child is not None:
+            yield from tensors_of(child, f"{prefix}{name}.")

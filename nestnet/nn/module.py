@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from nestnet.nn.mode import Mode
-from nestnet.nn.parameter import NestedParameter
+from nestnet.nn.parameter import NestedParameter, weight_name
 from nestnet.nn.placement import Placement
 from nestnet.nn.stage import Stage
 from nestnet.nn.whole_tensor import WholeTensor
@@ -22,7 +22,7 @@ class NestedModule(nn.Module):
         """Yield the name and the nested parameter for each one in this module itself, without those of its children."""
         for name, child in self._modules.items():
             if isinstance(child, NestedParameter):
-                yield name, child
+                yield weight_name(name), child
 
     def placements(self) -> Iterator[tuple[str, Placement]]:
         """Yield the base name and the placement of each base tensor in this module itself."""

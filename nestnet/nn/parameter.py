@@ -16,6 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from nestnet.nn.division import Groups
 from nestnet.nn.mode import Mode
 from nestnet.nn.placement import Placement
 
@@ -23,11 +24,16 @@ BLOCK_NAMES = ("base", "right", "below")
 """Names under which a `NestedParameter` holds its blocks."""
 
 
+BLOCKS_SUFFIX = "_blocks"
+"""End of the name of a `NestedParameter` below a plain layer, whose own attribute is the joined weight: see
+`nestnet.nesting.joined_module`."""
+
+
 class NestedParameter(nn.Module):
     """A weight of which base mode uses a part. Called with a mode, it returns the tensor of that mode.
 
-    A weight may consist of `g` groups of rows that are divided alike, such as the 3 of a packed query, key
-    and value projection. Most weights have one group. Below, `o` and `O` are the rows of one group.
+    Rows and columns may consist of groups that are each divided, such as the 3 groups of rows of a packed query,
+    key and value projection. Most weights have one group. Below, `o` and `O` are the rows of all groups.
 
     Args:
         placement: placement of the base tensor in the whole one. The shapes may differ in the first and in one
@@ -36,10 +42,10 @@ class NestedParameter(nn.Module):
     Attributes:
         placement: placement of the base tensor in the whole one.
         column_dim: dimension after the first in which the shapes differ; 1 if they differ in none.
-        base: block `[g*o, i, ...]` that base mode uses.
-        right: block `[g*o, I-i, ...]` of the remaining columns of these rows; `None` if the base has all
+        base: block `[o, i, ...]` that base mode uses.
+        right: block `[o, I-i, ...]` of the remaining columns of these rows; `None` if the base has all
             columns.
-        below: block `[g*(O-o), I, ...]` of the remaining rows; `None` if the base has all rows.
+        below: block `[O-o, I, ...]` of the remaining rows; `None` if the base has all rows.
     """
 
     base: nn.Parameter
@@ -51,13 +57,9 @@ class NestedParameter(nn.Module):
         self.placement = placement
         shape = placement.shape
         base_shape = placement.base_shape
-        groups = placement.groups
         # Two blocks beside the base can fill the whole only if at most one dimension after the first differs.
         differing_dims = [dim for dim in range(1, len(shape)) if shape[dim] != base_shape[dim]]
         assert len(differing_dims) <= 1, f"{base_shape} in {shape}: the first and one later dimension may differ"
-        assert shape[0] % groups == base_shape[0] % groups == 0, (
-            f"{groups} groups in {shape[0]} and {base_shape[0]} rows"
-        )
 
         # Uninitialised, contiguous blocks: strided views into one weight would break fused optimizers.
         self.base = nn.Parameter(torch.empty(base_shape))
@@ -72,8 +74,9 @@ class NestedParameter(nn.Module):
         if shape[0] > base_shape[0]:
             self.below = nn.Parameter(torch.empty(shape[0] - base_shape[0], *shape[1:]))
 
-        # With groups, a dimension of groups precedes that of rows: see `_unflatten_groups`.
-        self._row_dim = 1 if groups > 1 else 0
+        # How the blocks are joined, computed once.
+        self._rows = placement.rows
+        self._columns = placement.columns if differing_dims else None
 
     def forward(self, mode: Mode) -> Tensor:
         """Return the weight of `mode`.
@@ -82,8 +85,7 @@ class NestedParameter(nn.Module):
             mode: mode of the forward pass.
 
         Returns:
-            `[g*o, i, ...]` in base mode, which is the base block itself, or `[g*O, I, ...]` in motivated
-            mode.
+            `[o, i, ...]` in base mode, which is the base block itself, or `[O, I, ...]` in motivated mode.
         """
         # The base block itself: a base step copies nothing and touches no differential memory.
         if mode is Mode.BASE:
@@ -94,67 +96,49 @@ class NestedParameter(nn.Module):
         """Assemble a whole tensor from tensors of the blocks' shapes: weights, gradients or optimizer state.
 
         Args:
-            base: tensor `[g*o, i, ...]`.
-            right: tensor `[g*o, I-i, ...]`, if there is such a block.
-            below: tensor `[g*(O-o), I, ...]`, if there is such a block.
+            base: tensor `[o, i, ...]`.
+            right: tensor `[o, I-i, ...]`, if there is such a block.
+            below: tensor `[O-o, I, ...]`, if there is such a block.
 
         Returns:
-            The whole tensor `[g*O, I, ...]`.
+            The whole tensor `[O, I, ...]`.
         """
-        whole = self._unflatten_groups(base)  # [o, i, ...] or [g, o, i, ...]
-        # to [(g) o I ...]
+        whole = base
         if right is not None:
-            whole = torch.cat([whole, self._unflatten_groups(right)], dim=self._row_dim + self.column_dim)
-        # to [(g) O I ...]
+            assert self._columns is not None
+            whole = self._columns.join(whole, right, self.column_dim)
         if below is not None:
-            whole = torch.cat([whole, self._unflatten_groups(below)], dim=self._row_dim)
-        return self._flatten_groups(whole)
+            whole = self._rows.join(whole, below, 0)
+        return whole
 
     def split(self, whole: Tensor) -> dict[str, Tensor]:
         """Divide a whole tensor into blocks: the inverse of `join`.
 
         Args:
-            whole: tensor `[g*O, I, ...]`.
+            whole: tensor `[O, I, ...]`.
 
         Returns:
-            The blocks by name, as views of `whole` where its strides allow it.
+            The blocks by name, as views of `whole` where its strides and the groups allow it.
         """
-        whole = self._unflatten_groups(whole)
         # Cut off the rows below, then divide the upper rows into base and right.
-        base_rows = self.base.shape[0] // self.placement.groups
-        upper = whole.narrow(self._row_dim, 0, base_rows)
-        blocks = {"base": upper}
+        blocks = {"base": whole}
         if self.below is not None:
-            blocks["below"] = whole.narrow(self._row_dim, base_rows, whole.shape[self._row_dim] - base_rows)
+            blocks["base"], blocks["below"] = self._rows.split(whole, 0)
         if self.right is not None:
-            dim = self._row_dim + self.column_dim
-            base_columns = self.base.shape[self.column_dim]
-            blocks["base"] = upper.narrow(dim, 0, base_columns)
-            blocks["right"] = upper.narrow(dim, base_columns, upper.shape[dim] - base_columns)
-        return {name: self._flatten_groups(block) for name, block in blocks.items()}
+            assert self._columns is not None
+            blocks["base"], blocks["right"] = self._columns.split(blocks["base"], self.column_dim)
+        return blocks
 
     def blocks(self) -> tuple[nn.Parameter, ...]:
         """Return the blocks that the weight has, in the order base, right, below."""
         return tuple(block for block in (self.base, self.right, self.below) if block is not None)
-
-    def _unflatten_groups(self, tensor: Tensor) -> Tensor:
-        """View `[g*R, C, ...]` as `[g, R, C, ...]` if the weight has groups."""
-        if self.placement.groups == 1:
-            return tensor
-        return tensor.unflatten(0, (self.placement.groups, -1))
-
-    def _flatten_groups(self, tensor: Tensor) -> Tensor:
-        """Return `[g, R, C, ...]` as `[g*R, C, ...]` if the weight has groups."""
-        if self.placement.groups == 1:
-            return tensor
-        return tensor.flatten(0, 1)
 
     @torch.no_grad()
     def load(self, whole: Tensor, *, assign: bool = False) -> None:
         """Set the blocks to the values of a whole tensor.
 
         Args:
-            whole: tensor `[g*O, I, ...]`.
+            whole: tensor `[O, I, ...]`.
             assign: whether the blocks become new parameters with the dtype and on the device of `whole`, instead
                 of being written to in place. They are copies and share no memory with `whole`.
         """
@@ -180,13 +164,13 @@ Weight = nn.Parameter | NestedParameter
 """A weight of a nested layer. It is a plain parameter if both modes use it whole, or if only the motivated network has it."""
 
 
-def create_weight(shape: tuple[int, ...], base_shape: tuple[int, ...], *, groups: int = 1) -> Weight:
+def create_weight(shape: tuple[int, ...], base_shape: tuple[int, ...], *, groups: Groups = 1) -> Weight:
     """Create an uninitialised weight.
 
     Args:
         shape: shape in motivated mode, `[O, I, ...]`.
         base_shape: shape in base mode, `[o, i, ...]`. A size of 0 marks a weight that the base does not have.
-        groups: number of equal groups into which the rows are divided; the base has the first rows of each.
+        groups: groups into which the rows are divided: see `Placement`. The base has the first rows of each.
 
     Returns:
         A `NestedParameter` if the base has a part of the weight; otherwise a plain parameter of `shape`.
@@ -215,19 +199,34 @@ def select_weight(weight: Weight | None, mode: Mode) -> Tensor | None:
     return weight
 
 
+def weight_name(module_name: str) -> str:
+    """Return the name of the weight whose blocks a child module holds.
+
+    Args:
+        module_name: name of the `NestedParameter` among the children of the module that owns the weight.
+
+    Returns:
+        The name of the weight in state dicts.
+
+    >>> weight_name("weight"), weight_name("weight_blocks")
+    ('weight', 'weight')
+    """
+    return module_name.removesuffix(BLOCKS_SUFFIX)
+
+
 def state_dict_name(parameter_name: str) -> str:
     """Return the state-dict name of a parameter, or of the weight of which it is a block.
 
     Args:
-        parameter_name: name in `named_parameters`.
+        parameter_name: name in `named_parameters` of a network or of a subnet.
 
     Returns:
         The name of the whole weight.
 
-    >>> state_dict_name("head.weight.right")
-    'head.weight'
+    >>> state_dict_name("head.weight.right"), state_dict_name("head.weight_blocks.right")
+    ('head.weight', 'head.weight')
     """
     stem, _, last = parameter_name.rpartition(".")
     if last in BLOCK_NAMES:
-        return stem
+        return weight_name(stem)
     return parameter_name

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nestnet.nn.division import Division, Groups
+
 Index = tuple[slice | Tensor, ...]
 
 
@@ -13,15 +15,17 @@ Index = tuple[slice | Tensor, ...]
 class Placement:
     """The position of one base tensor in the state dict of a nested network.
 
-    In every dimension the base has the first entries. If the rows are divided into groups, it has the first
-    rows of each group.
+    In every dimension the base has the first entries. If the rows or the columns are divided into groups, it has
+    the first ones of each group.
 
     Attributes:
         name: name of the tensor that holds the base tensor.
         shape: shape of that tensor, `[O, I, ...]`.
         base_shape: shape of the base tensor, `[o, i, ...]`.
-        groups: number of equal groups into which the rows are divided, at least 1. A packed query, key and
-            value projection that is divided by heads has 3.
+        groups: number of equal groups into which the rows are divided, at least 1, or the sizes (base's, whole)
+            of each group. A packed query, key and value projection that is divided by heads has 3.
+        column_groups: the same for the columns: the one dimension after the first in which the shapes differ. A
+            layer that reads a concatenation of several tensors has a group of columns for each.
         private: whether the tensor belongs to base mode alone and is not part of the motivated network, such as
             the running statistics that a BatchNorm keeps for the base, or the scale and shift that it trains for it.
     """
@@ -29,8 +33,9 @@ class Placement:
     name: str
     shape: tuple[int, ...]
     base_shape: tuple[int, ...]
-    groups: int = 1
+    groups: Groups = 1
     private: bool = False
+    column_groups: Groups = 1
 
     def with_name(self, name: str) -> "Placement":
         """Return the same placement in a tensor of another name.
@@ -44,15 +49,67 @@ class Placement:
         return replace(self, name=name)
 
     @property
+    def column_dim(self) -> int:
+        """Dimension after the first in which the shapes differ; 1 if they differ in none."""
+        for dim in range(1, len(self.shape)):
+            if self.shape[dim] != self.base_shape[dim]:
+                return dim
+        return 1
+
+    @property
+    def rows(self) -> Division:
+        """How the first dimension is divided."""
+        return Division.of(self.groups, self.base_shape[0], self.shape[0])
+
+    @property
+    def columns(self) -> Division:
+        """How the dimension `column_dim` is divided."""
+        dim = self.column_dim
+        return Division.of(self.column_groups, self.base_shape[dim], self.shape[dim])
+
+    @property
     def index(self) -> Index:
         """The index of the base tensor: `whole[index]` reads it, and `whole[index] = base` writes it."""
-        if self.groups == 1:
-            return tuple(slice(size) for size in self.base_shape)
-        # The base's rows of different groups are not adjacent, so that no slice describes them.
-        base_rows_per_group = self.base_shape[0] // self.groups
-        rows = torch.arange(self.shape[0]).unflatten(0, (self.groups, -1))  # [g, O/g]
-        base_rows = rows[:, :base_rows_per_group].flatten()  # [o]
-        return (base_rows, *(slice(size) for size in self.base_shape[1:]))
+        index: list[slice | Tensor] = [slice(size) for size in self.base_shape]
+        # The base's entries of different groups are not adjacent, so that no slice describes them.
+        if self.groups != 1:
+            index[0] = self.rows.base_indices
+        if self.column_groups != 1:
+            index[self.column_dim] = self.columns.base_indices
+        if self.groups != 1 and self.column_groups != 1:
+            return self._open_mesh(index)
+        return tuple(index)
+
+    def is_same_as(self, other: "Placement") -> bool:
+        """Return whether another placement puts the base tensor in the same entries, however its groups are written.
+
+        Args:
+            other: placement of the same tensor.
+        """
+        if (self.name, self.shape, self.base_shape, self.private) != (
+            other.name,
+            other.shape,
+            other.base_shape,
+            other.private,
+        ):
+            return False
+        if not self.shape:
+            return True
+        has_same_rows = torch.equal(self.rows.base_indices, other.rows.base_indices)
+        if len(self.shape) == 1:
+            return has_same_rows
+        return has_same_rows and torch.equal(self.columns.base_indices, other.columns.base_indices)
+
+    def _open_mesh(self, index: list[slice | Tensor]) -> Index:
+        """Return an index of tensors that broadcast to the base's shape, because rows and columns are both listed."""
+        mesh: list[slice | Tensor] = []
+        for dim, entries in enumerate(index):
+            if isinstance(entries, slice):
+                entries = torch.arange(self.base_shape[dim])
+            view = [1] * len(self.base_shape)
+            view[dim] = -1
+            mesh.append(entries.view(view))
+        return tuple(mesh)
 
     @property
     def is_whole(self) -> bool:
@@ -65,8 +122,10 @@ class Placement:
             return self.name
         # Such as [:3 x 64, :192] for 64 rows of each of 3 groups.
         slices = [f":{size}" for size in self.base_shape]
-        if self.groups > 1:
-            slices[0] = f":{self.groups} x {self.base_shape[0] // self.groups}"
+        if self.groups != 1:
+            slices[0] = str(self.rows)
+        if self.column_groups != 1:
+            slices[self.column_dim] = str(self.columns)
         return f"{self.name}[{', '.join(slices)}]"
 
 
@@ -109,8 +168,8 @@ class WeightsMap(Mapping[str, Placement]):
             state: state dict of the nested network.
 
         Returns:
-            The tensors by their names in the base network, as views of `state` except where rows are divided
-            into groups.
+            The tensors by their names in the base network, as views of `state` except where rows or columns are
+            divided into groups.
         """
         base = {}
         for name, placement in self.items():

@@ -1,14 +1,12 @@
 """Residual blocks, and the start at which differential ones change nothing, so that both networks begin equal."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.model import NestedModel
-from nestnet.nn.stage import Stage
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -62,7 +60,7 @@ def zero_differential_branches(net: NestedModel) -> None:
         >>> torch.equal(net(images, "base"), net(images, "motivated"))
         True
     """
-    blocks = dict(_differential_blocks(net))
+    blocks = {path: net.get_submodule(path) for path in net.skipped_blocks()}
     _check_depth_alone_differs(net, blocks)
     for block in blocks.values():
         assert isinstance(block, ResidualBlock)
@@ -71,15 +69,6 @@ def zero_differential_branches(net: NestedModel) -> None:
     for module in net.modules():
         if isinstance(module, BatchNorm2d):
             module.copy_private_to_motivated()
-
-
-def _differential_blocks(net: NestedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and the module of each block that base mode skips."""
-    for stage_name, stage in net.named_modules():
-        if isinstance(stage, Stage):
-            for (block_name, block), position in zip(stage.named_children(), stage.base_positions, strict=True):
-                if position is None:
-                    yield f"{stage_name}.{block_name}", block
 
 
 def _check_depth_alone_differs(net: NestedModel, blocks: dict[str, nn.Module]) -> None:

@@ -2,16 +2,18 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nestnet.nn.mode import Mode
-from nestnet.nn.parameter import state_dict_name
+from nestnet.nn.parameter import NestedParameter, state_dict_name
 
 if TYPE_CHECKING:
     from nestnet.nn.model import NestedModel
+
+AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 REPORTED_NAMES = 5
 """Largest number of missing keys, of unexpected keys and of errors that the error about a state dict lists."""
@@ -46,45 +48,51 @@ class Subnet(nn.Module):
         """Name of this network in timm."""
         return self.net.architectures.of(self.mode)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits `[B, K]` of the images `x` `[B, in_chans, H, W]`."""
-        return self.net(x, self.mode)
+    def forward(self, x: Tensor, *args: Any, **options: Any) -> Any:
+        """Return the logits `[B, K]` of the images `x` `[B, in_chans, H, W]`.
+
+        Further arguments are those of the network, as `nestnet.nest` passes them on.
+        """
+        return self.net(x, self.mode, *args, **options)
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that the mode trains, as `nn.Module.named_parameters` does."""
-        tensors = dict(self.net.named_parameters()) if recurse else {}
-        yield from self._used(tensors, prefix)
+        parameters = ((name, tensor) for name, tensor in self._used() if isinstance(tensor, nn.Parameter))
+        yield from _as_named(parameters, prefix, recurse=recurse, remove_duplicate=remove_duplicate)
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield the buffers that the mode uses, as `nn.Module.named_buffers` does."""
-        tensors = dict(self.net.named_buffers()) if recurse else {}
-        yield from self._used(tensors, prefix)
+        buffers = ((name, tensor) for name, tensor in self._used() if not isinstance(tensor, nn.Parameter))
+        yield from _as_named(buffers, prefix, recurse=recurse, remove_duplicate=remove_duplicate)
 
-    def _used(self, tensors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Yield the nested network's tensors that this mode uses, under their names in the network of the mode."""
-        if prefix:
-            prefix += "."
+    def _used(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the parameters and buffers that this mode uses, by the names in its network; blocks by names of their own."""
         placements = self.net.weights_map
         if self.mode is Mode.MOTIVATED:
-            # All other tensors of the nested network have timm's names in the motivated network already.
+            # All other tensors of the nested network have the same names in the motivated network.
             private_names = {placement.name for placement in placements.values() if placement.private}
-            for name, tensor in tensors.items():
-                if name not in private_names:
-                    yield prefix + name, tensor
+            for name, stored in self.net.stored_tensors():
+                if name in private_names:
+                    continue
+                if isinstance(stored, NestedParameter):
+                    for block_name, block in stored.named_parameters():
+                        yield f"{name}.{block_name}", block
+                else:
+                    yield name, stored
             return
+        stored_tensors = dict(self.net.stored_tensors())
         for name, placement in placements.items():
-            # The base block of a divided weight, or a tensor that is stored whole.
-            tensor = tensors.get(f"{placement.name}.base", tensors.get(placement.name))
-            if tensor is None:
-                continue
-            if tuple(tensor.shape) != placement.base_shape:
+            tensor = stored_tensors[placement.name]
+            if isinstance(tensor, NestedParameter):
+                tensor = tensor.base
+            elif tuple(tensor.shape) != placement.base_shape:
                 # Shared running statistics are stored in one tensor: the base has a view of it.
                 tensor = tensor[placement.index]
-            yield prefix + name, tensor
+            yield name, tensor
 
     def state_dict(  # type: ignore[override]  # torch declares it by overloads that no override can repeat
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
@@ -106,12 +114,13 @@ class Subnet(nn.Module):
         if destination is None:
             destination = OrderedDict()
         if self.mode is Mode.MOTIVATED:
-            for name, tensor in self._used(self.net.state_dict(keep_vars=keep_vars)):
-                destination[prefix + name] = tensor
+            private_names = {placement.name for placement in self.net.weights_map.values() if placement.private}
+            for name, tensor in self.net.state_dict(keep_vars=keep_vars).items():
+                if name not in private_names:
+                    destination[prefix + name] = tensor
             return destination
         # In base mode no weight has to be joined.
-        parameters_and_buffers = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
-        for name, tensor in self._used(parameters_and_buffers):
+        for name, tensor in self._used():
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
         return destination
 
@@ -183,3 +192,20 @@ class Subnet(nn.Module):
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.parameters())
         return f"Subnet({self.architecture}, mode={self.mode}, {parameters:,} parameters of {self.net.architectures})"
+
+
+def _as_named(
+    tensors: Iterator[tuple[str, AnyTensor]], prefix: str, *, recurse: bool, remove_duplicate: bool
+) -> Iterator[tuple[str, AnyTensor]]:
+    """Yield named tensors as the methods of `nn.Module` do whose arguments these are."""
+    # A subnet has no tensors of its own, but only those of the network below it.
+    if not recurse:
+        return
+    if prefix:
+        prefix += "."
+    seen: set[int] = set()
+    for name, tensor in tensors:
+        if remove_duplicate and id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        yield prefix + name, tensor

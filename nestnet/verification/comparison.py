@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
-from nestnet.nn.parameter import NestedParameter, state_dict_name
+from nestnet.nn.parameter import NestedParameter, Weight
 from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.step_counts import share_step_counts
 from nestnet.step.outcome import Outcome
@@ -196,7 +196,7 @@ def _compare_weights_and_buffers(comparison: Comparison, net: NestedModel, refer
     motivated = {name: tensor.clone() for name, tensor in reference.models[Mode.MOTIVATED].state_dict().items()}
     net.weights_map.put(base, motivated)
 
-    parameter_names = {state_dict_name(name) for name, _ in net.named_parameters()}
+    parameter_names = {name for name, stored in net.stored_tensors() if not _is_buffer(stored)}
     nested_motivated = net.state_dict()
     for name, tensor in motivated.items():
         kind = _kind_of(name, parameter_names)
@@ -205,6 +205,10 @@ def _compare_weights_and_buffers(comparison: Comparison, net: NestedModel, refer
     for name, tensor in base.items():
         kind = _kind_of(net.weights_map[name].name, parameter_names)
         comparison.add(kind, nested_base[name], tensor)
+
+
+def _is_buffer(stored: Weight | Tensor) -> bool:
+    return not isinstance(stored, (nn.Parameter, NestedParameter))
 
 
 def _kind_of(name: str, parameter_names: set[str]) -> str:
@@ -216,16 +220,18 @@ def _compare_optimizer_states(
 ) -> None:
     """Compare each parameter's state with the corresponding part of the reference's state."""
     base_names = {placement.name: base_name for base_name, placement in net.weights_map.items()}
+    stored = dict(net.stored_tensors())
     for name in reference.parameters[Mode.MOTIVATED]:
-        # A divided weight is a module, so `get_parameter` would not find it.
-        module_name, _, attribute = name.rpartition(".")
-        weight = getattr(net.get_submodule(module_name), attribute)
+        weight = stored[name]
+        assert isinstance(weight, (nn.Parameter, NestedParameter))
         for parameter, expected in _expected_states(weight, name, base_names.get(name), reference):
             _compare_state(comparison, optimizer.state.get(parameter, {}), expected)
     # Parameters that the base alone has, the scales and shifts of separate BatchNorm.
     for base_name, placement in net.weights_map.items():
         if placement.private and base_name in reference.parameters[Mode.BASE]:
-            state = optimizer.state.get(net.get_parameter(placement.name), {})
+            own = stored[placement.name]
+            assert isinstance(own, nn.Parameter)
+            state = optimizer.state.get(own, {})
             _compare_state(comparison, state, reference.optimizer_state(Mode.BASE, base_name))
 
 

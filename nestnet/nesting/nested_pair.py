@@ -1,0 +1,311 @@
+"""The nested network of two plain modules, each of which keeps its own forward pass."""
+
+import copy
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from nestnet.nesting.joined_module import JoinedModule, separate_weights
+from nestnet.nn.batch_norm import PRIVATE_PREFIX
+from nestnet.nn.mode import Mode, PerMode
+from nestnet.nn.model import NestedModel, tensors_of
+from nestnet.nn.parameter import NestedParameter, Weight, state_dict_name
+from nestnet.nn.placement import Placement, WeightsMap
+
+MOTIVATED = "motivated."
+BASE = "base."
+
+
+class NestedPair(NestedModel):
+    """Two plain modules over the same memory, as `nestnet.nest` returns them.
+
+    The base is the author's module, and its parameters are the base blocks. The motivated network is the author's
+    module too. Each of its weights that is bigger than the base's is joined from the base block and the blocks around
+    it when the module uses it. What the base has of its own, such as BatchNorm statistics, is in state dicts under the
+    name of its counterpart with `base_` before its last part.
+
+    Writing to `layer.weight.data` of the motivated network writes to a joined copy, which is then lost. Write to a
+    state dict (`net.state_dict()`) or to a subnet's instead.
+
+    Args:
+        base: base network, with parameters of its own.
+        motivated: motivated network, whose bigger weights are joined already.
+        weights_map: placement of each base tensor.
+        skipped: paths of the motivated blocks that base mode skips.
+        names: names of the networks, as messages show them.
+        num_classes: number of outputs of both networks, if it is known.
+        in_chans: number of channels of the images, if it is known.
+        timm_options: keyword arguments with which timm builds each network.
+
+    Attributes:
+        base: base network.
+        motivated: motivated network.
+        skipped: paths of the motivated blocks that base mode skips.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        motivated: nn.Module,
+        weights_map: WeightsMap,
+        *,
+        skipped: Iterable[str] = (),
+        names: PerMode[str],
+        num_classes: int,
+        in_chans: int,
+        timm_options: PerMode[dict[str, Any]] | None = None,
+    ) -> None:
+        options = timm_options or PerMode({}, {})
+        super().__init__(names, num_classes=num_classes, in_chans=in_chans, timm_options=options)
+        # The motivated network comes first, so that parameters of both are named as its own.
+        self.motivated = motivated
+        self.base = base
+        self.skipped = tuple(skipped)
+        self._weights_map = weights_map
+        self._tie()
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    # The interface of a nested model.
+
+    def forward(self, x: Any, mode: Mode | str, *args: Any, **options: Any) -> Any:
+        """Return what the network of `mode` returns.
+
+        Args:
+            x: input of the network, such as images `[B, in_chans, H, W]`.
+            mode: network that runs, `"base"` or `"motivated"`.
+            args: further arguments of the network.
+            options: further keyword arguments of the network.
+
+        Returns:
+            The output of the network, such as logits `[B, K]`.
+
+        Raises:
+            ValueError: If `mode` is neither `"base"` nor `"motivated"`.
+        """
+        if Mode(mode) is Mode.BASE:
+            return self.base(x, *args, **options)
+        return self.motivated(x, *args, **options)
+
+    def network(self, mode: Mode | str) -> nn.Module:
+        """Return the author's module of a mode, over the memory of the nested network.
+
+        Args:
+            mode: `"base"` or `"motivated"`.
+        """
+        return self.base if Mode(mode) is Mode.BASE else self.motivated
+
+    def forward_features(self, x: Tensor, mode: Mode | str) -> Any:
+        return self._method(mode, "forward_features")(x)
+
+    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Any:
+        return self._method(mode, "forward_head")(x, pre_logits=pre_logits)
+
+    def _method(self, mode: Mode | str, name: str) -> Any:
+        network = self.network(mode)
+        if not hasattr(network, name):
+            raise ValueError(f"{type(network).__name__} has no method {name}; call the network itself")
+        return getattr(network, name)
+
+    @property
+    def weights_map(self) -> WeightsMap:
+        """Placement of each base tensor in the state dict of the network."""
+        return self._weights_map
+
+    def stored_tensors(self) -> Iterator[tuple[str, Weight | Tensor]]:
+        yield from tensors_of(self.motivated)
+        base = dict(tensors_of(self.base))
+        for base_name, placement in self._weights_map.items():
+            if placement.private:
+                yield placement.name, base[base_name]
+
+    def skipped_blocks(self) -> Iterator[str]:
+        yield from self.skipped
+
+    def standalone(self, mode: Mode | str) -> nn.Module:
+        """Return the network of `mode` as a plain module of the author's class, with its own copy of the weights.
+
+        Args:
+            mode: `"base"` or `"motivated"`.
+
+        Returns:
+            The module, in training or evaluation mode as the nested network is, with the same parameters frozen.
+        """
+        # A copy of shared statistics would share the memory of the motivated network's, which is copied with them.
+        network = copy.deepcopy(self.network(mode))
+        for module in list(network.modules()):
+            if isinstance(module, JoinedModule):
+                separate_weights(module)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+        _tie_names(network, self.network(mode))
+        return network
+
+    def skeleton(self, mode: Mode | str) -> Any:
+        """Return the author's module of `mode`, of which names, shapes and methods may be used, but not its memory.
+
+        Args:
+            mode: `"base"` or `"motivated"`.
+        """
+        return self.network(mode)
+
+    # What timm's optimizer factory asks for, by the names of `named_parameters`.
+
+    def no_weight_decay(self) -> set[str]:
+        exempt: set[str] = set()
+        if hasattr(self.motivated, "no_weight_decay"):
+            exempt = self._method(Mode.MOTIVATED, "no_weight_decay")()
+        names = set()
+        for name, _ in self.named_parameters():
+            if state_dict_name(name).removeprefix(MOTIVATED) in exempt:
+                names.add(name)
+        return names
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        matcher = self._method(Mode.MOTIVATED, "group_matcher")(coarse)
+        return {name: _below(MOTIVATED, patterns) for name, patterns in matcher.items()}
+
+    # One memory: the base's parameters are the base blocks.
+
+    def _tie(self) -> None:
+        """Make the base's parameters those of the motivated network's blocks, and its shared buffers views of its buffers."""
+        motivated = dict(tensors_of(self.motivated))
+        for base_name, placement in self._weights_map.items():
+            if placement.private:
+                continue
+            stored = motivated[placement.name]
+            path, _, name = base_name.rpartition(".")
+            owner = self.base.get_submodule(path)
+            if isinstance(stored, NestedParameter):
+                # As an attribute: an `nn.LSTM` keeps a list of its parameters, which this brings up to date.
+                setattr(owner, name, stored.base)
+            elif isinstance(stored, nn.Parameter):
+                setattr(owner, name, stored)
+            else:
+                owner._buffers[name] = stored if placement.is_whole else stored[placement.index]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "NestedPair":
+        # Some conversions, such as to the meta device, make new parameters, module by module.
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copy of a view is no view.
+        self._tie()
+
+    # State dicts: the motivated network's names, and what the base has of its own.
+
+    def state_dict(  # type: ignore[override]  # torch declares it by overloads that no override can repeat
+        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """Return the state with the keys and shapes of the motivated network, and with what the base has of its own.
+
+        Args:
+            destination: dictionary to which the entries are added, by default a new one.
+            prefix: start of the keys.
+            keep_vars: whether the entries stay connected to autograd.
+
+        Returns:
+            The dictionary. Joined weights are written through to their blocks: see `nestnet.nn.whole_tensor`.
+        """
+        if destination is None:
+            destination = OrderedDict()
+        self.motivated.state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
+        base = dict(tensors_of(self.base))
+        for base_name, placement in self._weights_map.items():
+            if placement.private:
+                tensor = base[base_name]
+                assert isinstance(tensor, Tensor)
+                destination[prefix + placement.name] = tensor if keep_vars else tensor.detach()
+        return destination
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Rename the entries of a state to those of the two modules, which torch loads next."""
+        state = {name.removeprefix(prefix): state_dict.pop(name) for name in _names_below(state_dict, prefix)}
+        private_names = {p.name: base_name for base_name, p in self._weights_map.items() if p.private}
+        has_private = any(name in private_names for name in state)
+        for base_name, placement in self._weights_map.items():
+            own = placement.private and has_private
+            source = placement if own or not placement.private else self._counterpart(placement)
+            if source is not None and source.name in state:
+                whole = state[source.name]
+                # A tensor of another shape is reported as it is.
+                fits = tuple(whole.shape) == source.shape
+                part = whole[source.index] if fits and not source.is_whole else whole
+                # With `assign=True` the base's buffers become these, which must not share memory.
+                state_dict[f"{prefix}{BASE}{base_name}"] = part.clone() if placement.private else part
+        for name, tensor in state.items():
+            if name not in private_names:
+                state_dict[f"{prefix}{MOTIVATED}{name}"] = tensor
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _counterpart(self, private: Placement) -> Placement | None:
+        """Return where the motivated network has what the base has of its own, with its first entries; `None` if nowhere."""
+        path, _, name = private.name.rpartition(".")
+        motivated_name = name.removeprefix(PRIVATE_PREFIX)
+        whole = dict(tensors_of(self.motivated.get_submodule(path))).get(motivated_name)
+        if not isinstance(whole, Tensor) or whole.ndim != len(private.shape):
+            return None
+        shape = tuple(whole.shape)
+        groups = self._channel_groups.get(path, 1)
+        return Placement(f"{path}.{motivated_name}", shape, private.shape, groups if private.shape else 1)
+
+    @property
+    def _channel_groups(self) -> Mapping[str, Any]:
+        """Groups of the rows of the weight or scale of each motivated module, by its path."""
+        groups = {}
+        for placement in self._weights_map.values():
+            path, _, name = placement.name.rpartition(".")
+            if name == "weight" and not placement.private:
+                groups[path] = placement.groups
+        return groups
+
+    def __repr__(self) -> str:
+        return f"{self.motivated!r}\n{self._describe_sizes()}\n{self._describe_weights_map()}"
+
+
+def _names_below(state_dict: Mapping[str, Any], prefix: str) -> list[str]:
+    return [name for name in state_dict if name.startswith(prefix)]
+
+
+def _after_loading(net: nn.Module, keys: Any) -> None:
+    """Tie the two modules again, and give the keys that torch reports the names that the caller knows."""
+    assert isinstance(net, NestedPair)
+    # With `assign=True` the modules have new parameters.
+    net._tie()
+    missing = []
+    for name in keys.missing_keys:
+        if name.startswith(BASE):
+            # What both networks have is reported by the motivated network's name.
+            placement = net.weights_map[name.removeprefix(BASE)]
+            if placement.private:
+                missing.append(placement.name)
+        else:
+            missing.append(name.removeprefix(MOTIVATED))
+    keys.missing_keys[:] = missing
+    keys.unexpected_keys[:] = [name.removeprefix(MOTIVATED) for name in keys.unexpected_keys]
+
+
+def _tie_names(network: nn.Module, original: nn.Module) -> None:
+    """Give a copied network one parameter for all the names that stand for one weight in the original."""
+    first_names: dict[int, str] = {}
+    for name, stored in tensors_of(original):
+        first_name = first_names.setdefault(id(stored), name)
+        if first_name != name and not isinstance(stored, Tensor):
+            path, _, attribute = name.rpartition(".")
+            first_path, _, first_attribute = first_name.rpartition(".")
+            shared = getattr(network.get_submodule(first_path), first_attribute)
+            setattr(network.get_submodule(path), attribute, shared)
+
+
+def _below(prefix: str, patterns: Any) -> Any:
+    """Return timm's patterns of parameter names, for the names below a module."""
+    if isinstance(patterns, str):
+        # Alternatives may be anchored one by one.
+        return rf"^{re.escape(prefix)}(?:{patterns.replace('^', '')})"
+    return [(_below(prefix, pattern), ordinal) for pattern, ordinal in patterns]
