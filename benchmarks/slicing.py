@@ -58,7 +58,7 @@ class SlicingNetwork:
                 bound[name] = parameters[placement.name]
             else:
                 self.sliced[name] = parameters[placement.name], placement
-        self.base = net.skeleton(Mode.BASE)
+        self.base = net.standalone(Mode.BASE)
         self.base.load_state_dict(bound, strict=False, assign=True)
 
     def forward(self, mode: Mode) -> Callable[[Tensor], Tensor]:

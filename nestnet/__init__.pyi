@@ -7,8 +7,10 @@ from .conditions.limits import MotivationLimits
 from .conditions.registry import register_condition
 from .distributed.gradients import synchronise_batch_norm
 from .models.architecture import Architecture
+from .models.own_networks import register_network
 from .models.registry import create_model, list_models, register_architecture
 from .nesting.nest import nest
+from .nesting.selection import select_base
 from .nesting.verification import verify_nesting
 from .nn.mode import Mode, PerMode
 from .nn.model import NestedModel
@@ -58,6 +60,8 @@ __all__ = [
     "recalibrate",
     "register_architecture",
     "register_condition",
+    "register_network",
+    "select_base",
     "share_step_counts",
     "synchronise_batch_norm",
     "verify_nesting",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 
@@ -38,7 +37,8 @@ def distributed_forward(net: NestedModel, mode: Mode) -> DistributedDataParallel
 def synchronise_batch_norm(net: NestedModel) -> NestedModel:
     """Make BatchNorm normalise by the images of all processes together, as `torch.nn.SyncBatchNorm` does.
 
-    Without it each process normalises by the images of its own part of a batch.
+    Without it each process normalises by the images of its own part of a batch. The layers of a pair of plain modules
+    (`nestnet.nest`) keep their own forward pass, in which `F.batch_norm` is replaced; torch.compile leaves them out.
 
     Args:
         net: nested network; its BatchNorm layers are changed in place.
@@ -51,9 +51,7 @@ def synchronise_batch_norm(net: NestedModel) -> NestedModel:
         >>> net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
         >>> net = nestnet.synchronise_batch_norm(net)
     """
-    for module in net.modules():
-        if isinstance(module, BatchNorm2d):
-            module.synchronised = True
+    net.synchronise_batch_norm()
     return net
 
 

@@ -14,8 +14,8 @@ from nestnet.nesting.module_tree import ModuleTree
 from nestnet.nn.mode import Width
 from nestnet.nn.stage import depth_map
 
-Fits = Callable[[str, str], bool]
-"""From the name of a base child and that of a motivated child to whether the one fits in the other."""
+Misfits = Callable[[str, str], int]
+"""From the name of a base child and that of a motivated child to the number of reasons why the one does not fit."""
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -27,7 +27,7 @@ class Alignment:
     Attributes:
         names: name of the motivated child for each base child that has one, in the base's order.
         skipped: names of the motivated blocks that the base does not have.
-        misfits: children of the base that have no counterpart.
+        misfits: children of either module that have no counterpart in the other.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Alignment:
     misfits: list[Misfit] = field(default_factory=list)
 
 
-def align_children(base: ModuleTree, motivated: ModuleTree, kind: str, fits: Fits) -> Alignment:
+def align_children(base: ModuleTree, motivated: ModuleTree, kind: str, count_misfits: Misfits) -> Alignment:
     """Match the children of two modules.
 
     Args:
         base: module of the base.
         motivated: module of the motivated network.
         kind: depth map, `"last"` or `"first"`: see `nestnet.nn.stage.depth_map`.
-        fits: function that says whether a base child fits in a motivated one.
+        count_misfits: function that says why a base child does not fit in a motivated one.
 
     Returns:
         The alignment.
@@ -53,7 +53,12 @@ def align_children(base: ModuleTree, motivated: ModuleTree, kind: str, fits: Fit
         if len(names) == 1 and NUMBERED.fullmatch(names[0]) is None:
             _align_named(base, motivated, names[0], alignment)
         else:
-            _align_sequence(motivated, kind, fits, names, alignment)
+            _align_sequence(motivated, kind, count_misfits, names, alignment)
+    prefixes = {_prefix(name) for name in base_names}
+    for name, child in motivated.children.items():
+        if _prefix(name) not in prefixes and not child.is_empty:
+            text = f"the motivated network has a {name} ({child.kind}), and the base has none"
+            alignment.misfits.append(Misfit("further module", text))
     # In the base's order, in which the tensors of its state dict come too.
     alignment.names = {name: alignment.names[name] for name in base_names if name in alignment.names}
     return alignment
@@ -63,11 +68,14 @@ def _group_by_prefix(names: Sequence[str]) -> list[list[str]]:
     """Return the names in lists: those that differ in their number alone are together, and any other name is alone."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        numbered = NUMBERED.fullmatch(name)
-        # A name without a number is the only one of its list.
-        key = f"{numbered[1]}#" if numbered else name
-        groups.setdefault(key, []).append(name)
+        groups.setdefault(_prefix(name), []).append(name)
     return list(groups.values())
+
+
+def _prefix(name: str) -> str:
+    """Return what the names of a sequence have in common: `layer#` of `layer1`, and a name without a number as it is."""
+    numbered = NUMBERED.fullmatch(name)
+    return f"{numbered[1]}#" if numbered else name
 
 
 def _align_named(base: ModuleTree, motivated: ModuleTree, name: str, alignment: Alignment) -> None:
@@ -79,7 +87,9 @@ def _align_named(base: ModuleTree, motivated: ModuleTree, name: str, alignment: 
         alignment.misfits.append(Misfit("name", text))
 
 
-def _align_sequence(motivated: ModuleTree, kind: str, fits: Fits, base_names: list[str], alignment: Alignment) -> None:
+def _align_sequence(
+    motivated: ModuleTree, kind: str, count_misfits: Misfits, base_names: list[str], alignment: Alignment
+) -> None:
     """Place the numbered children of the base among those of the motivated module."""
     numbered = NUMBERED.fullmatch(base_names[0])
     assert numbered is not None
@@ -93,40 +103,72 @@ def _align_sequence(motivated: ModuleTree, kind: str, fits: Fits, base_names: li
         text = f"{prefix}*: {len(base_names)} blocks in the base, and {len(motivated_names)} in the motivated network"
         alignment.misfits.append(Misfit("base deeper", text))
         return
-    places = _choose_places(kind, fits, base_names, motivated_names)
+    places = _choose_places(kind, count_misfits, base_names, motivated_names)
     for base_name, place in zip(base_names, places, strict=True):
         alignment.names[base_name] = motivated_names[place]
     alignment.skipped += [name for place, name in enumerate(motivated_names) if place not in places]
 
 
-def _choose_places(kind: str, fits: Fits, base_names: Sequence[str], motivated_names: Sequence[str]) -> list[int]:
+def _choose_places(
+    kind: str, count_misfits: Misfits, base_names: Sequence[str], motivated_names: Sequence[str]
+) -> list[int]:
     """Return the place of each base block in the motivated sequence."""
     base_count = len(base_names)
     count = len(motivated_names)
     if base_count == count:
         return list(range(count))
-    # The wanted depth map, if each block fits there; otherwise the other one.
-    other_kind = "first" if kind == "last" else "last"
-    candidates = [_places(Width(base_count, count), wanted) for wanted in (kind, other_kind)]
-    for places in candidates:
-        if all(fits(name, motivated_names[place]) for name, place in zip(base_names, places, strict=True)):
+    # The wanted depth map, if each block fits there; otherwise another one.
+    candidates = []
+    for wanted in dict.fromkeys((kind, "last", "first")):
+        places = _places(Width(base_count, count), wanted)
+        misfits = 0
+        for name, place in zip(base_names, places, strict=True):
+            misfits += count_misfits(name, motivated_names[place])
+        if not misfits:
             return places
+        candidates.append((misfits, places))
     # The earliest blocks in order that fit.
     places = []
     place = 0
     for name in base_names:
-        while place < count and not fits(name, motivated_names[place]):
+        while place < count and count_misfits(name, motivated_names[place]):
             place += 1
         if place == count:
-            # No order fits, so that the misfits of the wanted map are reported.
-            return candidates[0]
+            # No order fits, so that the misfits of the first one with the fewest are reported.
+            candidates.append(_fewest_misfits(count_misfits, base_names, motivated_names))
+            _, places = min(candidates, key=lambda candidate: candidate[0])
+            return places
         places.append(place)
         place += 1
     # With the map "last" the last block goes to the latest one that fits.
     if kind == "last":
-        later = [place for place in range(places[-1], count) if fits(base_names[-1], motivated_names[place])]
+        later = [
+            place for place in range(places[-1], count) if not count_misfits(base_names[-1], motivated_names[place])
+        ]
         places[-1] = later[-1]
     return places
+
+
+def _fewest_misfits(
+    count_misfits: Misfits, base_names: Sequence[str], motivated_names: Sequence[str]
+) -> tuple[int, list[int]]:
+    """Return the fewest misfits of any order of the blocks, and the place of each base block."""
+    # The fewest misfits of the base blocks so far among the first 0, 1, ... motivated blocks, and their places.
+    best: list[tuple[int, list[int]] | None] = [(0, [])] * (len(motivated_names) + 1)
+    for name in base_names:
+        following: list[tuple[int, list[int]] | None] = [None]
+        for place, motivated_name in enumerate(motivated_names):
+            before = best[place]
+            candidate = following[-1]
+            if before is not None:
+                misfits = before[0] + count_misfits(name, motivated_name)
+                if candidate is None or misfits < candidate[0]:
+                    candidate = (misfits, [*before[1], place])
+            following.append(candidate)
+        best = following
+    fewest = best[-1]
+    assert fewest is not None, "there are at least as many motivated blocks"
+    return fewest
 
 
 def _places(depth: Width, kind: str) -> list[int]:

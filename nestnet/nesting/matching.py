@@ -8,6 +8,8 @@ the parameter of the same name, in the first rows and columns of each of its gro
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from nestnet.nesting.alignment import align_children
 from nestnet.nesting.misfits import Misfit
 from nestnet.nesting.module_tree import ModuleTree, Shape
@@ -16,17 +18,17 @@ from nestnet.nn.division import Division
 from nestnet.nn.placement import Placement
 
 EQUAL_SETTINGS = frozenset(
-    ("stride", "padding", "dilation", "shift_size", "alpha", "beta", "pool_size", "shuffle", "split_ratio")
+    ("stride", "padding", "dilation", "shift_size", "alpha", "pool_size", "shuffle", "split_ratio")
 )
-"""Settings that are no flags, and that both networks of a pair must have alike.
-
-`alpha` and `beta` are factors in the blocks of NFNets that depend on the position (Brock et al. 2021, arXiv 2102.06171).
-"""
+"""Settings that are no flags, and that both networks of a pair must have alike."""
 
 IGNORED_FLAGS = frozenset(
     ("inplace", "fused_attn", "grad_checkpointing", "ceil_mode", "count_include_pad", "memory_efficient", "fast_norm")
 )
 """Flags in which the networks may differ, because they do not change what is computed."""
+
+ACTIVATIONS = frozenset((*nn.modules.activation.__all__, "GELUTanh", "QuickGELU", "StarReLU", "Swish"))
+"""Names of the classes of activations, which must be the same in both networks."""
 
 POSITION_TABLES = ("pos", "rel_", "relative", "bias_table", "attention_bias", "token", "latent")
 """Parts of the names of parameters with an entry for each position, of which both networks must have equally many."""
@@ -140,12 +142,19 @@ def match_modules(position: Position, scope: Scope) -> Matching:
     _compare_modules(position, matching)
     for name, shape in position.base.parameters.items():
         _match_parameter(position, scope, name, shape, matching)
+    for name, shape in position.motivated.parameters.items():
+        has_same_kind = position.base.kind == position.motivated.kind
+        if has_same_kind and name not in position.base.parameters:
+            where = join_path(position.motivated_path, name)
+            text = f"the motivated network has {where} {list(shape)}, and the base has none"
+            matching.misfits.append(Misfit("further parameter", text))
 
-    def fits(base_name: str, motivated_name: str) -> bool:
+    def count_misfits(base_name: str, motivated_name: str) -> int:
         child = position.child(base_name, motivated_name)
-        return child.base.kind == child.motivated.kind and not match_modules(child, scope).misfits
+        is_other_kind = child.base.kind != child.motivated.kind
+        return len(match_modules(child, scope).misfits) + is_other_kind
 
-    alignment = align_children(position.base, position.motivated, scope.depth_map, fits)
+    alignment = align_children(position.base, position.motivated, scope.depth_map, count_misfits)
     for misfit in alignment.misfits:
         matching.misfits.append(Misfit(misfit.kind, f"{position.base_path or 'the base'}: {misfit.text}"))
     for name in alignment.skipped:
@@ -169,16 +178,28 @@ def _compare_modules(position: Position, matching: Matching) -> None:
         if base.parameters:
             text = f"{position.base_path} is a {base.kind}, and {position.motivated_path} a {motivated.kind}"
             matching.misfits.append(Misfit("kind", text))
+        elif base.kind in ACTIVATIONS and motivated.kind in ACTIVATIONS:
+            text = f"{position.base_path} is a {base.kind}, and {position.motivated_path} a {motivated.kind}"
+            matching.misfits.append(Misfit("activation", text))
+        elif base.kind == "Identity" and not motivated.is_empty:
+            # Such as a LayerScale that only bigger networks of a family have.
+            matching.skipped.append(position.motivated_path)
         return
+    has_heads = "num_heads" in base.settings
+    if has_heads:
+        _compare_head_widths(position, matching)
     for name, value in base.settings.items():
-        is_compared = name in EQUAL_SETTINGS or (isinstance(value, bool) and name not in IGNORED_FLAGS)
+        is_flag = isinstance(value, bool) and name not in IGNORED_FLAGS
+        # The factor of the products of queries and keys, which follows from the width of a head. That of a convolution whose
+        # weights are standardised follows from the number of its inputs, as a norm does.
+        is_scale = name == "scale" and isinstance(value, float) and not has_heads and not _is_convolution(base)
+        is_compared = name in EQUAL_SETTINGS or is_flag or is_scale
         other = motivated.settings.get(name, value)
         if is_compared and other != value:
             where = join_path(position.base_path, name)
-            text = f"{where} is {value} in the base, and {other} at {position.motivated_path} of the motivated network"
-            matching.misfits.append(Misfit("setting", text))
-    if "num_heads" in base.settings:
-        _compare_head_widths(position, matching)
+            path = position.motivated_path
+            place = f"at {path} of the motivated network" if path else "in the motivated network"
+            matching.misfits.append(Misfit("setting", f"{where} is {value} in the base, and {other} {place}"))
 
 
 def _compare_head_widths(position: Position, matching: Matching) -> None:
@@ -263,16 +284,17 @@ def _is_convolution(module: ModuleTree) -> bool:
 
 
 def _find_group_misfit(position: Position, base_shape: Shape, shape: Shape) -> tuple[str, str] | None:
-    """Compare the groups of two convolutions, which are equally many, or of equal width."""
+    """Compare the groups of two convolutions: the base's lie in the first channels of the first ones."""
     base_groups = position.base.settings["groups"]
     groups = position.motivated.settings["groups"]
-    has_equal_width = base_shape[1] == shape[1] and base_shape[0] * groups == shape[0] * base_groups
-    if base_groups == groups or has_equal_width:
+    base_rows = base_shape[0] // base_groups
+    rows = shape[0] // groups
+    if base_groups <= groups and base_rows <= rows:
         return None
     return (
         "convolution groups",
-        f"{base_groups} groups of {base_shape[0] // base_groups} x {base_shape[1]} channels, and {groups} groups of "
-        f"{shape[0] // groups} x {shape[1]}: the groups must be equally many or have the same width",
+        f"{base_groups} groups of {base_rows} x {base_shape[1]} channels, and {groups} groups of "
+        f"{rows} x {shape[1]}: the base must not have more or wider groups",
     )
 
 

@@ -1,28 +1,31 @@
 """Nesting one plain module in another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import UninitializedParameter
 
+from nestnet.nesting.given_map import check_groups, find_moved, match_as_given
 from nestnet.nesting.joined_module import join_weights
 from nestnet.nesting.matching import Matching, match_networks
 from nestnet.nesting.misfits import Misfit, MisfitError
 from nestnet.nesting.module_tree import ModuleTree
 from nestnet.nesting.nested_pair import NestedPair
 from nestnet.nesting.rules import OwnGroups
+from nestnet.nesting.unsupported import NESTED_BASES, find_unsupported, find_untied
 from nestnet.nesting.verification import Plan, check_plans, find_inputs
 from nestnet.nn.batch_norm import PRIVATE_PREFIX, STATISTICS
 from nestnet.nn.mode import PerMode
-from nestnet.nn.module import NestedModule
 from nestnet.nn.parameter import BLOCKS_SUFFIX, NestedParameter
 from nestnet.nn.placement import Placement, WeightsMap
 from nestnet.nn.stage import DEPTH_MAPS
 from nestnet.runtime.log import log_notice
 from nestnet.text.arguments import check_choice
+
+UNMATCHED = ("same", "nested", "lazy")
+"""Kinds of misfits with which two networks cannot be compared further."""
 
 
 def nest(
@@ -38,14 +41,16 @@ def nest(
     """Nest a network in a bigger one of the same kind.
 
     The two modules become parts of the nested network, with one memory: the weights are those of the motivated network,
-    of which the base has a part. Their forward passes stay as they are. Convert BatchNorm to SyncBatchNorm before.
+    of which the base has a part. Their forward passes stay as they are. Make optimizers afterwards, because the divided
+    weights are other parameters than before.
 
     Args:
         base: small network.
         motivated: big network. It has all of the base's modules by the same names, with at least as many rows and
             columns in each weight; numbered blocks may be more.
-        depth_map: motivated block that holds the last of the base's numbered blocks: `"last"`, as in arXiv 2602.21064,
-            section 3.3.1, or `"first"`, the first free one. Where it does not fit, the other one is taken.
+        depth_map: motivated blocks that hold the base's numbered blocks: the first ones (`"first"`), the first ones and
+            for the last one the last (`"last"`, arXiv 2602.21064, section 3.3.1), or evenly spaced ones (`"uniform"`).
+            Where they do not fit, another map is taken.
         groups: groups of rows and of columns of weights that consist of several tensors side by side, by a regular
             expression on the weight's name in the base, such as `{"gate": (2, 1)}`: see `nestnet.Placement`. Rules for
             usual ways of packing are built in (`nestnet.nesting.rules`).
@@ -55,7 +60,8 @@ def nest(
             `"separate"` a scale and a shift for each network too: see `nestnet.nn.batch_norm.BatchNorm2d`.
         check: whether to check that the base's computation lies inside the motivated network's: see
             `nestnet.verify_nesting`. An input of the networks, such as images `[B, C, H, W]`, is used for the check;
-            with `True` one is chosen.
+            with `True` one is chosen. The check also finds which columns of a concatenation are the base's; without it
+            they are taken to be the first ones.
 
     Returns:
         The nested network.
@@ -76,44 +82,53 @@ def nest(
     """
     check_choice("depth_map", depth_map, DEPTH_MAPS)
     check_choice("batch_norm", batch_norm, STATISTICS)
+    for which, network in (("base", base), ("motivated", motivated)):
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"{which} = {network!r}: it must be an nn.Module; nestnet.create_model takes names")
+    check_groups(groups or {}, base)
     names = PerMode(_name(base), _name(motivated))
     title = f"{names.base} in {names.motivated}"
     # Everything that could go wrong is found before a module is changed.
-    misfits = [*_find_unsupported(base, "base"), *_find_unsupported(motivated, "motivated network")]
-    if base is motivated:
-        misfits.append(Misfit("same", "base and motivated are the same object; make two"))
-    if misfits:
+    misfits = list(find_unsupported(base, motivated))
+    if any(misfit.kind in UNMATCHED for misfit in misfits):
         raise MisfitError(title, misfits)
     if weights_map is None:
         matching = match_networks(ModuleTree.of(base), ModuleTree.of(motivated), depth_map=depth_map, groups=groups)
     else:
-        matching = _given_matching(base, motivated, weights_map)
-    matching.misfits += _find_untied(base, motivated, matching.placements)
-    if matching.misfits:
-        raise MisfitError(title, matching.misfits)
+        matching = match_as_given(base, motivated, weights_map)
+    misfits += matching.misfits
+    misfits += find_untied(base, motivated, matching.placements)
+    misfits += _place_tensors(base, motivated, matching, batch_norm).misfits
+    if misfits:
+        raise MisfitError(title, misfits)
     if check is not False:
         matchings = [matching]
         if weights_map is None:
             # Layers of a dense block can only be the first ones.
-            other = "first" if depth_map == "last" else "last"
+            other = "last" if depth_map == "first" else "first"
             matchings.append(
                 match_networks(ModuleTree.of(base), ModuleTree.of(motivated), depth_map=other, groups=groups)
             )
         matching = _check(base, motivated, matchings, None if check is True else check, title)
+        if weights_map is not None:
+            misfits += find_moved(weights_map, matching)
 
-    placements = _add_buffers(base, motivated, matching, batch_norm)
-    if matching.misfits:
-        raise MisfitError(title, matching.misfits)
-    _divide_weights(motivated, placements)
+    # The check may have moved weights.
+    placed = _place_tensors(base, motivated, matching, batch_norm)
+    misfits += placed.misfits
+    if misfits:
+        raise MisfitError(title, misfits)
+    _divide_weights(motivated, placed.placements)
     pair = NestedPair(
         base,
         motivated,
-        WeightsMap(placements),
+        WeightsMap(placed.placements),
         skipped=matching.skipped,
         names=names,
         num_classes=_count_classes(motivated),
         in_chans=_count_channels(motivated),
     )
+    NESTED_BASES.add(base)
     return pair
 
 
@@ -151,119 +166,53 @@ def _name(network: nn.Module) -> str:
     return config.get("architecture") or type(network).__name__
 
 
-def _find_unsupported(network: nn.Module, which: str) -> Iterator[Misfit]:
-    """Yield what makes it impossible to divide the weights of a network."""
-    paths: dict[int, str] = {}
-    for path, module in network.named_modules(remove_duplicate=False):
-        where = f"{path or type(module).__name__} of the {which}"
-        if isinstance(module, NestedModule):
-            yield Misfit("nested", f"{where} is part of a nested network already; nest new modules")
-            return
-        first_path = paths.setdefault(id(module), path)
-        if first_path != path:
-            yield Misfit(
-                "shared module", f"{where} is the same module as {first_path}; make two, with tied weights if need be"
-            )
-        for name in _hidden_parameters(module):
-            yield Misfit("hidden parameter", f"{where} has a parameter in {name} that torch does not know; register it")
-        for name, parameter in module._parameters.items():
-            if isinstance(parameter, UninitializedParameter):
-                yield Misfit("lazy", f"{name} at {where} has no shape yet; run one batch before nesting")
-
-
-def _hidden_parameters(module: nn.Module) -> Iterator[str]:
-    """Yield the names of attributes that hold parameters which are not registered."""
-    for name, value in vars(module).items():
-        # An `nn.LSTM` lists its registered parameters once more.
-        if name in ("_parameters", "_buffers", "_modules") or isinstance(module, nn.RNNBase):
-            continue
-        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-        if any(isinstance(entry, nn.Parameter) for entry in values):
-            yield name
-
-
-def _given_matching(base: nn.Module, motivated: nn.Module, weights_map: Mapping[str, Placement]) -> Matching:
-    """Return the matching that a user's weights map describes, with its faults as misfits."""
-    matching = Matching(modules={"": ""})
-    motivated_parameters = dict(motivated.named_parameters(remove_duplicate=False))
-    for name, parameter in base.named_parameters(remove_duplicate=False):
-        placement = weights_map.get(name)
-        reason = None
-        if placement is None:
-            reason = "it is not in weights_map"
-        elif placement.name not in motivated_parameters:
-            reason = f"the motivated network has no {placement.name}"
-        elif tuple(motivated_parameters[placement.name].shape) != placement.shape:
-            reason = (
-                f"{placement.name} is {list(motivated_parameters[placement.name].shape)}, not {list(placement.shape)}"
-            )
-        elif placement.base_shape != tuple(parameter.shape):
-            reason = f"weights_map says {list(placement.base_shape)}"
-        if reason is not None or placement is None:
-            matching.misfits.append(Misfit("weights map", f"{name} {list(parameter.shape)}: {reason}"))
-            continue
-        matching.placements[name] = placement
-        matching.modules[name.rpartition(".")[0]] = placement.name.rpartition(".")[0]
-    # Numbered blocks without any of the base's tensors are skipped.
-    placed = {placement.name for placement in matching.placements.values()}
-    for path, module in motivated.named_modules():
-        is_below = any(path.startswith(f"{skipped}.") for skipped in matching.skipped)
-        own = [f"{path}.{name}" for name, _ in module.named_parameters()]
-        if path[-1:].isdigit() and own and placed.isdisjoint(own) and not is_below:
-            matching.skipped.append(path)
-    return matching
-
-
-def _find_untied(base: nn.Module, motivated: nn.Module, placements: Mapping[str, Placement]) -> Iterator[Misfit]:
-    """Yield the names of weights that are one parameter in one of the networks, and several in the other."""
-    base_parameters = dict(base.named_parameters(remove_duplicate=False))
-    motivated_parameters = dict(motivated.named_parameters(remove_duplicate=False))
-    partners: dict[int, tuple[str, int]] = {}
-    partners_back: dict[int, tuple[str, int]] = {}
-    for name, placement in placements.items():
-        inner = id(base_parameters[name])
-        outer = id(motivated_parameters[placement.name])
-        first_name, partner = partners.setdefault(inner, (name, outer))
-        first_back, partner_back = partners_back.setdefault(outer, (name, inner))
-        if partner != outer:
-            yield Misfit("tied", f"{name} is tied to {first_name} in the base alone; tie them in both networks")
-        elif partner_back != inner:
-            yield Misfit(
-                "tied", f"{name} is tied to {first_back} in the motivated network alone; tie them in both networks"
-            )
-
-
-def _add_buffers(base: nn.Module, motivated: nn.Module, matching: Matching, batch_norm: str) -> dict[str, Placement]:
-    """Return the placements of all base tensors: its parameters, and what it has of its own."""
-    placements: dict[str, Placement] = {}
+def _place_tensors(base: nn.Module, motivated: nn.Module, matching: Matching, batch_norm: str) -> Matching:
+    """Return the placements of all base tensors, its parameters and what it has of its own, and the misfits of the latter."""
+    placed = Matching()
+    parameters = dict(base.named_parameters(remove_duplicate=False))
+    taken = {name for name, _ in motivated.named_parameters(remove_duplicate=False)}
+    taken.update(name for name, _ in motivated.named_buffers(remove_duplicate=False))
     for base_name, tensor in base.state_dict(keep_vars=True).items():
+        # Modules with extra state are misfits.
+        if not isinstance(tensor, Tensor):
+            continue
         path, _, name = base_name.rpartition(".")
         owner = base.get_submodule(path)
         motivated_path = matching.modules.get(path, path)
         prefix = f"{motivated_path}." if motivated_path else ""
         is_batch_norm = isinstance(owner, _BatchNorm)
-        is_parameter = base_name in matching.placements
         shape = tuple(tensor.shape)
-        if is_parameter and not (is_batch_norm and batch_norm == "separate"):
-            placements[base_name] = matching.placements[base_name]
+        if base_name in parameters and not (is_batch_norm and batch_norm == "separate"):
+            # A parameter without a place is a misfit already.
+            if base_name in matching.placements:
+                placed.placements[base_name] = matching.placements[base_name]
         elif is_batch_norm and batch_norm == "shared":
-            whole = motivated.get_submodule(motivated_path)._buffers[name]
-            assert whole is not None
-            placements[base_name] = Placement(prefix + name, tuple(whole.shape), shape)
+            whole = dict(motivated.named_buffers(remove_duplicate=False)).get(prefix + name)
             scale = matching.placements.get(f"{path}.weight")
-            if scale is not None and scale.groups != 1:
+            if whole is None:
+                text = f"{base_name} {list(shape)}: the motivated network has no {prefix + name} to share"
+                placed.misfits.append(Misfit("shared statistics", text))
+            elif scale is not None and scale.groups != 1:
                 text = f"{base_name}: the base's channels are in groups, so that it cannot share statistics"
-                matching.misfits.append(Misfit("shared statistics", text))
+                placed.misfits.append(Misfit("shared statistics", text))
+            else:
+                placed.placements[base_name] = Placement(prefix + name, tuple(whole.shape), shape)
         else:
-            placements[base_name] = Placement(f"{prefix}{PRIVATE_PREFIX}{name}", shape, shape, private=True)
-    return placements
+            own_name = f"{prefix}{PRIVATE_PREFIX}{name}"
+            if own_name in taken:
+                text = f"{base_name} {list(shape)}: the motivated network has another {own_name} already; rename one"
+                placed.misfits.append(Misfit("own name", text))
+            taken.add(own_name)
+            placed.placements[base_name] = Placement(own_name, shape, shape, private=True)
+    return placed
 
 
 def _divide_weights(motivated: nn.Module, placements: Mapping[str, Placement]) -> None:
     """Replace each parameter of which the base has a part by its blocks, in place."""
     parameters = dict(motivated.named_parameters(remove_duplicate=False))
     divided: dict[int, NestedParameter] = {}
-    owners: dict[str, nn.Module] = {}
+    # The names of all parameters, in order, of each module that owns such a weight.
+    owners: dict[nn.Module, tuple[str, ...]] = {}
     for placement in placements.values():
         if placement.private or placement.is_whole or placement.name not in parameters:
             continue
@@ -273,11 +222,14 @@ def _divide_weights(motivated: nn.Module, placements: Mapping[str, Placement]) -
         if id(whole) not in divided:
             divided[id(whole)] = _divide(whole, placement)
         owner = motivated.get_submodule(path)
+        # A module with several places is divided once.
+        if name not in owner._parameters:
+            continue
+        owners.setdefault(owner, tuple(owner._parameters))
         delattr(owner, name)
         owner.add_module(name + BLOCKS_SUFFIX, divided[id(whole)])
-        owners[path] = owner
-    for owner in owners.values():
-        join_weights(owner)
+    for owner, names in owners.items():
+        join_weights(owner, names)
 
 
 def _divide(whole: nn.Parameter, placement: Placement) -> NestedParameter:
@@ -285,8 +237,13 @@ def _divide(whole: nn.Parameter, placement: Placement) -> NestedParameter:
     # The blocks get the device and the type of the parameter when they are loaded.
     with torch.device("meta"):
         nested = NestedParameter(placement.with_name(""))
+    # Before they are loaded, because whole numbers can have no gradients.
+    nested.requires_grad_(whole.requires_grad)
     nested.load(whole.detach(), assign=True)
-    return nested.requires_grad_(whole.requires_grad)
+    for block in nested.blocks():
+        # What authors note on a parameter, such as that it has no weight decay.
+        vars(block).update(vars(whole))
+    return nested
 
 
 def _count_classes(network: nn.Module) -> int:

@@ -1,22 +1,22 @@
 """The nested network of two plain modules, each of which keeps its own forward pass."""
 
 import copy
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from nestnet.nesting.joined_module import JoinedModule, separate_weights
+from nestnet.nesting.joined_module import JoinedModule, separate_weights, synchronise
+from nestnet.nesting.state_loading import BASE, MOTIVATED, Loading
 from nestnet.nn.batch_norm import PRIVATE_PREFIX
+from nestnet.nn.layer_groups import group_weights
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel, tensors_of
 from nestnet.nn.parameter import NestedParameter, Weight, state_dict_name
 from nestnet.nn.placement import Placement, WeightsMap
-
-MOTIVATED = "motivated."
-BASE = "base."
+from nestnet.nn.subnet import is_exempt
 
 
 class NestedPair(NestedModel):
@@ -28,7 +28,8 @@ class NestedPair(NestedModel):
     name of its counterpart with `base_` before its last part.
 
     Writing to `layer.weight.data` of the motivated network writes to a joined copy, which is then lost. Write to a
-    state dict (`net.state_dict()`) or to a subnet's instead.
+    state dict (`net.state_dict()`) or to a subnet's instead. Load a state with `assign=True` into the pair itself: one of
+    the two modules alone would get parameters of its own.
 
     Args:
         base: base network, with parameters of its own.
@@ -45,6 +46,8 @@ class NestedPair(NestedModel):
         motivated: motivated network.
         skipped: paths of the motivated blocks that base mode skips.
     """
+
+    has_family_layers = False
 
     def __init__(
         self,
@@ -65,6 +68,9 @@ class NestedPair(NestedModel):
         self.base = base
         self.skipped = tuple(skipped)
         self._weights_map = weights_map
+        self._loading: Loading | None = None
+        # A new module is in training mode, whichever mode its children are in.
+        self.training = motivated.training
         self._tie()
         self.register_load_state_dict_post_hook(_after_loading)
 
@@ -97,11 +103,11 @@ class NestedPair(NestedModel):
         """
         return self.base if Mode(mode) is Mode.BASE else self.motivated
 
-    def forward_features(self, x: Tensor, mode: Mode | str) -> Any:
-        return self._method(mode, "forward_features")(x)
+    def forward_features(self, x: Any, mode: Mode | str, *args: Any, **options: Any) -> Any:
+        return self._method(mode, "forward_features")(x, *args, **options)
 
-    def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Any:
-        return self._method(mode, "forward_head")(x, pre_logits=pre_logits)
+    def forward_head(self, x: Any, mode: Mode | str, *args: Any, **options: Any) -> Any:
+        return self._method(mode, "forward_head")(x, *args, **options)
 
     def _method(self, mode: Mode | str, name: str) -> Any:
         network = self.network(mode)
@@ -123,6 +129,11 @@ class NestedPair(NestedModel):
 
     def skipped_blocks(self) -> Iterator[str]:
         yield from self.skipped
+
+    def synchronise_batch_norm(self) -> None:
+        for module in list(self.modules()):
+            if isinstance(module, _BatchNorm):
+                synchronise(module)
 
     def standalone(self, mode: Mode | str) -> nn.Module:
         """Return the network of `mode` as a plain module of the author's class, with its own copy of the weights.
@@ -157,18 +168,46 @@ class NestedPair(NestedModel):
     def no_weight_decay(self) -> set[str]:
         exempt: set[str] = set()
         if hasattr(self.motivated, "no_weight_decay"):
-            exempt = self._method(Mode.MOTIVATED, "no_weight_decay")()
-        names = set()
+            # A network that looks through its parameters names blocks.
+            exempt = {state_dict_name(name) for name in self.motivated.no_weight_decay()}  # type: ignore[operator]
+        return {name for name, whole_name in self._whole_names().items() if is_exempt(whole_name, exempt)}
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """Return the number of timm's layer of each parameter, as a function of its name.
+
+        Args:
+            coarse: whether a layer is a whole stage instead of a block.
+
+        Returns:
+            A function, which timm takes in place of patterns.
+        """
+        whole_names = self._whole_names()
+        layers = group_weights(self.motivated, coarse=coarse)
+        return lambda name: layers[whole_names[name]]
+
+    def _whole_names(self) -> dict[str, str]:
+        """Return the name of each parameter in the plain motivated network, by its name in `named_parameters`."""
+        names = {}
         for name, _ in self.named_parameters():
-            if state_dict_name(name).removeprefix(MOTIVATED) in exempt:
-                names.add(name)
+            if name.startswith(BASE):
+                # The base has it for itself alone, beside its counterpart.
+                path, dot, own_name = self._weights_map[name.removeprefix(BASE)].name.rpartition(".")
+                names[name] = path + dot + own_name.removeprefix(PRIVATE_PREFIX)
+            else:
+                names[name] = state_dict_name(name).removeprefix(MOTIVATED)
         return names
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        matcher = self._method(Mode.MOTIVATED, "group_matcher")(coarse)
-        return {name: _below(MOTIVATED, patterns) for name, patterns in matcher.items()}
-
     # One memory: the base's parameters are the base blocks.
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the buffers, as `nn.Module.named_buffers` does, without the base's views of shared statistics."""
+        start = f"{prefix}.{BASE}" if prefix else BASE
+        views = {start + base_name for base_name, placement in self._weights_map.items() if not placement.private}
+        for name, buffer in super().named_buffers(prefix, recurse, remove_duplicate):
+            if name not in views:
+                yield name, buffer
 
     def _tie(self) -> None:
         """Make the base's parameters those of the motivated network's blocks, and its shared buffers views of its buffers."""
@@ -215,7 +254,12 @@ class NestedPair(NestedModel):
         """
         if destination is None:
             destination = OrderedDict()
+            destination._metadata = OrderedDict()  # where torch keeps versions
         self.motivated.state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
+        # torch looks up the version of a module by its path.
+        if hasattr(destination, "_metadata"):
+            for path, module in self.named_modules():
+                destination._metadata[(prefix + path).removesuffix(".")] = {"version": module._version}
         base = dict(tensors_of(self.base))
         for base_name, placement in self._weights_map.items():
             if placement.private:
@@ -226,34 +270,58 @@ class NestedPair(NestedModel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Rename the entries of a state to those of the two modules, which torch loads next."""
+        *_, error_messages = args
+        self._loading = Loading(prefix, error_messages)
         state = {name.removeprefix(prefix): state_dict.pop(name) for name in _names_below(state_dict, prefix)}
         private_names = {p.name: base_name for base_name, p in self._weights_map.items() if p.private}
-        has_private = any(name in private_names for name in state)
-        for base_name, placement in self._weights_map.items():
-            own = placement.private and has_private
-            source = placement if own or not placement.private else self._counterpart(placement)
-            if source is not None and source.name in state:
-                whole = state[source.name]
-                # A tensor of another shape is reported as it is.
-                fits = tuple(whole.shape) == source.shape
-                part = whole[source.index] if fits and not source.is_whole else whole
-                # With `assign=True` the base's buffers become these, which must not share memory.
-                state_dict[f"{prefix}{BASE}{base_name}"] = part.clone() if placement.private else part
         for name, tensor in state.items():
             if name not in private_names:
                 state_dict[f"{prefix}{MOTIVATED}{name}"] = tensor
+        # What both networks have is loaded into the motivated one, and what the base has of its own into the base.
+        has_private = any(name in private_names for name in state)
+        for name, base_name in private_names.items():
+            own = state.get(name) if has_private else self._start_of_own(base_name, state)
+            if own is not None:
+                state_dict[f"{prefix}{BASE}{base_name}"] = own
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _start_of_own(self, base_name: str, state: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what a tensor of the base's own gets from a state that has none of them, such as that of a plain network.
+
+        Args:
+            base_name: name of the tensor in the base.
+            state: state with the names of the motivated network.
+
+        Returns:
+            The first entries of the motivated network's counterpart; the present value where there is none; `None` if
+            the state lacks it.
+        """
+        counterpart = self._counterpart(self._weights_map[base_name])
+        if counterpart is None:
+            return dict(tensors_of(self.base))[base_name]  # type: ignore[return-value]  # it is no nested parameter
+        whole = state.get(counterpart.name)
+        # A tensor of another shape is reported by the motivated network.
+        if whole is None or tuple(whole.shape) != counterpart.shape:
+            return None
+        # With `assign=True` the base's tensors become these, which must not share memory.
+        return whole[counterpart.index].clone()
 
     def _counterpart(self, private: Placement) -> Placement | None:
         """Return where the motivated network has what the base has of its own, with its first entries; `None` if nowhere."""
-        path, _, name = private.name.rpartition(".")
+        path, dot, name = private.name.rpartition(".")
         motivated_name = name.removeprefix(PRIVATE_PREFIX)
-        whole = dict(tensors_of(self.motivated.get_submodule(path))).get(motivated_name)
+        owner = dict(self.motivated.named_modules()).get(path)
+        if owner is None:
+            return None
+        whole = dict(tensors_of(owner)).get(motivated_name)
         if not isinstance(whole, Tensor) or whole.ndim != len(private.shape):
             return None
         shape = tuple(whole.shape)
+        # The entries of any other table, such as an index of positions, are not by channels.
+        if shape != private.shape and not isinstance(owner, _NormBase):
+            return None
         groups = self._channel_groups.get(path, 1)
-        return Placement(f"{path}.{motivated_name}", shape, private.shape, groups if private.shape else 1)
+        return Placement(f"{path}{dot}{motivated_name}", shape, private.shape, groups if private.shape else 1)
 
     @property
     def _channel_groups(self) -> Mapping[str, Any]:
@@ -274,21 +342,13 @@ def _names_below(state_dict: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _after_loading(net: nn.Module, keys: Any) -> None:
-    """Tie the two modules again, and give the keys that torch reports the names that the caller knows."""
+    """Tie the two modules again, and give what torch reports the names that the caller knows."""
     assert isinstance(net, NestedPair)
+    assert net._loading is not None
     # With `assign=True` the modules have new parameters.
     net._tie()
-    missing = []
-    for name in keys.missing_keys:
-        if name.startswith(BASE):
-            # What both networks have is reported by the motivated network's name.
-            placement = net.weights_map[name.removeprefix(BASE)]
-            if placement.private:
-                missing.append(placement.name)
-        else:
-            missing.append(name.removeprefix(MOTIVATED))
-    keys.missing_keys[:] = missing
-    keys.unexpected_keys[:] = [name.removeprefix(MOTIVATED) for name in keys.unexpected_keys]
+    net._loading.rename_reports(keys, net.weights_map)
+    net._loading = None
 
 
 def _tie_names(network: nn.Module, original: nn.Module) -> None:
@@ -301,11 +361,3 @@ def _tie_names(network: nn.Module, original: nn.Module) -> None:
             first_path, _, first_attribute = first_name.rpartition(".")
             shared = getattr(network.get_submodule(first_path), first_attribute)
             setattr(network.get_submodule(path), attribute, shared)
-
-
-def _below(prefix: str, patterns: Any) -> Any:
-    """Return timm's patterns of parameter names, for the names below a module."""
-    if isinstance(patterns, str):
-        # Alternatives may be anchored one by one.
-        return rf"^{re.escape(prefix)}(?:{patterns.replace('^', '')})"
-    return [(_below(prefix, pattern), ordinal) for pattern, ordinal in patterns]

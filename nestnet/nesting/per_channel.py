@@ -35,6 +35,17 @@ def reduce_norms(network: nn.Module) -> None:
             if forward is not None:
                 module.forward = types.MethodType(forward, module)
                 break
+        if type(module).__name__ in ACROSS_BLOCKS:
+            module.beta = 1.0  # type: ignore[assignment]  # torch declares all attributes as tensors or modules
+
+
+def reduce_weights(network: nn.Module) -> None:
+    """Set convolutions over neighbouring channels to their central entry, in place.
+
+    Args:
+        network: network that is used for nothing else.
+    """
+    for module in network.modules():
         if type(module).__name__ in ACROSS_CHANNELS:
             _keep_centre(module)
 
@@ -76,7 +87,52 @@ def _batch_norm(x: Tensor, running_mean: Tensor | None, *args: Any, **options: A
     return F.batch_norm(x, running_mean, *args, **options)
 
 
+def _normalize(x: Tensor, p: float = 2.0, dim: int = 1, *rest: Any, **options: Any) -> Tensor:
+    # Channels are last where a function of tokens is normalised over them. Over tokens both networks do the same.
+    return x if dim in (-1, x.ndim - 1) else F.normalize(x, p, dim, *rest, **options)
+
+
+def _leaky(slope: float) -> Callable[..., Tensor]:
+    """Return a function in place of an activation that sets negative values to zero."""
+
+    def activation(x: Tensor, *rest: Any, inplace: bool = False, **options: Any) -> Tensor:
+        # As in `relu(x, True)`.
+        inplace = inplace or (bool(rest) and rest[0] is True)
+        return F.leaky_relu(x, slope, inplace)
+
+    return activation
+
+
+def _leaky_relu_in_place(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, RELU_SLOPE, inplace=True)
+
+
+def _leaky_hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    if min_val != 0:
+        return F.hardtanh(x, min_val, max_val, inplace)
+    # An `nn.ReLU6` is such a function.
+    return F.leaky_relu(x, RELU_SLOPE, inplace).clamp_(max=max_val)
+
+
+def _leaky_relu6(x: Tensor, inplace: bool = False) -> Tensor:
+    return _leaky_hardtanh(x, 0.0, 6.0, inplace)
+
+
+RELU_SLOPE = 0.37
+"""Slope of a ReLU for negative values. The channels that it sets to zero could not be told apart by their values."""
+
 FUNCTIONS: Mapping[Any, Callable[..., Tensor]] = {
+    F.relu: _leaky(RELU_SLOPE),
+    torch.relu: _leaky(RELU_SLOPE),
+    torch.relu_: _leaky_relu_in_place,
+    Tensor.relu: _leaky(RELU_SLOPE),
+    Tensor.relu_: _leaky_relu_in_place,
+    F.relu6: _leaky_relu6,
+    F.hardtanh: _leaky_hardtanh,
+    # Slopes of their own, so that networks with different activations do not agree.
+    F.gelu: _leaky(0.41),
+    F.silu: _leaky(0.43),
+    F.hardswish: _leaky(0.47),
     F.layer_norm: _scale_last,
     torch.layer_norm: _scale_last,
     F.rms_norm: _scale_last,
@@ -84,6 +140,7 @@ FUNCTIONS: Mapping[Any, Callable[..., Tensor]] = {
     F.group_norm: _scale_channels,
     torch.group_norm: _scale_channels,
     F.batch_norm: _batch_norm,
+    F.normalize: _normalize,
 }
 """What takes the place of each function."""
 
@@ -114,3 +171,7 @@ MODULES: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
 
 ACROSS_CHANNELS = ("EcaModule", "CecaModule")
 """Classes with a convolution over neighbouring channels."""
+
+ACROSS_BLOCKS = ("NormFreeBlock",)
+"""Classes with a factor `beta` in place of a norm: the inverse of the spread that is expected after so many blocks (Brock et
+al. 2021, arXiv 2102.06171, section 2)."""

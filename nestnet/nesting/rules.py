@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nestnet.nesting.module_tree import ModuleTree, Shape
+from nestnet.nesting.row_parts import group_parts
 from nestnet.nn.division import Groups
 
 OwnGroups = Mapping[str, tuple[Groups, Groups]]
@@ -40,17 +41,15 @@ class Side:
         module: module that the rule names.
         tensor: path of the weight below that module.
         shape: shape of the weight.
-        path: path of the module in the base; `""` for the network itself.
     """
 
     module: ModuleTree
     tensor: str
     shape: Shape
-    path: str
 
 
 Parts = Callable[[Side], Sequence[int] | None]
-"""From a weight to the sizes of the parts of its rows or columns, in order; `None` where the rule does not apply."""
+"""From a weight to the sizes of the parts of its rows, in order; `None` where the rule does not apply."""
 
 
 def equal(count: int) -> Parts:
@@ -59,16 +58,6 @@ def equal(count: int) -> Parts:
     def parts(side: Side) -> Sequence[int] | None:
         rows = side.shape[0]
         return (rows // count,) * count if rows % count == 0 else None
-
-    return parts
-
-
-def equal_columns(count: int) -> Parts:
-    """Columns in `count` equal parts."""
-
-    def parts(side: Side) -> Sequence[int] | None:
-        columns = side.shape[1]
-        return (columns // count,) * count if columns % count == 0 else None
 
     return parts
 
@@ -85,14 +74,11 @@ def packed_projections(side: Side) -> Sequence[int] | None:
     return None
 
 
-def neighbours(side: Side) -> Sequence[int] | None:
-    """The channels of 2 x 2 neighbours side by side, before they are reduced."""
-    reduction = side.module.shape("reduction.weight")
-    rows = side.shape[0]
-    # In Swin v2 the norm comes after the reduction.
-    if reduction is None or reduction[1] != rows:
-        return None
-    return (rows // 4,) * 4
+def splits(side: Side) -> Sequence[int] | None:
+    """The splits that are convolved one after the other, and the last one, which is not (Gao et al. 2019, arXiv 1904.01169)."""
+    width: int = side.module.settings["width"]
+    scale: int = side.module.settings["scale"]
+    return (width * (scale - 1), width)
 
 
 @dataclass(frozen=True)
@@ -103,15 +89,13 @@ class Rule:
         module: regular expression that matches the whole class name of a module around the weight.
         tensor: regular expression that matches the whole path of the weight below that module.
         example: a base and a motivated network of timm's that need the rule.
-        rows: parts of the rows; `None` for one part.
-        columns: parts of the columns; `None` for one part.
+        rows: parts of the rows. Parts of columns need no rules, because the check finds them.
     """
 
     module: str
     tensor: str
     example: tuple[str, str]
-    rows: Parts | None = None
-    columns: Parts | None = None
+    rows: Parts
 
     def applies(self, ancestor: Ancestor, tensor: str) -> bool:
         """Return whether the rule is for a weight.
@@ -133,36 +117,10 @@ RULES = (
         ("vit_tiny_patch16_224", "vit_small_patch16_224"),
         rows=packed_projections,
     ),
-    Rule(
-        ".*",
-        r"(in_proj_weight|in_proj_bias|qkv_bias)",
-        ("beit_base_patch16_224", "beit_large_patch16_224"),
-        rows=equal(3),
-    ),
-    # 2 x 2 neighbours side by side.
-    Rule(
-        "PatchMerging",
-        r"norm\.(weight|bias)",
-        ("swin_small_patch4_window7_224", "swin_base_patch4_window7_224"),
-        rows=neighbours,
-    ),
-    Rule(
-        "PatchMerging",
-        r"reduction\.weight",
-        ("swin_small_patch4_window7_224", "swin_base_patch4_window7_224"),
-        columns=equal_columns(4),
-    ),
     # The two halves of a CSP stage.
-    Rule("Cs.*|Cross.*|DarkStage", r"conv_exp\.(conv|bn)\.\w+", ("cs3darknet_s", "cs3darknet_m"), rows=equal(2)),
-    Rule(
-        "Cs.*|Cross.*|DarkStage",
-        r"conv_transition\.conv\.weight",
-        ("cs3darknet_s", "cs3darknet_m"),
-        columns=equal_columns(2),
-    ),
-    # The gates of an LSTM and of a GRU.
-    Rule("LSTM", r"(weight|bias)_[ih]h_l\d+(_reverse)?", ("sequencer2d_s", "sequencer2d_m"), rows=equal(4)),
-    Rule("GRU", r"(weight|bias)_[ih]h_l\d+(_reverse)?", ("sequencer2d_s", "sequencer2d_m"), rows=equal(3)),
+    Rule("Cs.*|Cross.*|DarkStage", r"conv_exp\.conv\.weight", ("cs3darknet_s", "cs3darknet_m"), rows=equal(2)),
+    # Networks that differ in the number of splits.
+    Rule("Bottle2neck", r"conv1\.weight", ("res2net50_26w_4s", "res2net50_26w_8s"), rows=splits),
 )
 """All rules. The first one that applies to a weight, to the innermost module around it first, decides."""
 
@@ -184,39 +142,53 @@ def choose_groups(
     for pattern, groups in own_groups.items():
         if re.search(pattern, base_name):
             return groups
-    convolution_groups = _shared_convolution_groups(ancestors[0], name)
-    if convolution_groups is not None:
-        return convolution_groups, 1
+    layer_groups = _groups_of_layer(ancestors[0], name)
+    if layer_groups is not None:
+        return layer_groups, 1
     for ancestor in ancestors:
         tensor = base_name.removeprefix(ancestor.base_path).removeprefix(".")
         for rule in RULES:
             if rule.applies(ancestor, tensor):
-                motivated_tensor = tensor
-                base = _side(ancestor.base, tensor, ancestor.base_path)
-                motivated = _side(ancestor.motivated, motivated_tensor, ancestor.base_path)
+                base = _side(ancestor.base, tensor)
+                motivated = _side(ancestor.motivated, tensor)
                 if base is not None and motivated is not None:
-                    return _groups(rule.rows, base, motivated), _groups(rule.columns, base, motivated)
+                    return _groups(rule.rows, base, motivated), 1
     return 1, 1
 
 
-def _shared_convolution_groups(owner: Ancestor, name: str) -> int | None:
-    """Return the number of groups of two convolutions that have equally many, of which each has its own rows."""
-    groups = owner.base.settings.get("groups", 1)
+PACKED_LAYERS = {
+    "LSTM": (r"(weight|bias)_[ih]h_l\d+(_reverse)?", 4),
+    "GRU": (r"(weight|bias)_[ih]h_l\d+(_reverse)?", 3),
+    "MultiheadAttention": (r"in_proj_(weight|bias)", 3),
+}
+"""Layers of torch's that pack their weights: names of the weights, and the number of gates or projections."""
+
+
+def _groups_of_layer(owner: Ancestor, name: str) -> Groups | None:
+    """Return the groups of rows that a layer of torch's has by itself; `None` if it has none."""
+    if owner.base.kind in PACKED_LAYERS:
+        pattern, count = PACKED_LAYERS[owner.base.kind]
+        return count if re.fullmatch(pattern, name) else None
+    # Convolutions in groups, of which each has its own rows.
+    base_groups = owner.base.settings.get("groups", 1)
+    groups = owner.motivated.settings.get("groups", 1)
     if "kernel_size" not in owner.base.settings or groups == 1:
         return None
-    return groups if owner.motivated.settings.get("groups") == groups else None
+    # A bank of kernels has a row for each kernel.
+    weight = owner.motivated.parameters.get("weight", ())
+    if len(weight) < 3:
+        return None
+    return group_parts(base_groups, groups, owner.base.parameters[name][0], owner.motivated.parameters[name][0])
 
 
-def _side(module: ModuleTree, tensor: str, path: str) -> Side | None:
+def _side(module: ModuleTree, tensor: str) -> Side | None:
     shape = module.shape(tensor)
     # Blocks below the module may have other numbers in the motivated network.
-    return None if shape is None else Side(module, tensor, shape, path)
+    return None if shape is None else Side(module, tensor, shape)
 
 
-def _groups(parts: Parts | None, base: Side, motivated: Side) -> Groups:
+def _groups(parts: Parts, base: Side, motivated: Side) -> Groups:
     """Return the groups whose sizes a rule gives for each network; 1 where it does not apply."""
-    if parts is None:
-        return 1
     base_sizes = parts(base)
     sizes = parts(motivated)
     if base_sizes is None or sizes is None or len(base_sizes) != len(sizes):

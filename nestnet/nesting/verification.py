@@ -5,40 +5,28 @@ up, the base computes something else than the part of the motivated network that
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nestnet.nesting.tracing import Trace, trace_pair
+from nestnet.nesting.mending import mend
+from nestnet.nesting.plan import Plan as Plan
+from nestnet.nesting.plan import Trace
+from nestnet.nesting.tracing import Tracer
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.nn.placement import Placement
 from nestnet.text.messages import first_line
 
-SIZES = (64, 32, 28, 128, 224, 96, 256, 384)
+SIZES = (64, 32, 28, 128, 224, 96, 256, 384, 240)
 """Heights and widths of images that are tried in turn, if the networks do not tell for which size they are made."""
 
-TRIED_MODULES = 3
-"""Number of modules before the first one that differs whose rows are tried in groups."""
 
-TRIED_GROUPS = (2, 3, 4)
-"""Numbers of groups of rows that are tried."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A weights map to be checked.
-
-    Attributes:
-        placements: placement of each base parameter.
-        skipped: paths of the motivated blocks that base mode skips.
-    """
-
-    placements: Mapping[str, Placement]
-    skipped: tuple[str, ...]
+VECTORS = 16
+"""Number of vectors for a network that takes no images. Two of them might not reach the negative side of an activation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,8 @@ class Verdict:
     Attributes:
         plan: weights map with which the base's computation lies inside the motivated network's; `None` if none of
             those that were checked is one.
-        reason: why not, with the first module that differs; empty if one is.
+        reason: what is wrong with the weights map that gets furthest, with the first module that differs; empty if
+            nothing is.
         difference: largest difference of the outputs, relative to the largest output.
     """
 
@@ -70,8 +59,8 @@ def verify_nesting(net: NestedModel, inputs: Tensor | None = None) -> None:
             networks take.
 
     Raises:
-        ValueError: If it does not. The message names the first module that gets something else than in the base, and
-            groups of rows that help, if there are any; or if no input is known.
+        ValueError: If it does not. The message names the first module that gets something else than in the base, or the
+            first weight that belongs elsewhere; or if no input is known.
 
     Example:
         >>> import nestnet
@@ -94,9 +83,11 @@ def verify_nesting(net: NestedModel, inputs: Tensor | None = None) -> None:
     moved = [name for name in placements if not verdict.plan.placements[name].is_same_as(placements[name])]
     if moved:
         wanted = verdict.plan.placements[moved[0]]
+        groups = (wanted.groups, wanted.column_groups)
         raise ValueError(
-            f"{names}: the base's weights of {moved[0]} read other channels; they belong at {wanted}, not at "
-            f"{placements[moved[0]]}; nest with check=True to place them there"
+            f"{names}: {verdict.reason}; the base's weights of {moved[0]} belong at {wanted}, not at "
+            f"{placements[moved[0]]}: nest with check=True, which places them there, or with "
+            f"groups={{{re.escape(moved[0])!r}: {groups}}}"
         )
 
 
@@ -106,46 +97,56 @@ def check_plans(base: nn.Module, motivated: nn.Module, plans: Iterable[Plan], in
     Args:
         base: base network, which is not changed.
         motivated: motivated network, which is not changed.
-        plans: weights maps. Each is checked with its skipped blocks left out, and then with all blocks.
+        plans: weights maps. Each is checked with its skipped blocks left out, and then with all blocks. If none makes
+            sense, the one that gets furthest is changed where that helps: see `nestnet.nesting.mending`.
         inputs: input of both networks.
 
     Returns:
-        The verdict. Its plan has the columns, and the rows of norms, at which the inputs of the modules show that the
-        base's weights belong.
+        The verdict. Its plan has the rows and columns at which the inputs of the modules show that the base's weights
+        belong.
     """
-    first: tuple[Plan, Trace] | None = None
-    for plan in _with_all_blocks(plans):
-        trace = trace_pair(copy.deepcopy(base), copy.deepcopy(motivated), plan.placements, plan.skipped, inputs)
+    plans = list(_with_all_blocks(plans))
+    private = [name for name, placement in plans[0].placements.items() if placement.private]
+    tracer = Tracer(base, motivated, inputs, private)
+    traces = []
+    for plan in plans:
+        trace = tracer.trace(plan)
         if trace.agrees:
-            return Verdict(replace(plan, placements={**plan.placements, **trace.placements}), "", trace.difference)
-        if first is None:
-            first = (plan, trace)
-    assert first is not None, "at least one plan"
-    plan, trace = first
-    reason = _describe(trace) + _suggest_groups(base, motivated, plan, trace, inputs)
-    return Verdict(None, reason, trace.difference)
+            return _verdict(plan, trace)
+        traces.append(trace)
+    # The first one of those that get furthest.
+    best = max(range(len(plans)), key=lambda number: traces[number].progress)
+    plan, trace = mend(tracer, plans[best], traces[best])
+    if trace.agrees:
+        return replace(_verdict(plan, trace), reason=_describe(traces[best]))
+    return Verdict(None, _describe(trace), trace.difference)
 
 
 def _with_all_blocks(plans: Iterable[Plan]) -> Iterator[Plan]:
-    """Yield each plan, and then the same one without skipped blocks.
+    """Yield each plan with its skipped blocks left out, and then with all blocks in place.
 
     A layer whose output joins a concatenation must not be left out: what it adds is in columns beside the base's.
     """
     for plan in plans:
         yield plan
         if plan.skipped:
-            yield replace(plan, skipped=())
+            yield replace(plan, kept=frozenset(plan.skipped))
+
+
+def _verdict(plan: Plan, trace: Trace) -> Verdict:
+    placements = {**plan.placements, **trace.placements}
+    return Verdict(replace(plan, placements=placements), "", trace.difference)
 
 
 def find_inputs(network: nn.Module, in_chans: int) -> Tensor | None:
-    """Return two random images, or vectors, that a network takes.
+    """Return two random images, or some vectors, that a network takes.
 
     Args:
         network: network, which is not changed.
         in_chans: number of channels of the images.
 
     Returns:
-        Images `[2, C, H, W]`, or vectors `[2, D]` for a network that begins with a linear layer; `None` if the
+        Images `[2, C, H, W]`, or vectors `[N, D]` for a network that begins with a linear layer; `None` if the
         network takes no size that was tried.
     """
     first = next((module for module in network.modules() if not list(module.children())), None)
@@ -153,8 +154,10 @@ def find_inputs(network: nn.Module, in_chans: int) -> Tensor | None:
     for size in (*_own_sizes(network), *((size, size) for size in SIZES)):
         shapes.append((2, in_chans, *size))
     if isinstance(first, nn.Linear):
-        shapes.insert(0, (2, first.in_features))
-    probe = copy.deepcopy(network).eval()
+        shapes.insert(0, (VECTORS, first.in_features))
+    # A copy that shares the parameters, because it changes to evaluation mode.
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in network.parameters()}
+    probe = copy.deepcopy(network, shared).eval()
     parameter = next(network.parameters(), None)
     generator = torch.Generator().manual_seed(0)
     for shape in shapes:
@@ -182,41 +185,15 @@ def _own_sizes(network: Any) -> list[tuple[int, int]]:
 
 def _describe(trace: Trace) -> str:
     """Return where two networks part."""
-    if trace.first_lost is not None:
-        return f"{trace.first_lost} gets something else in the motivated network than in the base"
+    lost = trace.first_lost
+    if lost is not None:
+        location = trace.locations.get(lost)
+        reason = f"{lost} gets something else in the motivated network than in the base"
+        if location is None or location.base_size == location.size:
+            return reason
+        return f"{reason}: not all of the {location.base_size} channels are among the {location.size}"
     if trace.error is not None:
         return f"without the blocks that base mode skips, the motivated network fails: {first_line(trace.error)}"
+    if trace.difference == float("inf"):
+        return "the outputs have other shapes or are not finite, although all modules get the same"
     return f"the outputs differ by {trace.difference:.1g} of the largest, although all modules get the same"
-
-
-def _suggest_groups(base: nn.Module, motivated: nn.Module, plan: Plan, trace: Trace, inputs: Tensor) -> str:
-    """Return groups of rows with which the networks agree further, as the end of a sentence; empty if none do."""
-    if trace.first_lost is None:
-        return ""
-    before = trace.order[: trace.order.index(trace.first_lost)]
-    divided = [path for path in before if _divides_rows(plan, path)]
-    best_path, best_count, best_length = "", 0, trace.agreed_modules
-    for path in reversed(divided[-TRIED_MODULES:]):
-        for count in TRIED_GROUPS:
-            placements = dict(plan.placements)
-            for name, placement in plan.placements.items():
-                owner = name.rpartition(".")[0]
-                can_be_divided = placement.base_shape[0] % count == placement.shape[0] % count == 0
-                if owner == path and can_be_divided:
-                    placements[name] = replace(placement, groups=count)
-            tried = trace_pair(copy.deepcopy(base), copy.deepcopy(motivated), placements, plan.skipped, inputs)
-            length = len(tried.order) + 1 if tried.agrees else tried.agreed_modules
-            if length > best_length:
-                best_path, best_count, best_length = path, count, length
-    if not best_path:
-        return "; groups of rows of the modules before it may help: see groups"
-    return f'; try groups={{r"{best_path.replace(".", chr(92) + ".")}\\.": ({best_count}, 1)}}'
-
-
-def _divides_rows(plan: Plan, path: str) -> bool:
-    """Return whether the base has a part of the rows of a matrix of this module."""
-    for name, placement in plan.placements.items():
-        is_matrix = len(placement.shape) > 1
-        if name.rpartition(".")[0] == path and is_matrix and placement.shape[0] > placement.base_shape[0]:
-            return True
-    return False

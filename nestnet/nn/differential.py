@@ -33,8 +33,7 @@ def has_own_statistics(net: NestedModel) -> bool:
         `True` for private running statistics, and for networks without any; `False` for shared ones.
     """
     # The base has views of shared statistics, which lie in the memory of the motivated network's.
-    motivated = {buffer.untyped_storage().data_ptr() for buffer in net.subnet(Mode.MOTIVATED).buffers()}
-    return all(buffer.untyped_storage().data_ptr() not in motivated for buffer in net.subnet(Mode.BASE).buffers())
+    return _memory_of_buffers(net, Mode.BASE).isdisjoint(_memory_of_buffers(net, Mode.MOTIVATED))
 
 
 @contextmanager
@@ -52,6 +51,11 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def _memory_of_buffers(net: NestedModel, mode: Mode) -> set[int]:
+    """Return the addresses of the buffers of a mode. Those without elements have no memory, and the address 0."""
+    return {buffer.untyped_storage().data_ptr() for buffer in net.subnet(mode).buffers() if buffer.numel()}
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from nestnet.nn.batch_norm import BatchNorm2d
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.module import NestedModule, collect_placements
 from nestnet.nn.parameter import NestedParameter, Weight, state_dict_name, weight_name
@@ -42,6 +43,7 @@ class NestedModel(NestedModule, ABC):
         num_classes: number of outputs of the head.
         in_chans: number of channels of the images.
         timm_options: keyword arguments for timm of each network.
+        has_family_layers: whether the network consists of the layers in `nestnet.nn`, and not of two plain modules.
         weights_map: placement of each base tensor in the state dict (`nestnet.WeightsMap`).
 
     Example:
@@ -53,6 +55,8 @@ class NestedModel(NestedModule, ABC):
         >>> net.subnet("motivated")(images).shape
         torch.Size([2, 10])
     """
+
+    has_family_layers = True
 
     def __init__(
         self,
@@ -136,6 +140,12 @@ class NestedModel(NestedModule, ABC):
                     if position is None:
                         yield f"{path}.{number}"
 
+    def synchronise_batch_norm(self) -> None:
+        """Make the BatchNorm layers normalise by the images of all processes: see `nestnet.synchronise_batch_norm`."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm2d):
+                module.synchronised = True
+
     def subnet(self, mode: Mode | str) -> Subnet:
         """Return the network of `mode` as a module over the very same parameters and buffers.
 
@@ -216,14 +226,14 @@ class NestedModel(NestedModule, ABC):
         """Return the names of parameters that timm's motivated model exempts from weight decay, block by block."""
         return self.subnet(Mode.MOTIVATED).no_weight_decay()
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Any:
         """Return timm's patterns for layer-wise learning rates, which match the names of blocks as well.
 
         Args:
             coarse: whether a group is a whole stage instead of a block.
 
         Returns:
-            Regular expressions, as timm's `group_matcher` returns them.
+            Regular expressions, or a function of names, as timm's `group_matcher` returns them.
         """
         return self.subnet(Mode.MOTIVATED).group_matcher(coarse)
 

@@ -24,6 +24,14 @@ class NestedModule(nn.Module):
             if isinstance(child, NestedParameter):
                 yield weight_name(name), child
 
+    def weight_names(self) -> Iterator[str]:
+        """Yield the names of the weights in this module itself, in the order of the plain module."""
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                yield name
+        for name, _ in self.nested_parameters():
+            yield name
+
     def placements(self) -> Iterator[tuple[str, Placement]]:
         """Yield the base name and the placement of each base tensor in this module itself."""
         for name, nested in self.nested_parameters():

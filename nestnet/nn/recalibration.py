@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from nestnet.nn.batch_norm import BatchNorm2d
@@ -106,15 +107,16 @@ def count_insufficient_updates(net: NestedModel, mode: Mode | str) -> int | None
     Returns:
         The number of batches; `None` if they suffice or the network has no such statistics.
     """
-    mode = Mode(mode)
     # All layers of a mode are updated by the same batches, so that checking the first layer suffices.
-    for module in net.modules():
-        if isinstance(module, BatchNorm2d):
-            _, _, num_batches = module.running_statistics(mode)
-            updates = int(num_batches)
-            initial_share = (1 - module.momentum) ** updates
-            return updates if initial_share > TOLERATED_INITIAL_SHARE else None
-    return None
+    counts = [buffer for name, buffer in net.subnet(mode).named_buffers() if name.endswith("num_batches_tracked")]
+    layers = [module for module in net.modules() if isinstance(module, (BatchNorm2d, _BatchNorm))]
+    if not counts or not layers:
+        return None
+    updates = int(counts[0])
+    momentum = layers[0].momentum
+    # Without a momentum torch averages all batches, so that the first one replaces the initial value.
+    initial_share = float(updates == 0) if momentum is None else (1 - momentum) ** updates
+    return updates if initial_share > TOLERATED_INITIAL_SHARE else None
 
 
 def _cuda_devices(net: NestedModel) -> list[torch.device]:

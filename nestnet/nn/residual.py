@@ -60,6 +60,11 @@ def zero_differential_branches(net: NestedModel) -> None:
         >>> torch.equal(net(images, "base"), net(images, "motivated"))
         True
     """
+    if not net.has_family_layers:
+        raise ValueError(
+            f"{net.architectures.base} in {net.architectures.motivated}: the blocks of plain modules do not tell which of "
+            "their layers ends the branch, so that the networks cannot start equal; set these layers to zero yourself"
+        )
     blocks = {path: net.get_submodule(path) for path in net.skipped_blocks()}
     _check_depth_alone_differs(net, blocks)
     for block in blocks.values():

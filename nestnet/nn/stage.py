@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nestnet.nn.mode import Mode, Rate, Width
 
-DEPTH_MAPS = ("last", "first")
+DEPTH_MAPS = ("last", "first", "uniform")
 """Kinds of depth map: see `depth_map`."""
 
 
@@ -34,10 +34,11 @@ def depth_map(depth: Width, kind: str) -> list[int | None]:
 
     Args:
         depth: number of blocks in each mode; the base's is at least 1 and at most the motivated network's.
-        kind: `"first"` or `"last"`. With `"first"` the base has the first blocks. With `"last"` (arXiv
+        kind: `"first"`, `"last"` or `"uniform"`. With `"first"` the base has the first blocks. With `"last"` (arXiv
             2602.21064, section 3.3.1) it has the first blocks too, except that its last block is the last one
-            of the motivated stage. The first block of a stage changes the resolution, so that a base stage of
-            one block has the first one with either kind.
+            of the motivated stage. With `"uniform"` its blocks are evenly spaced from the first to the last one,
+            for a base that starts as a part of a trained motivated network. The first block of a stage changes
+            the resolution, so that a base stage of one block has the first one with each kind.
 
     Returns:
         `depth.motivated` entries: a position from 0 to `depth.base - 1`, or `None` for a differential block.
@@ -47,15 +48,27 @@ def depth_map(depth: Width, kind: str) -> list[int | None]:
         [0, 1, None, None, 2]
         >>> depth_map(Width(3, 5), "first")
         [0, 1, 2, None, None]
+        >>> depth_map(Width(3, 5), "uniform")
+        [0, None, 1, None, 2]
     """
+    if kind == "uniform" and depth.base > 1:
+        positions: list[int | None] = [None] * depth.motivated
+        for position in range(depth.base):
+            positions[_nearest(position * (depth.motivated - 1), depth.base - 1)] = position
+        return positions
     # The first blocks are the base's, the remaining ones are differential.
-    positions: list[int | None] = [*range(depth.base), *[None] * (depth.motivated - depth.base)]
+    positions = [*range(depth.base), *[None] * (depth.motivated - depth.base)]
     if kind == "last" and 1 < depth.base < depth.motivated:
         # The base's last block changes places with the motivated stage's last one.
         last_base_block = depth.base - 1
         positions[last_base_block] = None
         positions[-1] = last_base_block
     return positions
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    """Return the whole number nearest to a fraction, the greater one of two that are equally near."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def drop_path_rates(rate: Rate, positions: list[list[int | None]], *, last: bool) -> list[list[Rate]]:

@@ -1,12 +1,14 @@
 """One mode of a nested network as a separate module."""
 
+import fnmatch
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from nestnet.nn.layer_groups import group_weights
 from nestnet.nn.mode import Mode
 from nestnet.nn.parameter import NestedParameter, state_dict_name
 
@@ -175,23 +177,38 @@ class Subnet(nn.Module):
         model = self.net.skeleton(self.mode)
         if not hasattr(model, "no_weight_decay"):
             return set()
-        exempt = model.no_weight_decay()
-        return {name for name, _ in self.named_parameters() if state_dict_name(name) in exempt}
+        # A model that looks through its parameters names the blocks of a nested pair.
+        exempt = {state_dict_name(name) for name in model.no_weight_decay()}
+        return {name for name, _ in self.named_parameters() if is_exempt(state_dict_name(name), exempt)}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Any:
         """Return timm's patterns for layer-wise learning rates.
 
         Args:
             coarse: whether a group is a whole stage instead of a block.
 
         Returns:
-            Regular expressions, as timm's `group_matcher` returns them.
+            Regular expressions, or a function of names, as timm's `group_matcher` returns them.
         """
-        return self.net.skeleton(self.mode).group_matcher(coarse)
+        model = self.net.skeleton(self.mode)
+        if hasattr(model, "group_matcher"):
+            return model.group_matcher(coarse)
+        layers = group_weights(model, coarse=coarse)
+        return lambda name: layers[state_dict_name(name)]
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.parameters())
         return f"Subnet({self.architecture}, mode={self.mode}, {parameters:,} parameters of {self.net.architectures})"
+
+
+def is_exempt(name: str, exempt: Iterable[str]) -> bool:
+    """Return whether a network exempts a parameter from weight decay.
+
+    Args:
+        name: name of the parameter.
+        exempt: names, or timm's patterns of names with `*`, of parameters that have none.
+    """
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in exempt)
 
 
 def _as_named(

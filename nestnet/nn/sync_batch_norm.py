@@ -4,11 +4,14 @@
 forward pass and one in the backward pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 REDUCED_DIMS = (0, 2, 3)
 """Dimensions of `[B, C, H, W]` over which the statistics of a channel are computed."""
@@ -40,6 +43,53 @@ def sync_batch_norm(
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * (count / (count - 1)), momentum)
     return y
+
+
+@torch.compiler.disable
+def run_synchronised(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call the forward pass of a BatchNorm layer, such as torch's or one of timm's with an activation, with `sync_batch_norm`.
+
+    Args:
+        forward: forward pass of a layer in training, which calls `F.batch_norm`.
+        args: its arguments.
+        options: its keyword arguments.
+
+    Returns:
+        What it returns.
+    """
+    with _SynchronisedBatchNorm():
+        return forward(*args, **options)
+
+
+class _SynchronisedBatchNorm(TorchFunctionMode):
+    """A context in which `F.batch_norm` normalises by the images of all processes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.batch_norm:
+            func = _batch_norm_of_all
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm_of_all(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Apply `F.batch_norm` to `[B, C]` or `[B, C, ...]` of all processes; what a layer does not have is neutral."""
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    channels = x.shape[1]
+    mean = x.new_zeros(channels) if running_mean is None else running_mean
+    variance = x.new_ones(channels) if running_var is None else running_var
+    scale = x.new_ones(channels) if weight is None else weight
+    shift = x.new_zeros(channels) if bias is None else bias
+    images = x.reshape(x.shape[0], channels, -1, 1)  # B C N 1
+    return sync_batch_norm(images, mean, variance, scale, shift, momentum, eps).reshape(x.shape)
 
 
 class _SyncNormalise(torch.autograd.Function):

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -211,6 +213,18 @@ def test_depth_map_keeps_order_and_ends(depth, kind):
     last = depth.motivated - 1 if kind == "last" and depth.base > 1 else depth.base - 1
     assert taken[-1] == last
     assert taken[0] == 0, "the first block changes the resolution"
+
+
+@given(sizes(12))
+def test_the_uniform_depth_map_spaces_blocks_evenly_from_the_first_to_the_last(depth):
+    positions = depth_map(depth, "uniform")
+    taken = [i for i, position in enumerate(positions) if position is not None]
+    assert [positions[i] for i in taken] == list(range(depth.base))
+    assert taken[0] == 0, "the first block changes the resolution"
+    if depth.base > 1:
+        assert taken[-1] == depth.motivated - 1
+        gaps = [later - earlier for earlier, later in itertools.pairwise(taken)]
+        assert max(gaps) - min(gaps) <= 1
 
 
 def test_stage_skips_differential_blocks_in_base_mode():
