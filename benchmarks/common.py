@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 import nestnet
+from nestnet.models.registry import find_architecture
 from nestnet.storage.atomic import write_atomically
 
 CLASSES = 10
@@ -45,7 +46,8 @@ class Case:
         return f"{names}, {self.batch_size} x {self.img_size} px"
 
     def nested(self, device: torch.device) -> nestnet.NestedModel:
-        options = {"img_size": self.img_size} if self.base.startswith("vit") else {}
+        takes_img_size = find_architecture("motivated", self.motivated).takes_img_size
+        options = {"img_size": self.img_size} if takes_img_size else {}
         return nestnet.create_model(self.base, self.motivated, num_classes=10, **options).to(device)
 
     def batch(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

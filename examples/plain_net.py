@@ -1,4 +1,4 @@
-"""A family of your own: one convolution and a head, of any width. docs/guide/own-family.md explains it."""
+"""A family of your own: one convolution and a head, of any width. docs/guide/own-network.md explains it."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import timm.models._registry as timm_registry
 
 from nestnet.conditions.registry import CONDITIONS
+from nestnet.models.own_networks import OWN_NETWORKS
 from nestnet.models.registry import ARCHITECTURES
 
 
 @contextmanager
 def forgotten() -> Iterator[None]:
     """Within, anything may be registered and imported from `examples/`; afterwards it is as if it had not been."""
-    registries = (ARCHITECTURES, CONDITIONS, timm_registry._model_entrypoints)
+    registries = (ARCHITECTURES, OWN_NETWORKS, CONDITIONS, timm_registry._model_entrypoints)
     before, modules = [registry.copy() for registry in registries], set(sys.modules)
     try:
         yield
@@ -21,6 +22,6 @@ def forgotten() -> Iterator[None]:
         for registry, content in zip(registries, before, strict=True):
             registry.clear()
             registry.update(content)
-        for name in ("own_condition", "own_family", "plain_net"):
+        for name in ("own_cnn", "own_condition", "own_family", "plain_net"):
             if name not in modules:
                 sys.modules.pop(name, None)

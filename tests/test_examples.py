@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from registries import forgotten
+from safetensors.torch import save_file
 
 from nestnet import Mode
 from nestnet.cli.main import main
@@ -83,3 +84,24 @@ def test_own_family_is_the_reference_to_the_bit(run, capsys):
 def test_deployed_networks_are_timm_s(run, capsys):
     assert run("deploy")["difference"] == 0
     assert capsys.readouterr().out.count("largest difference of a logit 0.0") == 2
+
+
+def test_an_own_network_is_nested_in_five_lines(run):
+    variables = run("own_cnn")
+    saved = torch.load("own_small.pt", weights_only=True)
+    own = variables["own_small"](num_classes=10, in_chans=3)
+    own.load_state_dict(saved)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(own.eval()(images), variables["net"].eval()(images, "base"))
+
+
+def test_networks_of_torchvision_nest(run):
+    comparison = run("torchvision_network")["comparison"]
+    assert comparison.identical
+    assert comparison.switches >= 3
+
+
+def test_a_convnext_starts_from_a_part_of_the_bigger_one(run, tmp_path):
+    trained = timm.create_model("convnextv2_femto", num_classes=10)
+    save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+    assert run("convnext", str(tmp_path / "trained.safetensors"))["difference"] == 0

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from nestnet.cli.failures import MISTAKE, SIGNALLED, Failure, describe_failure, report_failure
 from nestnet.cli.log import show_notices
+from nestnet.cli.models_command import models
 from nestnet.cli.network_commands import evaluate, export, predict
 from nestnet.cli.parser import TRACEBACK
 from nestnet.cli.run_commands import dynamics, plot, report, table
@@ -29,6 +30,8 @@ Train one nested image classifier, deploy two.
             RUN_DIR|FILE --motivated NAME [--finish_epochs N] [--data.root FOLDER] [--run_dir DIR] [--section.key value ...]
   resume    resume a run exactly from its last checkpoint
             RUN_DIR [--section.key value ...]
+  models    list which networks nest in which
+            [PATTERN] [--img_size N]
   cost      print what a run will cost, before any of it is trained
             --config FILE [--section.key value ...]
   tune-k    find k by cross-validation on the training images
@@ -50,7 +53,8 @@ Train one nested image classifier, deploy two.
   check     compare nested training with the paper's copying between two models
             --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
-train, extend, cost, tune-k, check and predict take --import MODULE, a module of yours that registers a condition or a family.
+train, extend, models, cost, tune-k, check and predict take --import MODULE, a module of yours that registers a condition or
+networks.
 `nestnet <command> --help` describes the options of a command, and `nestnet --version` prints the version. An error is one
 line; --traceback, or NESTNET_TRACEBACK=1 in the environment, prints its whole stack as well.
 """
@@ -62,6 +66,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "extend": extend,
     "resume": resume,
+    "models": models,
     "cost": cost,
     "tune-k": tune_k,
     "evaluate": evaluate,

@@ -4,6 +4,7 @@ import dataclasses
 
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config, MotivationConfig
+from nestnet.config.schema_sections import SLICE
 
 
 def check_finish(config: Config) -> None:
@@ -39,7 +40,7 @@ def check_finish(config: Config) -> None:
 
 def _check_extension(config: Config) -> None:
     """Check a run that extends a base and trains it no further."""
-    if config.model.base_weights is None:
+    if config.model.base_weights in (None, SLICE):
         reason = "the base is not trained then; give model.base_weights, the weights of a finished base"
         refuse("epochs", config.epochs, reason)
     for field in dataclasses.fields(MotivationConfig):

@@ -8,9 +8,11 @@ import torch
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
-from nestnet.config.schema_sections import ModelConfig
+from nestnet.config.schema_sections import SLICE, ModelConfig
+from nestnet.config.timm_pair_checks import check_timm_pair
 from nestnet.models.architecture import Architecture
 from nestnet.models.registry import check_pair
+from nestnet.models.timm_architecture import TimmArchitecture
 from nestnet.nn.mode import PerMode, parse_rates
 from nestnet.nn.residual import zero_differential_branches
 
@@ -22,6 +24,7 @@ COMMON_FIELDS = (
     "differential_init",
     "base_weights",
     "motivated_weights",
+    "select",
 )
 """Fields of `model` that concern every family."""
 
@@ -44,9 +47,12 @@ def check_networks(config: Config) -> None:
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
     _check_options(config.model, pair.motivated)
+    _check_weights(config.model)
     _check_differential_init(config.model, pair)
     _check_head_and_stem(config)
     _check_sizes(config, pair.motivated)
+    if isinstance(pair.motivated, TimmArchitecture):
+        check_timm_pair(config, pair.motivated)
     if not pair.motivated.has_batch_norm:
         _check_no_batch_norm(config, pair.motivated.family)
 
@@ -72,6 +78,17 @@ def _check_options(model: ModelConfig, architecture: Architecture) -> None:
         refuse("model.zero_init_last", model.zero_init_last, reason)
 
 
+def _check_weights(model: ModelConfig) -> None:
+    """Refuse initial weights that contradict one another."""
+    if model.base_weights == SLICE and model.motivated_weights is None:
+        refuse(
+            "model.base_weights", model.base_weights, "give model.motivated_weights, of which the base gets its part"
+        )
+    if model.select is not None and (model.motivated_weights is None or model.base_weights not in (None, SLICE)):
+        reason = "it chooses which part of model.motivated_weights the base starts from; give these, and no other base_weights"
+        refuse("model.select", model.select, reason)
+
+
 def _check_differential_init(model: ModelConfig, pair: PerMode[Architecture]) -> None:
     """Refuse a start at zero that is impossible for the networks, or that would have no effect."""
     value = model.differential_init
@@ -82,6 +99,11 @@ def _check_differential_init(model: ModelConfig, pair: PerMode[Architecture]) ->
         refuse("model.differential_init", value, reason)
     if model.motivated_weights is not None:
         reason = "model.motivated_weights take the place of the initial weights; leave it out"
+        refuse("model.differential_init", value, reason)
+    if isinstance(pair.motivated, TimmArchitecture):
+        reason = (
+            "only networks of nestnet's own families can start equal: ResNets, and EfficientNet B0 in B1; leave it out"
+        )
         refuse("model.differential_init", value, reason)
     # Only the structure of the networks decides whether they can start equal.
     names = PerMode(model.base, model.motivated)

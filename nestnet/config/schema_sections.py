@@ -10,6 +10,9 @@ Corrupt = Literal["stop", "skip"]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
 DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
 
+SLICE = "slice"
+"""Name, in place of a file, of the part of the motivated network's weights from which the base starts."""
+
 HIGHEST_LR = 1e30
 """Highest learning rate that a schedule may reach. Products with it in an optimizer still fit into float32."""
 
@@ -19,9 +22,9 @@ class ModelConfig:
     """The pair of networks (an option that is null takes the family's default: see `nestnet.create_model`)."""
 
     base: str = "resnet20"
-    """timm's name of the network that trains by default."""
+    """timm's name of the network that trains by default. `nestnet models PATTERN` lists what nests in what."""
     motivated: str = "resnet32"
-    """timm's name of the bigger network of the same family that contains it."""
+    """timm's name of the bigger network that contains it."""
     num_classes: int | None = limited(None, at_least(1))
     """Number of outputs of the head, at least 1; null: the number of classes of the data."""
     in_chans: int | None = None
@@ -30,9 +33,16 @@ class ModelConfig:
     batch_norm: Literal["private", "shared", "separate"] | None = None
     """Whether each mode keeps its own BatchNorm running statistics (`private`), both share one set (`shared`, the
     paper's way), or each mode also trains a scale and a shift of its own (`separate`, as in slimmable networks).
-    Not for a ViT, which has none."""
-    depth_map: Literal["last", "first"] | None = None
-    """Which motivated block holds a stage's last base block: the last one, or the first free one."""
+    Not for networks without BatchNorm, such as a ViT."""
+    depth_map: Literal["last", "first", "uniform"] | None = None
+    """Which motivated blocks hold a stage's base blocks. `first`: the first ones. `last`: the first ones too, except that
+    the base's last block is the motivated stage's last one. `uniform`: evenly spaced ones."""
+    options: dict[str, Any] | None = None
+    """Further keyword arguments of timm's networks, for both of a pair, such as `window_size`; those below `base` or
+    `motivated` are for one of them. Not for ResNets, ViTs and EfficientNets of nestnet's own, which have the fields here."""
+    groups: dict[str, Any] | None = None
+    """Groups of rows and of columns of weights that consist of several tensors side by side, by a regular expression on
+    their names: see `nestnet.nest`. Not for nestnet's own families."""
     qkv_map: Literal["heads", "prefix"] | None = None
     """ViT: whether the base has the first heads of the queries, of the keys and of the values (`heads`), or the
     first rows of the packed matrix (`prefix`)."""
@@ -55,13 +65,17 @@ class ModelConfig:
     outputs, also from `base_weights`. Only for networks that differ in depth alone: ResNets, and EfficientNet B0 in
     B1."""
     base_weights: str | None = None
-    """Checkpoint file from which the base starts, such as an export, or `timm`: the weights that timm
-    downloads for it. The rows of a head are matched by the names of its classes; a head for other classes, or
-    for classes without names, is left out with a notice. If no networks are named, they and the image size are
-    those of the export."""
+    """Weights from which the base starts: a checkpoint file, such as an export; `timm`, the weights that timm
+    downloads for it; or `slice`, its part of `motivated_weights`, as is the default with these. The rows of a head are
+    matched by the names of its classes; a head for other classes, or for classes without names, is left out with a
+    notice. If no networks are named, they and the image size are those of the export."""
     motivated_weights: str | None = None
     """The same for the motivated network, of which the base is a part; `base_weights` are then written over
-    that part."""
+    that part, unless they are `slice`."""
+    select: Literal["first", "uniform", "norm"] | None = None
+    """Which channels of `motivated_weights` the base starts from: the `first` ones, as is the default, evenly spaced ones
+    (`uniform`, as in Xu et al. 2024, arXiv 2311.18823), or those with the largest `norm`. The motivated network's
+    channels are put into another order for this, wherever that leaves what it computes unchanged."""
 
 
 @dataclass

@@ -1,28 +1,36 @@
 """The cost of a single network: operations, parameters and activation memory."""
 
+import copy
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import timm
-import torch
 from torch import nn
 
 from nestnet.cost.activation_memory import count_saved_bytes
 from nestnet.cost.operations import CONVENTIONS, Convention, count_operations
-from nestnet.models.registry import ARCHITECTURES, find_architecture
+from nestnet.models.registry import find_architecture
+from nestnet.models.timm_architecture import build_uninitialised
 from nestnet.text.arguments import check_choice, is_whole
 
 
 def forward_cost(
-    name: str, *, img_size: int, num_classes: int = 1000, in_chans: int = 3, convention: Convention = "macs"
+    name: str | nn.Module,
+    *,
+    img_size: int,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    convention: Convention = "macs",
+    options: Mapping[str, Any] | None = None,
 ) -> int:
     """Return the cost of a forward pass of one image through a network.
 
     Args:
-        name: timm's name of the network, one of `nestnet.list_models()`.
+        name: timm's name of the network, or a network of your own, such as `net.standalone("base")`.
         img_size: height and width of the image in pixels, at least 1.
-        num_classes: number of outputs of the head, at least 1.
+        num_classes: number of outputs of the head, at least 1; ignored for a network of your own.
         in_chans: number of channels of the image, at least 1.
         convention: `"macs"` counts multiply-accumulates of convolutions, linear layers and attention's two
             matrix products, and nothing else: no norms, activations, pooling or additions. `"paper"` is the
@@ -32,6 +40,7 @@ def forward_cost(
             as trained: ResNet-50 and 101 have those of the ResNet paper, whose blocks stride in their first
             convolution, and each EfficientNet has that of the EfficientNet paper (arXiv 1905.11946, table 2)
             at a resolution of its own from 224 to 456 pixels, although all were trained at 224.
+        options: further keyword arguments with which timm builds a network of this name.
 
     Returns:
         Number of operations.
@@ -46,9 +55,12 @@ def forward_cost(
         >>> nestnet.cost.forward_cost("resnet20", img_size=32, num_classes=10, convention="paper")
         82822400
     """
-    _check_arguments(name, img_size, num_classes, in_chans)
     check_choice("convention", convention, CONVENTIONS)
-    return _forward_cost(name, img_size, num_classes, in_chans, convention)
+    _check_sizes(img_size, num_classes, in_chans)
+    if isinstance(name, nn.Module):
+        return count_operations(_copy(name), (1, in_chans, img_size, img_size), elementwise=False)
+    _check_name(name, img_size)
+    return _forward_cost(name, img_size, num_classes, in_chans, convention, _as_key(options))
 
 
 @dataclass(frozen=True)
@@ -70,14 +82,22 @@ class Cost:
     activation_bytes: int
 
 
-def network_cost(name: str, *, img_size: int, num_classes: int = 1000, in_chans: int = 3) -> Cost:
+def network_cost(
+    name: str | nn.Module,
+    *,
+    img_size: int,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    options: Mapping[str, Any] | None = None,
+) -> Cost:
     """Return the parameters, multiply-accumulates and activation memory of a network.
 
     Args:
-        name: timm's name of the network, one of `nestnet.list_models()`.
+        name: timm's name of the network, or a network of your own, such as `net.standalone("base")`.
         img_size: height and width of the images in pixels, at least 1.
-        num_classes: number of outputs of the head, at least 1.
+        num_classes: number of outputs of the head, at least 1; ignored for a network of your own.
         in_chans: number of channels of the images, at least 1.
+        options: further keyword arguments with which timm builds a network of this name.
 
     Returns:
         The costs.
@@ -90,8 +110,23 @@ def network_cost(name: str, *, img_size: int, num_classes: int = 1000, in_chans:
         >>> nestnet.cost.network_cost("resnet20", img_size=32, num_classes=10)
         Cost(parameters=272474, macs=40813184, activation_bytes=1569024)
     """
-    macs = forward_cost(name, img_size=img_size, num_classes=num_classes, in_chans=in_chans)
-    network = _build_network(name, img_size, num_classes, in_chans)
+    _check_sizes(img_size, num_classes, in_chans)
+    if isinstance(name, nn.Module):
+        macs = count_operations(_copy(name), (1, in_chans, img_size, img_size), elementwise=False)
+        return _cost_of(_copy(name), macs, img_size, in_chans)
+    _check_name(name, img_size)
+    return _network_cost(name, img_size, num_classes, in_chans, _as_key(options))
+
+
+@cache
+def _network_cost(name: str, img_size: int, num_classes: int, in_chans: int, options: str) -> Cost:
+    macs = _forward_cost(name, img_size, num_classes, in_chans, "macs", options)
+    network = _build_network(name, img_size, num_classes, in_chans, options)
+    return _cost_of(network, macs, img_size, in_chans)
+
+
+def _cost_of(network: nn.Module, macs: int, img_size: int, in_chans: int) -> Cost:
+    """Return the cost of a network, which is put into training mode."""
     # The difference leaves out what does not depend on the batch size. A batch of one image would fail in a
     # BatchNorm over a single pixel.
     bytes_of_three = count_saved_bytes(network, (3, in_chans, img_size, img_size))
@@ -100,30 +135,42 @@ def network_cost(name: str, *, img_size: int, num_classes: int = 1000, in_chans:
     return Cost(parameters, macs, bytes_of_three - bytes_of_two)
 
 
-def _check_arguments(name: str, img_size: int, num_classes: int, in_chans: int) -> None:
-    architecture = find_architecture("name", name)
+def _check_sizes(img_size: int, num_classes: int, in_chans: int) -> None:
     for field, value in {"img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}.items():
         if not is_whole(value, 1):
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
+
+
+def _check_name(name: str, img_size: int) -> None:
+    architecture = find_architecture("name", name)
     # An image smaller than the divisor has no patch, which timm's message would not say.
     smallest = architecture.img_size_divisor
     if img_size < smallest:
         raise ValueError(f"img_size = {img_size}: {name} needs at least {smallest} pixels a side")
 
 
-def _build_network(name: str, img_size: int, num_classes: int, in_chans: int) -> nn.Module:
-    options: dict[str, Any] = {}
-    if ARCHITECTURES[name].takes_img_size:
-        options["img_size"] = img_size
-    # The weights need no values, and drawing them would advance a run's random number generator.
-    with torch.device("meta"):
-        network = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
-    return network.to_empty(device="cpu")
+def _copy(network: nn.Module) -> nn.Module:
+    """Return a copy of a network on the CPU, because counting changes its mode."""
+    return copy.deepcopy(network).cpu()
+
+
+def _as_key(options: Mapping[str, Any] | None) -> str:
+    """Return the options as text, by which results are cached."""
+    return json.dumps(dict(options or {}), sort_keys=True)
+
+
+def _build_network(name: str, img_size: int, num_classes: int, in_chans: int, options: str) -> nn.Module:
+    arguments: dict[str, Any] = json.loads(options)
+    if find_architecture("name", name).takes_img_size:
+        arguments["img_size"] = img_size
+    return build_uninitialised(name, num_classes=num_classes, in_chans=in_chans, **arguments)
 
 
 @cache
-def _forward_cost(name: str, img_size: int, num_classes: int, in_chans: int, convention: Convention) -> int:
+def _forward_cost(
+    name: str, img_size: int, num_classes: int, in_chans: int, convention: Convention, options: str
+) -> int:
     # The results are cached, because a run asks for the same few networks many times.
-    network = _build_network(name, img_size, num_classes, in_chans)
-    elementwise = convention == "paper" and ARCHITECTURES[name].paper_counts_flops
+    network = _build_network(name, img_size, num_classes, in_chans, options)
+    elementwise = convention == "paper" and find_architecture("name", name).paper_counts_flops
     return count_operations(network, (1, in_chans, img_size, img_size), elementwise=elementwise)

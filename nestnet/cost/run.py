@@ -8,6 +8,7 @@ from typing import Any
 from nestnet.conditions.base import expected_fraction
 from nestnet.conditions.by_loss import LossDecrease
 from nestnet.cost.network import forward_cost
+from nestnet.models.timm_options import structural_options
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.step.policy import Policy
@@ -135,8 +136,13 @@ def count_macs(net: NestedModel, input_size: tuple[int, int, int]) -> PerMode[in
     in_chans, img_size, _ = input_size
 
     def macs(mode: Mode) -> int:
-        name = net.architectures.of(mode)
-        return forward_cost(name, img_size=img_size, num_classes=net.num_classes, in_chans=in_chans)
+        return forward_cost(
+            net.architectures.of(mode),
+            img_size=img_size,
+            num_classes=net.num_classes,
+            in_chans=in_chans,
+            options=structural_options(net.timm_options.of(mode)),
+        )
 
     return PerMode(macs(Mode.BASE), macs(Mode.MOTIVATED))
 

@@ -15,6 +15,7 @@ from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import ImageData
 from nestnet.data.preprocessing import describe_eval_transform
 from nestnet.deploy.export_format import ExportFormat, UsageCode
+from nestnet.models.registry import find_architecture
 from nestnet.nn.mode import Mode
 from nestnet.nn.recalibration import has_running_statistics
 from nestnet.runs.reading import Run, read_cost, read_table
@@ -137,7 +138,9 @@ def render_cost(metadata: Metadata, run_dir: Path) -> str:
     name = metadata.architecture
     # Count for square images, as for the run.
     channels, size, _ = metadata.input_size
-    macs = forward_cost(name, img_size=size, num_classes=metadata.num_classes, in_chans=channels)
+    macs = forward_cost(
+        name, img_size=size, num_classes=metadata.num_classes, in_chans=channels, options=metadata.model_args
+    )
     parameters = sum(parameter.numel() for parameter in metadata.skeleton().parameters())
     rows = {
         "parameters": f"{parameters:,}",
@@ -190,7 +193,12 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
         f"logits = {usage.call}",
     ]
     block = markdown_block("\n".join([*code, ""]), "python")
-    command = markdown_code(format_command("predict", "IMAGE", model=file))
+    options = {"model": file}
+    # A network of your own must be registered first.
+    registered_by = find_architecture("architecture", metadata.architecture).registered_by
+    if registered_by not in (None, "nestnet"):
+        options["import"] = registered_by
+    command = markdown_code(format_command("predict", "IMAGE", **options))
     # nestnet itself does not load files of torch.export.
     note = f"With nestnet, from image files: {command}"
     if export_format.name == "torch-export":

@@ -6,7 +6,7 @@ import safetensors.torch
 import timm
 
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
-from nestnet.models.registry import ARCHITECTURES
+from nestnet.models.registry import find_architecture
 from nestnet.nn.model import NestedModel
 from nestnet.storage.opening import utf8_name
 from nestnet.text.escape import for_python, is_utf8
@@ -43,9 +43,9 @@ class SafetensorsFormat(ExportFormat):
         setup = []
         arguments = [for_python(metadata.architecture)]
         for name, value in metadata.timm_arguments.items():
-            arguments.append(f"{name}={value}")
+            arguments.append(f"{name}={for_python(value) if isinstance(value, str) else repr(value)}")
         # A network that is not timm's own must be registered with timm first.
-        registered_by = ARCHITECTURES[metadata.architecture].registered_by
+        registered_by = find_architecture("architecture", metadata.architecture).registered_by
         if registered_by is not None:
             imports.insert(0, f"import {registered_by}  # makes {metadata.architecture} known to timm")
 

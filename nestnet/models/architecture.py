@@ -3,8 +3,12 @@
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
+import timm
+import torch
+
+from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 
 
@@ -34,7 +38,6 @@ class TrainingDefaults:
     channels_last: bool = True
 
 
-@dataclass(frozen=True)
 class Architecture(ABC):
     """Base class of families of networks. An instance holds the numbers from which one network is built.
 
@@ -58,13 +61,14 @@ class Architecture(ABC):
     """
 
     # The recipe, the validation, the costs and the exports use these facts, so that none of them names a family.
-    family: ClassVar[str]
-    has_batch_norm: ClassVar[bool] = True
-    img_size_divisor: ClassVar[int] = 1
-    is_for_small_images: ClassVar[bool] = False
-    training_defaults: ClassVar[TrainingDefaults] = TrainingDefaults("adamw", 5e-4, 512, 0.05, lr_scaling=0.5)
-    registered_by: ClassVar[str | None] = None
-    paper_counts_flops: ClassVar[bool] = False
+    # They are no fields of the dataclasses below: a family sets them for all of its networks.
+    family: str
+    has_batch_norm: bool = True
+    img_size_divisor: int = 1
+    is_for_small_images: bool = False
+    training_defaults: TrainingDefaults = TrainingDefaults("adamw", 5e-4, 512, 0.05, lr_scaling=0.5)
+    registered_by: str | None = None
+    paper_counts_flops: bool = False
 
     @abstractmethod
     def contains(self, base: Any) -> bool:
@@ -97,6 +101,39 @@ class Architecture(ABC):
         Raises:
             ValueError: If an option has a value that is not allowed.
         """
+
+    def create(
+        self,
+        names: PerMode[str],
+        architectures: PerMode[Any],
+        *,
+        num_classes: int,
+        in_chans: int,
+        **options: Any,
+    ) -> NestedModel:
+        """Return the nested network of a pair, with the weights with which timm initialises the motivated network.
+
+        Args:
+            names: timm's name of each mode's network.
+            architectures: the family's instance for each mode.
+            num_classes: number of outputs of the head.
+            in_chans: number of channels of the images.
+            options: options of the family.
+
+        Returns:
+            The nested network.
+
+        Raises:
+            ValueError: If an option has a value that is not allowed.
+        """
+        # timm draws the weights below, so that they are the same as those of timm's motivated network.
+        with torch.device("meta"):
+            net = self.nest(names, architectures, num_classes=num_classes, in_chans=in_chans, **options)
+        initial = timm.create_model(
+            names.motivated, num_classes=num_classes, in_chans=in_chans, **net.timm_options.motivated
+        )
+        net.load_state_dict(initial.state_dict(), assign=True)
+        return net
 
     @property
     def option_names(self) -> list[str]:

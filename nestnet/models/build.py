@@ -3,10 +3,12 @@
 from typing import Any
 
 from nestnet.config.schema import Config
-from nestnet.models.registry import ARCHITECTURES, create_model
+from nestnet.models.registry import create_model, find_architecture
+from nestnet.models.timm_options import split_options, structural_options
+from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 
-PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights", "differential_init")
+PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights", "differential_init", "select")
 """Fields of `model` that are not options of a family: the pair, and its initial weights."""
 
 
@@ -30,6 +32,22 @@ def build_model(config: Config) -> NestedModel:
         if value is not None and name not in PAIR_FIELDS:
             options[name] = value
     # `img_size` is a field of the data, because the images decide it.
-    if ARCHITECTURES[model.motivated].takes_img_size:
+    if find_architecture("model.motivated", model.motivated).takes_img_size:
         options["img_size"] = config.data.img_size
     return create_model(model.base, model.motivated, **options)
+
+
+def structural_options_of(config: Config) -> PerMode[dict[str, Any]]:
+    """Return the keyword arguments with which timm builds each network of a configuration, besides its sizes.
+
+    Args:
+        config: configuration of a run.
+
+    Returns:
+        The arguments of each network, without those for training.
+
+    Raises:
+        ValueError: If `model.options` is malformed.
+    """
+    options = split_options("model.options", config.model.options or {})
+    return PerMode(structural_options(options.base), structural_options(options.motivated))

@@ -102,8 +102,8 @@ class EfficientNetArchitecture(Architecture):
             in_chans: number of channels of the images.
             batch_norm: what the modes share of BatchNorm, `"private"`, `"shared"` or `"separate"`: see
                 `nestnet.nn.batch_norm.BatchNorm2d`.
-            depth_map: motivated block that holds a stage's last base block: `"last"`, or `"first"`, the first
-                free one.
+            depth_map: motivated blocks that hold a stage's base blocks, `"last"`, `"first"` or `"uniform"`: see
+                `nestnet.nn.stage.depth_map`.
             drop_rate: dropout before the head, one number for both modes or a pair `[base, motivated]`.
             drop_path_rate: stochastic depth, in the same form; it grows linearly from 0 at the first block to
                 this rate, which the block after the last one would have (timm's convention for EfficientNet).

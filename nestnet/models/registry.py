@@ -4,7 +4,6 @@ import difflib
 from typing import Any
 
 import timm
-import torch
 
 # The families register themselves when they are imported, so that whoever looks up a name here finds the networks of
 # all of them. The package's `__init__` must not import them: importing timm imports `cifar_resnet` (see
@@ -14,10 +13,10 @@ from nestnet.models import cifar_resnet, efficientnet, resnet, vit  # noqa: F401
 from nestnet.models.architecture import Architecture
 from nestnet.models.registration import ARCHITECTURES as ARCHITECTURES
 from nestnet.models.registration import register_architecture as register_architecture
+from nestnet.models.timm_architecture import timm_architecture
 from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 from nestnet.text.arguments import is_whole
-from nestnet.text.suggestions import suggest_known
 
 
 def list_models(motivated: str | None = None) -> list[str]:
@@ -30,7 +29,7 @@ def list_models(motivated: str | None = None) -> list[str]:
         timm's names. Those of a family are in order from small to big.
 
     Raises:
-        ValueError: If `motivated` is not a known architecture.
+        ValueError: If `motivated` is not a known network.
 
     Example:
         >>> import nestnet
@@ -48,22 +47,26 @@ def create_model(
 ) -> NestedModel:
     """Create a nested network: a base network inside a motivated one of the same family.
 
-    Its weights are those with which timm initialises the motivated network. The base is a part of them.
+    Its weights are those with which timm initialises the motivated network. The base is a part of them. ResNet, ViT and
+    EfficientNet are families of nestnet's own, whose one forward pass has a mode. Any other pair that timm builds is
+    nested by `nestnet.nest`.
 
     Args:
-        base: timm's name of the small network, such as `"resnet20"`; `nestnet.list_models()` lists them.
+        base: timm's name of the small network, such as `"resnet20"` or `"convnextv2_atto"`.
         motivated: timm's name of the big network. Any base fits inside any network of its family that is at
             least as big.
         num_classes: number of outputs of the head, at least 1.
         in_chans: number of channels of the images, at least 1.
-        options: options of the family. All families have `drop_rate` (dropout before the head) and
+        options: options of the pair. All pairs have `drop_rate` (dropout before the head) and
             `drop_path_rate` (stochastic depth), each one number for both modes or a pair `[base, motivated]`,
             and `batch_norm`: `"private"` (the default; each mode has its own running statistics), `"shared"`
             or `"separate"` (each mode also has its own scale and shift); a ViT has no BatchNorm. ResNet and
-            EfficientNet: `depth_map`, the motivated block that holds a stage's last base block: `"last"` or
-            `"first"`, the first free one. ResNet: `zero_init_last`, whether each block's last BatchNorm starts
+            EfficientNet: `depth_map`, the motivated blocks that hold a stage's base blocks: `"last"`, `"first"` or
+            `"uniform"` (see `nestnet.nn.stage.depth_map`). ResNet: `zero_init_last`, whether each block's last BatchNorm starts
             at 0. ViT: `img_size`, `qkv_map` (`"heads"` or `"prefix"`), `pos_drop_rate`, `proj_drop_rate` and
-            `attn_drop_rate`.
+            `attn_drop_rate`. Any other pair: `depth_map`, `groups` (see `nestnet.nest`), `img_size` if its networks are
+            built for one size of images, and `options`, further keyword arguments of timm's networks for both; those
+            of one of them are below `base` or `motivated`.
 
     Returns:
         The nested network, in training mode, on torch's default device.
@@ -85,80 +88,36 @@ def create_model(
             raise ValueError(f"{field} = {value!r}: it must be a whole number of at least 1")
     _check_options(architectures.motivated, options)
     names = PerMode(base, motivated)
-    # timm draws the weights below, so that they are the same as those of timm's motivated network.
-    with torch.device("meta"):
-        net = architectures.motivated.nest(names, architectures, num_classes=num_classes, in_chans=in_chans, **options)
-    initial = timm.create_model(motivated, num_classes=num_classes, in_chans=in_chans, **net.timm_options.motivated)
-    net.load_state_dict(initial.state_dict(), assign=True)
-    return net
+    return architectures.motivated.create(names, architectures, num_classes=num_classes, in_chans=in_chans, **options)
 
 
 def check_pair(base: str, motivated: str) -> PerMode[Architecture]:
-    """Return the architectures of a pair, if the base nests in the motivated network.
+    """Return the architectures of a pair whose names are known.
 
     Args:
         base: timm's name of the base network.
         motivated: timm's name of the motivated network.
 
     Returns:
-        The architecture of each mode.
+        The architecture of each mode: of a family of nestnet's own if both are of the same one, and otherwise
+        as any networks of timm's.
 
     Raises:
-        ValueError: If a name is unknown, or the pair does not nest. The message lists networks that do.
+        ValueError: If a name is unknown, or two networks of nestnet's own families do not nest; the message lists
+            networks that do. Whether any other pair nests is found when it is built, because it depends on options.
     """
     inner = find_architecture("base", base)
     outer = find_architecture("motivated", motivated)
-    if not _fits(inner, outer):
+    if base in ARCHITECTURES and motivated in ARCHITECTURES:
+        if _fits(inner, outer):
+            return PerMode(inner, outer)
         # The message lists the networks that nest with either of the two.
         outers = [name for name, architecture in ARCHITECTURES.items() if _fits(inner, architecture)]
         raise ValueError(
             f"base = {base!r} ({inner.family}) does not fit inside motivated = {motivated!r} ({outer.family}): inside "
             f"{motivated} fit {', '.join(list_models(motivated))}; {base} fits inside {', '.join(outers)}"
         )
-    return PerMode(inner, outer)
-
-
-def complete_pair(base: str | None, motivated: str | None) -> tuple[str | None, str | None]:
-    """Return both networks of a pair of which at least one is named.
-
-    The other one is the next bigger or smaller network of its family. A network without such a neighbour is
-    paired with itself. An unknown name is paired with itself: `check_pair` refuses it later.
-
-    Args:
-        base: timm's name of the base network, or `None` if it is not named.
-        motivated: timm's name of the motivated network, or `None` if it is not named.
-
-    Returns:
-        Names of the base and of the motivated network, both `None` if neither is named.
-
-    Example:
-        >>> complete_pair("resnet20", None)
-        ('resnet20', 'resnet32')
-        >>> complete_pair(None, "resnet44")
-        ('resnet32', 'resnet44')
-    """
-    if base and not motivated:
-        return base, _next_bigger(base)
-    if motivated and not base:
-        return _next_smaller(motivated), motivated
-    return base, motivated
-
-
-def _next_bigger(base: str) -> str:
-    # A family's networks are registered from small to big, so that the first one that fits is the next bigger.
-    for name in list_models():
-        if name != base and base in list_models(name):
-            return name
-    return base
-
-
-def _next_smaller(motivated: str) -> str:
-    if motivated not in ARCHITECTURES:
-        return motivated
-    for name in reversed(list_models(motivated)):
-        if name != motivated:
-            return name
-    return motivated
+    return PerMode(timm_architecture(base), timm_architecture(motivated))
 
 
 def find_architecture(field: str, name: str) -> Architecture:
@@ -168,12 +127,30 @@ def find_architecture(field: str, name: str) -> Architecture:
         field: what the name was given as, for the message.
         name: timm's name of the network.
 
+    Returns:
+        That of a family of nestnet's own if there is one, and otherwise what timm's network tells.
+
     Raises:
-        ValueError: If there is no such architecture; the message suggests a known one.
+        ValueError: If there is no such network; the message suggests a known one.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    raise ValueError(f"{field} = {name!r} is not a known architecture; {suggest_known(name, ARCHITECTURES)}")
+    if is_known(name):
+        return timm_architecture(name)
+    # timm knows far more networks than a message can list.
+    near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=1)
+    hint = f"did you mean {near[0]}?" if near else "`nestnet models PATTERN` lists those whose names match"
+    raise ValueError(f"{field} = {name!r} is not a network of timm's; {hint}")
+
+
+def is_known(name: str) -> bool:
+    """Return whether there is a network of a name.
+
+    Args:
+        name: name that may be timm's, or one that is registered with it.
+    """
+    # timm would look up a name like `hf-hub:...` elsewhere, and a tag after a dot names weights.
+    return name in ARCHITECTURES or ("." not in name and ":" not in name and timm.is_model(name))
 
 
 def _fits(inner: Architecture, outer: Architecture) -> bool:

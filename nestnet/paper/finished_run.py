@@ -11,7 +11,7 @@ from nestnet.config.schema import Config
 from nestnet.cost.network import forward_cost
 from nestnet.cost.operations import Convention
 from nestnet.cost.run import average_cost, batch_costs
-from nestnet.models.registry import ARCHITECTURES
+from nestnet.models.registry import find_architecture
 from nestnet.nn.mode import PerMode
 from nestnet.runs.contents import TABLE_REMEDY
 from nestnet.runs.history import read_metrics
@@ -80,7 +80,7 @@ def choose_convention(config: Config) -> Convention:
         `"paper"` for the CIFAR ResNets, for which the paper has its own convention; otherwise `"macs"`, because
         the paper counts multiply-accumulates.
     """
-    has_own_convention = ARCHITECTURES[config.model.base].paper_counts_flops
+    has_own_convention = find_architecture("model.base", config.model.base).paper_counts_flops
     # No table of the paper has these networks with other image sizes than those of CIFAR.
     if has_own_convention and config.data.name in ("cifar10", "cifar100"):
         return "paper"

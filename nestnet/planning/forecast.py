@@ -11,6 +11,7 @@ from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost, relative_to_base
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import check_fills_a_batch
+from nestnet.models.build import structural_options_of
 from nestnet.models.registry import check_pair
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.text.tables import align_columns
@@ -61,10 +62,15 @@ def forecast_run(config: Config) -> str:
     check_fills_a_batch(trained_images, config.data)
 
     # Both networks' costs follow from their architectures.
+    options = structural_options_of(config)
     costs: list[Cost] = []
     for mode in Mode:
         cost = network_cost(
-            names.of(mode), img_size=images.img_size, num_classes=images.num_classes, in_chans=images.channels
+            names.of(mode),
+            img_size=images.img_size,
+            num_classes=images.num_classes,
+            in_chans=images.channels,
+            options=options.of(mode),
         )
         costs.append(cost)
     macs = PerMode(*(cost.macs for cost in costs))

@@ -1,10 +1,12 @@
 """The completion of a command line by a recipe, for a folder of images or for the exports that a run starts from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nestnet.config import parsing
 from nestnet.config.schema import Config
+from nestnet.config.schema_sections import ModelConfig
+from nestnet.models.pairs import complete_pair, nests
 from nestnet.recipes.folder_recipe import choose_fields, describe_choice
 from nestnet.recipes.folder_summary import FolderSummary, summarise_folder
 from nestnet.weights.config_fields import read_config_fields
@@ -73,12 +75,30 @@ class Recipe:
         chosen: dict[str, Any] = {}
         if model.get("base_weights") or model.get("motivated_weights"):
             chosen = read_config_fields(model, data)
+        elif "config" not in given:
+            chosen = _complete_networks(model)
         # A configuration file is complete, and other data sets have their own usual values.
         names_a_folder = bool(data.get("root")) and data.get("name", "folder") == "folder"
         if "config" in given or not names_a_folder:
             return chosen
         self.folder = summarise_folder(data["root"])
         return choose_fields(self.folder, merge_fields(chosen, given), needs_k=self.needs_k)
+
+
+def _complete_networks(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network that is not named, if exactly one is and the default for the other does not nest with it."""
+    base = model.get("base")
+    motivated = model.get("motivated")
+    if bool(base) == bool(motivated):
+        return {}
+    defaults = ModelConfig()
+    if nests(base or defaults.base, motivated or defaults.motivated):
+        return {}
+    base, motivated = complete_pair(base, motivated)
+    # The message about the default pair says more than a pair of twice the same network would.
+    if base == motivated:
+        return {}
+    return {"model": {"base": base, "motivated": motivated}}
 
 
 def merge_fields(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

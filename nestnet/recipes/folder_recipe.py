@@ -15,7 +15,9 @@ from nestnet.config.schema import Config
 from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
 from nestnet.device import choose_device
 from nestnet.models.architecture import Architecture, TrainingDefaults
-from nestnet.models.registry import ARCHITECTURES, complete_pair
+from nestnet.models.pairs import complete_pair
+from nestnet.models.registry import find_architecture, is_known
+from nestnet.models.timm_architecture import TimmArchitecture
 from nestnet.precision import choose_precision, detect_bfloat16
 from nestnet.recipes.folder_summary import FolderSummary
 from nestnet.text.escape import for_terminal
@@ -58,7 +60,10 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
 
     # Choose the networks and the image size, which depend on each other.
     base, motivated = complete_pair(model.get("base"), model.get("motivated"))
-    img_size = data.get("img_size") or _choose_img_size(folder.shorter_side, motivated, starts_from_weights)
+    img_size = data.get("img_size")
+    if not img_size:
+        img_size = _choose_img_size(folder.shorter_side, motivated, starts_from_weights)
+        img_size = _whole_patches(img_size, motivated)
     is_small = img_size <= MAX_SMALL_IMG_SIZE
     if base is None or motivated is None:
         base, motivated = _choose_networks(is_small, starts_from_weights)
@@ -128,8 +133,10 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
     epochs = format_count(config.total_epochs, "epoch", "epochs")
     batches = format_count(folder.train_images // data.batch_size, "batch", "batches") + f" of {data.batch_size}"
     training = f"{optimizer.name} at lr {optimizer.lr:g}"
-    architecture = ARCHITECTURES[model.motivated]
-    if not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
+    architecture = find_architecture("model.motivated", model.motivated)
+    if isinstance(architecture, TimmArchitecture) and optimizer.name == architecture.training_defaults.optimizer:
+        training += f" (usual values for a {architecture.kind} network)"
+    elif not _has_own_defaults(architecture) and optimizer.name == Architecture.training_defaults.optimizer:
         training += f" (usual values, there is no recipe for {architecture.family})"
     if config.precision == "auto":
         training += f", in {_describe_precision(config)}"
@@ -147,8 +154,11 @@ def _choose_img_size(shorter_side: int, motivated: str | None, starts_from_weigh
     # Use the size that the networks are made for, or a smaller one if the images are smaller. Images of slightly
     # more than 32 pixels are shrunk, which is far cheaper than enlarging them to twice the size.
     small_size = 32 if shorter_side <= 40 else MAX_SMALL_IMG_SIZE
-    if motivated in ARCHITECTURES and ARCHITECTURES[motivated].is_for_small_images:
+    architecture = _find(motivated)
+    if architecture is not None and architecture.is_for_small_images:
         return small_size
+    if isinstance(architecture, TimmArchitecture) and architecture.fixed_img_size is not None:
+        return architecture.fixed_img_size[0]
     # For weights that are made for another image size, the user sets `data.img_size`.
     if starts_from_weights:
         return LARGE_IMG_SIZE
@@ -157,6 +167,15 @@ def _choose_img_size(shorter_side: int, motivated: str | None, starts_from_weigh
     # ResNets downsample by a factor of 32.
     rounded_up = -(-shorter_side // 32) * 32
     return min(LARGE_IMG_SIZE, rounded_up)
+
+
+def _whole_patches(img_size: int, motivated: str | None) -> int:
+    """Return an image size that is a whole number of a transformer's patches, at least one."""
+    architecture = _find(motivated)
+    if architecture is None:
+        return img_size
+    patch = architecture.img_size_divisor
+    return max(img_size // patch, 1) * patch
 
 
 def _choose_networks(is_small: bool, starts_from_weights: bool) -> tuple[str, str]:
@@ -240,9 +259,9 @@ def _is_pair(value: Any) -> bool:
 def _starts_at_random(motivated: str, model: Mapping[str, Any]) -> bool:
     # Branches that start at zero, timm's default for ResNets, hold back such small networks, above all blocks that join
     # in the second half: see the study. Trained weights of the motivated network take the place of any start.
-    if motivated not in ARCHITECTURES or model.get("motivated_weights"):
+    architecture = _find(motivated)
+    if architecture is None or model.get("motivated_weights"):
         return False
-    architecture = ARCHITECTURES[motivated]
     return architecture.is_for_small_images and "zero_init_last" in architecture.option_names
 
 
@@ -268,9 +287,17 @@ def _describe_precision(config: Config) -> str:
 
 def _training_defaults(motivated: str) -> TrainingDefaults:
     # An unknown network is reported when the configuration is validated.
-    if motivated not in ARCHITECTURES:
+    architecture = _find(motivated)
+    if architecture is None:
         return Architecture.training_defaults
-    return ARCHITECTURES[motivated].training_defaults
+    return architecture.training_defaults
+
+
+def _find(name: str | None) -> Architecture | None:
+    """Return the architecture of a name; `None` if there is no name, or it is unknown."""
+    if name is None or not is_known(name):
+        return None
+    return find_architecture("model.motivated", name)
 
 
 def _has_own_defaults(architecture: Architecture) -> bool:

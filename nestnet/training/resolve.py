@@ -6,7 +6,7 @@ from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
 from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
-from nestnet.models.registry import ARCHITECTURES
+from nestnet.models.registry import find_architecture
 from nestnet.precision import choose_precision
 from nestnet.training.earlier_runs import resolve_counts
 
@@ -33,10 +33,10 @@ def resolve_config(config: Config, images: ImageData) -> Config:
             f"model.num_classes = {config.model.num_classes}: the data has {num_classes} classes; leave it out"
         )
     # The position embedding of a ViT fits one image size only.
-    motivated = config.model.motivated
-    if ARCHITECTURES[motivated].takes_img_size and images.eval_size != images.input_size[1:]:
+    architecture = find_architecture("model.motivated", config.model.motivated)
+    if architecture.takes_img_size and images.eval_size != images.input_size[1:]:
         raise ValueError(
-            f"data.eval_img_size = {config.data.eval_img_size}: a {ARCHITECTURES[motivated].family} is made for one size; "
+            f"data.eval_img_size = {config.data.eval_img_size}: a {architecture.family} is made for one size; "
             "leave it out, or set data.img_size"
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nestnet.models.registry import complete_pair
+from nestnet.models.pairs import complete_pair
 from nestnet.nn.mode import Mode
 from nestnet.weights.metadata import Metadata
 from nestnet.weights.pretrained import TIMM

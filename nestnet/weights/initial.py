@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
+from nestnet.config.schema_sections import SLICE
+from nestnet.nesting.selection import select_base
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.nn.residual import zero_differential_branches
@@ -37,7 +39,8 @@ def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence
     is_finished = config.extends_given_base
     # The base's weights come last, because motivated weights also fill the base's part.
     for mode, source in ((Mode.MOTIVATED, config.model.motivated_weights), (Mode.BASE, config.model.base_weights)):
-        if source is None:
+        # The base's slice of the motivated weights is loaded with these.
+        if source in (None, SLICE):
             continue
         try:
             remark = load_subnet(
@@ -52,6 +55,8 @@ def load_initial_weights(net: NestedModel, config: Config, class_names: Sequence
             raise ValueError(f"model.{mode}_weights: {error}") from error
         if remark is not None:
             log_notice(f"model.{mode}_weights: {source}: {remark}")
+        if mode is Mode.MOTIVATED and config.model.select is not None:
+            select_base(net, config.model.select)
     # After the base's weights, because its statistics are copied.
     if config.model.differential_init == "zero":
         zero_differential_branches(net)

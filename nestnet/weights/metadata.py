@@ -2,19 +2,21 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import to_2tuple
 from torch import nn
 
 from nestnet.data.class_names import validate_class_names
 from nestnet.data.image_decoding import DECODING_RULE
 from nestnet.data.preprocessing import choose_crop_pct
-from nestnet.models.registry import ARCHITECTURES
+from nestnet.models.registry import find_architecture
+from nestnet.models.timm_architecture import build_network
+from nestnet.models.timm_options import structural_options
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.version import __version__
@@ -35,6 +37,7 @@ class Metadata:
         std: number above 0 for each channel by which the difference is divided.
         crop_pct: part of an image's shorter side that is kept, above 0 and at most 1; `None` if images are
             used whole.
+        model_args: further keyword arguments with which timm builds the network, such as `window_size`; empty for most.
         image_reading: how `nestnet predict` and a run's own evaluation read image files, in words.
         nestnet_version: version that wrote the file.
     """
@@ -47,6 +50,7 @@ class Metadata:
     mean: list[float]
     std: list[float]
     crop_pct: float | None
+    model_args: dict[str, Any] = field(default_factory=dict)
     image_reading: str = DECODING_RULE
     nestnet_version: str = __version__
 
@@ -63,10 +67,10 @@ class Metadata:
         arguments: dict[str, Any] = {"num_classes": self.num_classes}
         if channels != 3:
             arguments["in_chans"] = channels
-        if ARCHITECTURES[self.architecture].takes_img_size:
+        if find_architecture("architecture", self.architecture).takes_img_size:
             # Square images are given as one number, which every family with this option accepts.
             arguments["img_size"] = height if height == width else (height, width)
-        return arguments
+        return {**arguments, **self.model_args}
 
     def create_model(self, **options: Any) -> nn.Module:
         """Return timm's network of this architecture in evaluation mode.
@@ -76,8 +80,11 @@ class Metadata:
 
         Returns:
             The network, with initial weights unless `options` name a checkpoint.
+
+        Raises:
+            ValueError: If timm refuses an argument.
         """
-        return timm.create_model(self.architecture, **self.timm_arguments, **options).eval()
+        return build_network(self.architecture, **self.timm_arguments, **options).eval()
 
     def skeleton(self) -> nn.Module:
         """Return the network on the meta device: names and shapes without memory.
@@ -153,10 +160,12 @@ class Metadata:
             mean=_floats(default_mean if mean is None else mean),
             std=_floats(default_std if std is None else std),
             crop_pct=choose_crop_pct(net.architectures.motivated, size[1:], crop_pct),
+            model_args=structural_options(net.timm_options.of(mode)),
         )
-        # Write only what `from_entries` accepts.
+        # Write only what `from_entries` accepts. A network of your own need not be registered to be exported, but to
+        # be read.
         values_by_name = vars(metadata) | {"input_size": list(size)}
-        broken_rule = find_broken_rule(values_by_name)
+        broken_rule = find_broken_rule(values_by_name, must_be_known=False)
         if broken_rule is not None:
             name, rule = broken_rule
             raise ValueError(f"{name} = {reprlib.repr(values_by_name[name])}: it must be {rule}")
@@ -178,14 +187,14 @@ class Metadata:
         """
         # Do not trust the file: its entries may be absent, malformed, or of any type and size.
         values = {}
-        for field in fields(cls):
-            if field.name not in entries:
-                raise ValueError(f"{path} is not an export of nestnet: its metadata has no {field.name}")
+        for name in [entry.name for entry in fields(cls)]:
+            if name not in entries:
+                raise ValueError(f"{path} is not an export of nestnet: its metadata has no {name}")
             try:
-                values[field.name] = decode_entry(field.name, entries[field.name])
+                values[name] = decode_entry(name, entries[name])
             except (ValueError, RecursionError) as error:
-                text = reprlib.repr(entries[field.name])
-                raise ValueError(f"{path}: {field.name} = {text} in its metadata is not JSON") from error
+                text = reprlib.repr(entries[name])
+                raise ValueError(f"{path}: {name} = {text} in its metadata is not JSON") from error
         broken_rule = find_broken_rule(values)
         if broken_rule is not None:
             name, rule = broken_rule
@@ -199,8 +208,21 @@ def _default_normalisation(net: NestedModel, mode: Mode) -> tuple[Sequence[float
     """Return timm's mean and standard deviation for a subnet, or 0.5 for images that do not have timm's 3 channels."""
     if net.in_chans != 3:
         return [0.5] * net.in_chans, [0.5] * net.in_chans
-    config = net.skeleton(mode).pretrained_cfg
-    return config["mean"], config["std"]
+    config = pretrained_config(net, mode)
+    return config.get("mean", IMAGENET_DEFAULT_MEAN), config.get("std", IMAGENET_DEFAULT_STD)
+
+
+def pretrained_config(net: NestedModel, mode: Mode) -> Mapping[str, Any]:
+    """Return what timm knows about a network: its image size, its normalisation, and where its head is.
+
+    Args:
+        net: nested network.
+        mode: mode of the network in it.
+
+    Returns:
+        The entries of timm's `pretrained_cfg`; none for a network that timm did not build.
+    """
+    return getattr(net.skeleton(mode), "pretrained_cfg", None) or {}
 
 
 def _floats(values: Sequence[float]) -> list[float]:
@@ -213,12 +235,16 @@ def _checked_input_size(net: NestedModel, mode: Mode, input_size: Sequence[int] 
     # By default the size for which the network was built, or that of timm's weights.
     architecture = net.architectures.of(mode)
     img_size = net.timm_options.of(mode).get("img_size")
-    sides = net.skeleton(mode).pretrained_cfg["input_size"][1:]
+    sides = pretrained_config(net, mode).get("input_size", ())[1:]
     expected_sides = "height, width"
     # A network with this option is built for one size of images and takes no other.
     if img_size is not None:
         sides = to_2tuple(img_size)
         expected_sides = f"{sides[0]}, {sides[1]}"
+    if not input_size and not sides:
+        raise ValueError(
+            f"{architecture} does not say for which images it is; give input_size (channels, height, width)"
+        )
     size = tuple(input_size or (net.in_chans, *sides))
     has_other_sides = img_size is not None and size[1:] != tuple(sides)
     if size[0] != net.in_chans or has_other_sides:

@@ -5,7 +5,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from nestnet.models.registry import ARCHITECTURES
+from nestnet.models.registry import is_known
+from nestnet.models.timm_options import RESERVED
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import is_number, is_whole
 
@@ -51,11 +52,12 @@ def decode_entry(name: str, text: str) -> Any:
     return json.loads(text)
 
 
-def find_broken_rule(values: Mapping[str, Any]) -> tuple[str, str] | None:
+def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -> tuple[str, str] | None:
     """Return the first entry that breaks its rule.
 
     Args:
         values: decoded entries by name, of any type.
+        must_be_known: whether timm must be able to build the network.
 
     Returns:
         The name of the entry and a description of its rule; `None` if all entries satisfy their rules.
@@ -67,8 +69,8 @@ def find_broken_rule(values: Mapping[str, Any]) -> tuple[str, str] | None:
     rules = (
         (
             "architecture",
-            values["architecture"] in ARCHITECTURES,
-            "one of nestnet.list_models(); the module of a family of your own must be imported first",
+            not must_be_known or (isinstance(values["architecture"], str) and is_known(values["architecture"])),
+            "a network that timm builds; the module that registers a network of your own must be imported first",
         ),
         ("mode", values["mode"] in list(Mode), "base or motivated"),
         ("num_classes", _is_size(num_classes), f"a whole number from 1 to {MAX_SIZE:,}"),
@@ -86,6 +88,11 @@ def find_broken_rule(values: Mapping[str, Any]) -> tuple[str, str] | None:
         ("std", _are_positive_numbers(values["std"], channels), f"a list of {channels} numbers above 0"),
         ("image_reading", values["image_reading"] is not None, "how image files are read, in words"),
         ("nestnet_version", values["nestnet_version"] is not None, "a version"),
+        (
+            "model_args",
+            _are_arguments(values["model_args"]),
+            "a mapping from names of arguments of the network to values",
+        ),
         ("crop_pct", _is_crop(values["crop_pct"]), "empty, or above 0 and at most 1"),
     )
     for name, is_kept, rule in rules:
@@ -107,6 +114,11 @@ def _are_class_names(value: Any, num_classes: Any) -> bool:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         return False
     return len(value) in (0, num_classes)
+
+
+def _are_arguments(value: Any) -> bool:
+    # The arguments that are left out here load files, or are stated by other entries.
+    return isinstance(value, dict) and all(isinstance(name, str) and name not in RESERVED for name in value)
 
 
 def _is_crop(value: Any) -> bool:

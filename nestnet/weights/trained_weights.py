@@ -12,6 +12,7 @@ from nestnet.data.class_names import imagenet_class_names
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.weights.heads import TrainedHead, head_modules, is_head_key
+from nestnet.weights.metadata import pretrained_config
 from nestnet.weights.weights_file import read_file_metadata, read_state_dict
 
 COUNTER_SUFFIX = ".num_batches_tracked"
@@ -42,7 +43,9 @@ def find_timm_weights(net: NestedModel, mode: Mode) -> TrainedWeights:
     Returns:
         The description, without the weights themselves.
     """
-    config = net.skeleton(mode).pretrained_cfg
+    config = pretrained_config(net, mode)
+    if not config.get("url") and not config.get("hf_hub_id") and not config.get("file"):
+        raise ValueError(f"timm has no trained weights for {net.architectures.of(mode)}; name a file")
     num_classes = config["num_classes"]
     class_names = None
     # timm does not name the classes of its weights. Those with 1,000 outputs are trained on ImageNet-1k.
@@ -68,7 +71,7 @@ def read_weights(net: NestedModel, mode: Mode, path: Path) -> TrainedWeights:
     """
     architecture = net.architectures.of(mode)
     skeleton = net.skeleton(mode)
-    config = skeleton.pretrained_cfg
+    config = pretrained_config(net, mode)
     modules = head_modules(config)
     # An export states its architecture and classes. Any other file is identified by the names of its tensors.
     metadata = read_file_metadata(path)
@@ -95,7 +98,7 @@ def read_weights(net: NestedModel, mode: Mode, path: Path) -> TrainedWeights:
     overlay = {
         "state_dict": state,
         "num_classes": num_classes,
-        "input_size": (channels, *config["input_size"][1:]),
+        "input_size": (channels, *config.get("input_size", (3, 224, 224))[1:]),
         # Without these two entries, timm would prefer its own weights, or load them by a function of the family.
         "source": "",
         "custom_load": False,

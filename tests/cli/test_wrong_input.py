@@ -186,7 +186,7 @@ train --device meta
 
 # networks
 train --model.base resnet21
-    model.base = 'resnet21' is not a known architecture; did you mean resnet
+    model.base = 'resnet21' is not a network of timm's; did you mean resnet
 cost --model.base resnet56
     model.base = 'resnet56' (ResNet) does not fit inside motivated = 'resnet32' (ResNet)
 train --model.qkv_map heads

@@ -17,6 +17,7 @@ from nestnet.conditions.base import motivated_rate
 from nestnet.cost.efficiency import flops_efficiency, flops_ratio
 from nestnet.cost.network import forward_cost, network_cost
 from nestnet.cost.run import average_cost, forecast
+from nestnet.models.registry import create_model
 
 CIFAR_BLOCKS = {"resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 VIT_WIDTHS = {"vit_tiny_patch16_224": 192, "vit_small_patch16_224": 384, "vit_base_patch16_224": 768}
@@ -151,7 +152,7 @@ def test_activations_are_those_of_real_tensors(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet21"}, "name = 'resnet21' is not a known architecture; did you mean resnet"),
+        ({"name": "resnet21"}, "name = 'resnet21' is not a network of timm's; did you mean resnet"),
         ({"img_size": 0}, "img_size = 0: it must be a whole number of at least 1"),
         ({"img_size": 32.0}, "img_size = 32.0: it must be a whole number of at least 1"),
         ({"img_size": [32, 32]}, "img_size = [32, 32]: it must be a whole number of at least 1"),
@@ -240,3 +241,14 @@ def test_a_ratio_is_the_gain_s_share_over_the_cost_s_share(fraction, gain, diffe
 def test_what_cannot_be_computed_is_said(call, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         call()
+
+
+def test_a_network_of_your_own_costs_what_timm_s_of_the_same_layers_does():
+    net = create_model("resnet20", "resnet32", num_classes=10)
+    for mode in Mode:
+        own = net.standalone(mode)
+        name = net.architectures.of(mode)
+        expected = network_cost(name, img_size=32, num_classes=10)
+        assert network_cost(own, img_size=32) == expected
+        assert forward_cost(own, img_size=32) == expected.macs
+        assert own.training

@@ -244,8 +244,8 @@ def test_equal_networks_nest():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("resnet21", "resnet32"), {}, "base = 'resnet21' is not a known architecture; did you mean resnet"),
-        (("resnet20", "vit"), {}, "motivated = 'vit' is not a known architecture; known are "),
+        (("resnet21", "resnet32"), {}, "base = 'resnet21' is not a network of timm's; did you mean resnet"),
+        (("resnet20", "vit"), {}, "motivated = 'vit' is not a network of timm's; "),
         (
             ("resnet20", "vit_tiny_patch16_224"),
             {},
@@ -265,7 +265,11 @@ def test_equal_networks_nest():
             {"batch_norm": "both"},
             "batch_norm = 'both': it must be one of private, shared, separate",
         ),
-        (("resnet20", "resnet32"), {"depth_map": "middle"}, "depth_map = 'middle': it must be one of last, first"),
+        (
+            ("resnet20", "resnet32"),
+            {"depth_map": "middle"},
+            "depth_map = 'middle': it must be one of last, first, uniform",
+        ),
         (("resnet20", "resnet32"), {"drop_rate": 1.0}, "drop_rate = 1.0: it must be a number from 0 to below 1"),
         (("resnet20", "resnet32"), {"drop_path_rate": [0.1]}, "or a pair"),
         (("resnet20", "resnet32"), {"num_classes": 0}, "num_classes = 0: it must be a whole number of at least 1"),

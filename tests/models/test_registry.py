@@ -10,7 +10,8 @@ from timm.optim import list_optimizers
 from torch import nn
 
 import nestnet
-from nestnet.models.registry import ARCHITECTURES, complete_pair
+from nestnet.models.pairs import complete_pair
+from nestnet.models.registry import ARCHITECTURES
 from nestnet.models.resnet import ResNetArchitecture
 
 

@@ -211,7 +211,7 @@ def test_a_fused_sgd_with_dampening_is_refused():
 
 @pytest.fixture
 def check(monkeypatch, capsys):
-    """What `nestnet check` prints for the small pair of docs/guide/own-family.md, whose weights are divided."""
+    """What `nestnet check` prints for the small pair of docs/guide/own-network.md, whose weights are divided."""
     monkeypatch.syspath_prepend(ROOT / "examples")
 
     def check(name, *arguments):

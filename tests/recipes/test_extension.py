@@ -129,7 +129,7 @@ def test_a_folder_of_images_has_its_recipe(source, tmp_path):
     [
         (["RUN"], "the following arguments are required: --motivated; see `nestnet extend --help`"),
         (["/absent", "--motivated", "resnet14"], "/absent is neither a run directory nor a file of weights"),
-        (["RUN", "--motivated", "resnet21"], "motivated = 'resnet21' is not a known architecture; did you mean resnet"),
+        (["RUN", "--motivated", "resnet21"], "motivated = 'resnet21' is not a network of timm's; did you mean resnet"),
         (["RUN", "--motivated", "vit_small_patch16_224"], "does not fit inside"),
         (["RUN", "--motivated", "resnet8"], "motivated = 'resnet8': that is the base itself; name a bigger network"),
         (["RUN/base.safetensors", "--motivated", "resnet8"], "motivated = 'resnet8': that is the base itself"),

@@ -22,7 +22,7 @@ from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.training.resume import resume
 
 PLAIN = ["--model.base", "plain8", "--model.motivated", "plain16"]
-"""The small networks of docs/guide/own-family.md, whose weights are divided."""
+"""The small networks of docs/guide/own-network.md, whose weights are divided."""
 
 RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32"]
 

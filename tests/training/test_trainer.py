@@ -591,7 +591,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--model.base", "resnet21"], "base = 'resnet21' is not a known architecture; did you mean resnet"),
+        (["train", "--model.base", "resnet21"], "base = 'resnet21' is not a network of timm's; did you mean resnet"),
         (["train", "--model.motivated", "vit_tiny_patch16_224"], "does not fit inside"),
         (["train", "--model.num_classes", "7"], "model.num_classes = 7: the data has 10 classes"),
         (["train", "--model.in_chans", "3"], "model.in_chans = 3: the digits have 1 channel"),
@@ -614,7 +614,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (["table", "/absent"], "/absent is not a run directory"),
         (["dynamics", "/absent"], "/absent is not a run directory"),
-        (["cost", "--model.base", "resnet21"], "base = 'resnet21' is not a known architecture; did you mean resnet"),
+        (["cost", "--model.base", "resnet21"], "base = 'resnet21' is not a network of timm's; did you mean resnet"),
         (["train", "--motivation.period", "3"], "motivation.period = 3: loss_decrease has no such setting; it has k"),
         (
             ["train", "--motivation.distillation", "0.5"],

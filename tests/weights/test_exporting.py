@@ -182,7 +182,7 @@ FORGED = [
     (
         {"architecture": "local-dir:/tmp"},
         {},
-        "architecture = 'local-dir:/tmp' in its metadata: it must be one of nestnet.list_models()",
+        "architecture = 'local-dir:/tmp' in its metadata: it must be a network that timm builds",
     ),
     (
         {"architecture": "resnet32"},

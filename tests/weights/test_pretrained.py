@@ -150,7 +150,7 @@ def test_a_torch_archive_takes_no_more_memory_than_it_has_bytes(kind, message, t
 
 
 def test_networks_without_weights_of_timm_s_say_so():
-    with pytest.raises(ValueError, match=r"timm: resnet20 cannot be started from it: "):
+    with pytest.raises(ValueError, match=r"timm has no trained weights for resnet20; name a file"):
         load_weights(make("resnet"), "base", "timm")
 
 

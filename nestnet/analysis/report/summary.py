@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,13 @@ from nestnet.conditions.description import trained_alone
 from nestnet.config.schema import Config
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
+from nestnet.models.build import structural_options_of
 from nestnet.nn.mode import BOTH, FINISH, Mode, PerMode
 from nestnet.runs.history import Steps, read_run_tables, select_steps, without_finish
 from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
 from nestnet.training.motivation_plan import build_limits, build_policy
-
-# Counting can take seconds, and the runs of a report often have the same networks.
-_cached_network_cost = cache(network_cost)
 
 
 @dataclass(frozen=True)
@@ -256,5 +253,7 @@ def _count_network_costs(run_dir: Path, config: Config) -> PerMode[Cost]:
     if img_size is None or model.num_classes is None or model.in_chans is None:
         path = run_dir / "config.yaml"
         raise ValueError(f"{path} is not the configuration of a run: it lacks data.img_size or model.num_classes")
-    options = {"img_size": img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
-    return PerMode(_cached_network_cost(model.base, **options), _cached_network_cost(model.motivated, **options))
+    sizes = {"img_size": img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
+    options = structural_options_of(config)
+    base = network_cost(model.base, **sizes, options=options.base)
+    return PerMode(base, network_cost(model.motivated, **sizes, options=options.motivated))
