@@ -24,7 +24,8 @@ class ModelConfig:
     base: str = "resnet20"
     """timm's name of the network that trains by default. `nestnet models PATTERN` lists what nests in what."""
     motivated: str = "resnet32"
-    """timm's name of the bigger network that contains it."""
+    """timm's name of the bigger network that contains it. If only one of the two is given and does not nest with the
+    default of the other, the other is the next network in size that does."""
     num_classes: int | None = limited(None, at_least(1))
     """Number of outputs of the head, at least 1; null: the number of classes of the data."""
     in_chans: int | None = None

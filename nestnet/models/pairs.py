@@ -144,9 +144,16 @@ def _first_that_nests(name: str, others: Sequence[str], *, is_base: bool) -> str
 
 
 def _relatives(name: str) -> list[str]:
-    """Return the networks whose names begin with the same word, such as `convnextv2`, from small to big."""
-    word = name.partition("_")[0]
-    relatives = [other for other in _all_names() if other.partition("_")[0] == word]
+    """Return the networks whose names differ in one word, such as that of the size, from small to big."""
+    words = name.split("_")
+    relatives = []
+    for other in _all_names():
+        other_words = other.split("_")
+        if len(other_words) == len(words):
+            differing = sum(word != own for word, own in zip(other_words, words, strict=True))
+            # All networks begin with the name of their family.
+            if differing <= 1 and other_words[0] == words[0]:
+                relatives.append(other)
     return sorted(relatives, key=count_parameters)
 
 

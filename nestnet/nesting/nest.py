@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,7 @@ def nest(
         names=names,
         num_classes=_count_classes(motivated),
         in_chans=_count_channels(motivated),
+        timm_options=PerMode(_size_options(base), _size_options(motivated)),
     )
     NESTED_BASES.add(base)
     return pair
@@ -164,6 +166,12 @@ def _name(network: nn.Module) -> str:
     """Return timm's name of a network, or that of its class."""
     config = getattr(network, "pretrained_cfg", None) or {}
     return config.get("architecture") or type(network).__name__
+
+
+def _size_options(network: nn.Module) -> dict[str, Any]:
+    """Return the keyword argument with which timm builds a network for its image size, if it is made for one size."""
+    img_size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    return {"img_size": img_size} if isinstance(img_size, tuple) else {}
 
 
 def _place_tensors(base: nn.Module, motivated: nn.Module, matching: Matching, batch_norm: str) -> Matching:

@@ -3,12 +3,15 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
 import torch
+from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from timm.models.hrnet import Bottleneck, HighResolutionNet
 from timm.models.mlp_mixer import MlpMixer
+from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
 
 CLASSES = 5
@@ -117,6 +120,21 @@ def mixer(width: int, depth: int) -> Callable[..., nn.Module]:
     )
 
 
+def mobilenet(width: float, depth: int) -> Callable[..., nn.Module]:
+    """A function that builds a MobileNetV3 of three stages, of which the second has this many blocks."""
+    stages = [["ds_r1_k3_s2_e1_c16_se0.25_nre"], [f"ir_r{depth}_k5_s2_e3_c24_se0.25"], ["cn_r1_k1_s1_c48"]]
+    return lambda **options: MobileNetV3(
+        decode_arch_def(stages),
+        num_classes=CLASSES,
+        stem_size=round_channels(16, width),
+        fix_stem=True,
+        num_features=64,
+        round_chs_fn=partial(round_channels, multiplier=width),
+        act_layer=nn.Hardswish,
+        **options,
+    )
+
+
 def own_cnn(width: int, depth: int) -> Callable[..., nn.Module]:
     return lambda **options: OwnCNN(width, depth, **options)
 
@@ -143,7 +161,7 @@ PAIRS = {
         of_timm("vit_base_patch14_dinov2", img_size=28, embed_dim=24, depth=3, num_heads=3),
         size=28,
     ),
-    "mobilenetv3": Pair(of_timm("mobilenetv3_small_075"), of_timm("mobilenetv3_small_100")),
+    "mobilenetv3": Pair(mobilenet(0.5, 1), mobilenet(1.0, 2)),
     "repvit": Pair(
         of_timm("repvit_m0_9", embed_dim=(8, 16, 16, 24), depth=(1, 1, 1, 1)),
         of_timm("repvit_m1_0", embed_dim=(16, 16, 24, 32), depth=(1, 1, 2, 1)),

@@ -13,6 +13,9 @@ from nestnet.nesting.module_tree import ModuleTree
 from nestnet.nesting.tracing import Plan, Trace, Tracer
 from nestnet.nesting.verification import find_inputs
 
+SIDES = {"VisionTransformer": (64, 64)}
+"""Sizes of the images that are not 32 x 32 pixels."""
+
 EXAMPLES = [pytest.param(rule, id=f"{rule.module} {rule.tensor}") for rule in rules.RULES]
 
 
@@ -26,9 +29,10 @@ def make(name):
             return timm.create_model(name, num_classes=10)
 
 
-def trace(base, motivated) -> Trace:
+def trace(base, motivated, inputs=None) -> Trace:
     """Return what is found with the weights map from names, shapes and rules, without a search for another one."""
-    inputs = find_inputs(base, 3)
+    if inputs is None:
+        inputs = find_inputs(base, 3)
     traces = []
     for depth_map in ("last", "first"):
         matching = match_networks(ModuleTree.of(base), ModuleTree.of(motivated), depth_map=depth_map)
@@ -43,9 +47,10 @@ def trace(base, motivated) -> Trace:
 def test_an_example_needs_its_rule(rule, monkeypatch):
     torch.manual_seed(0)
     base, motivated = map(make, rule.example)
-    assert trace(base, motivated).agrees
+    images = torch.randn(2, 3, *SIDES.get(type(base).__name__, (32, 32)), dtype=torch.float64)
+    assert trace(base, motivated, images).agrees
     monkeypatch.setattr(rules, "RULES", tuple(other for other in rules.RULES if other is not rule))
-    assert not trace(base, motivated).agrees
+    assert not trace(base, motivated, images).agrees
 
 
 class Tokens(nn.Module):

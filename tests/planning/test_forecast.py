@@ -87,7 +87,7 @@ def test_an_average_of_losses_cannot_be_forecast():
     ("arguments", "message"),
     [
         (["--data.batch_size", "50001"], "data.batch_size = 50001: there are only 50000 training images"),
-        (["--model.motivated", "vit_small_patch16_224"], "does not fit inside"),
+        (["--model.base", "resnet20", "--model.motivated", "vit_small_patch16_224"], "does not fit inside"),
         (["--motivation.decay", "0.5"], "motivation.decay = 0.5: loss_decrease has no such setting"),
     ],
 )

@@ -126,6 +126,10 @@ CHOSEN = [
     (3_000, 400, {"model": {"motivated": "efficientnet_b1"}}, ("efficientnet_b0", "efficientnet_b1", 224, 64, 200, 0.004)),
     (3_000, 400, {"model": {"base": "vit_tiny_patch16_224"}},
      ("vit_tiny_patch16_224", "vit_small_patch16_224", 224, 64, 200, 1.8e-4)),
+    # any other networks of timm, by their kind
+    (3_000, 400, {"model": {"base": "convnextv2_atto"}}, ("convnextv2_atto", "convnextv2_femto", 224, 64, 200, 1.8e-4)),
+    (3_000, 32, {"model": {"motivated": "vit_base_patch14_dinov2"}},
+     ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", 28, 64, 200, 1.8e-4)),
 ]  # fmt: skip
 
 
@@ -196,7 +200,18 @@ def test_the_blocks_of_small_resnets_do_not_start_at_zero(model, wanted, seen):
     assert chosen["model"].get("zero_init_last") == wanted
 
 
-@pytest.mark.parametrize("motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224"])
+@pytest.mark.parametrize(
+    ("motivated", "channels_last"), [("convnextv2_femto", True), ("deit_small_patch16_224", False)]
+)
+def test_the_recipe_of_any_network_follows_from_its_kind(motivated, channels_last, seen):
+    chosen = choose_fields(replace(seen, train_images=3_000), {"model": {"motivated": motivated}})
+    assert chosen["channels_last"] is channels_last
+    assert chosen["optimizer"]["name"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    "motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224", "convnextv2_femto"]
+)
 def test_every_family_s_recipe_is_a_configuration(motivated, seen):
     found = parse_with_recipe(["--data.root", seen.root, "--model.motivated", motivated, "--data.workers", "0"])
     assert found.model.motivated == motivated != found.model.base

@@ -643,7 +643,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ),
         (["check", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["check", "--steps", "0"], "--steps 0: it must be at least 1"),
-        (["fly"], "'fly' is not a command; the commands are train, extend, resume, cost, "),
+        (["fly"], "'fly' is not a command; the commands are train, extend, resume, models, "),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
