@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 import nestnet
 from nestnet.nesting.misfits import MisfitError
-from nestnet.nesting.verification import find_inputs
+from nestnet.nesting.plain_network import find_inputs
 from nestnet.storage.atomic import write_atomically
 
 LIST = Path(__file__).with_suffix(".txt")

@@ -7,9 +7,11 @@ import torch
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
-from nestnet.models.timm_architecture import TimmArchitecture, as_groups, build_on_meta
+from nestnet.models.timm_architecture import TimmArchitecture, as_groups
+from nestnet.models.timm_networks import build_on_meta
 from nestnet.models.timm_options import split_options
 from nestnet.nesting.matching import match_networks
+from nestnet.nesting.misfits import list_reasons
 from nestnet.nesting.module_tree import ModuleTree
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.text.messages import first_line
@@ -57,10 +59,7 @@ def check_timm_pair(config: Config, motivated: TimmArchitecture) -> None:
         ModuleTree.of(base), ModuleTree.of(bigger), depth_map=model.depth_map or "last", groups=groups
     )
     if matching.misfits:
-        reasons = "; ".join(misfit.text for misfit in matching.misfits[:MAX_REASONS])
-        further = len(matching.misfits) - MAX_REASONS
-        if further > 0:
-            reasons += f"; and {further} more"
+        reasons = list_reasons(matching.misfits, MAX_REASONS)
         refuse("model.base", model.base, f"it must fit inside {model.motivated}, and does not: {reasons}")
     try:
         with torch.no_grad():

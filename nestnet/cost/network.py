@@ -12,7 +12,7 @@ from torch import nn
 from nestnet.cost.activation_memory import count_saved_bytes
 from nestnet.cost.operations import CONVENTIONS, Convention, count_operations
 from nestnet.models.registry import find_architecture
-from nestnet.models.timm_architecture import build_uninitialised
+from nestnet.models.timm_networks import build_uninitialised
 from nestnet.text.arguments import check_choice, is_whole
 
 
@@ -112,8 +112,9 @@ def network_cost(
     """
     _check_sizes(img_size, num_classes, in_chans)
     if isinstance(name, nn.Module):
-        macs = count_operations(_copy(name), (1, in_chans, img_size, img_size), elementwise=False)
-        return _cost_of(_copy(name), macs, img_size, in_chans)
+        own = _copy(name)
+        macs = count_operations(own, (1, in_chans, img_size, img_size), elementwise=False)
+        return _cost_of(own, macs, img_size, in_chans)
     _check_name(name, img_size)
     return _network_cost(name, img_size, num_classes, in_chans, _as_key(options))
 

@@ -2,13 +2,14 @@
 
 import fnmatch
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import timm
 
 from nestnet.models.registry import ARCHITECTURES, check_pair, is_known, list_models
-from nestnet.models.timm_architecture import build_skeleton, timm_architecture
+from nestnet.models.timm_architecture import timm_architecture
+from nestnet.models.timm_networks import build_skeleton
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def find_pairs(pattern: str) -> list[Pair]:
     Raises:
         ValueError: If no network matches.
     """
-    names = [name for name in _all_names() if fnmatch.fnmatch(name, pattern)]
+    names = [name for name in timm.list_models() if fnmatch.fnmatch(name, pattern)]
     if not names:
         raise ValueError(f"PATTERN = {pattern!r}: no network of timm's has such a name; `*` stands for any characters")
     names.sort(key=lambda name: (_origin(name), count_parameters(name)))
@@ -147,7 +148,7 @@ def _relatives(name: str) -> list[str]:
     """Return the networks whose names differ in one word, such as that of the size, from small to big."""
     words = name.split("_")
     relatives = []
-    for other in _all_names():
+    for other in timm.list_models():
         other_words = other.split("_")
         if len(other_words) == len(words):
             differing = sum(word != own for word, own in zip(other_words, words, strict=True))
@@ -155,10 +156,6 @@ def _relatives(name: str) -> list[str]:
             if differing <= 1 and other_words[0] == words[0]:
                 relatives.append(other)
     return sorted(relatives, key=count_parameters)
-
-
-def _all_names() -> Iterator[str]:
-    yield from timm.list_models()
 
 
 def _origin(name: str) -> str:

@@ -1,7 +1,8 @@
 """Where the channels of a base activation are among those of the motivated network's, found by their values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,3 +164,15 @@ def _find_layout(base: Tensor, whole: Tensor, dim: int, scale: Tensor) -> Layout
         following = positions[-1] + 1 if positions else 0
         positions.append(following if following in later else later[0])
     return Layout(tuple(positions), whole.shape[dim])
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a tensor, a list, a tuple or a dictionary."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from tensors_in(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from tensors_in(entry)

@@ -1,6 +1,6 @@
 """Reasons why two networks do not nest, which are collected and reported together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 REPORTED_MISFITS = 20
@@ -33,8 +33,18 @@ class MisfitError(ValueError):
 
     def __init__(self, names: str, misfits: Iterable[Misfit]) -> None:
         self.misfits = tuple(misfits)
-        lines = [misfit.text for misfit in self.misfits[:REPORTED_MISFITS]]
-        further = len(self.misfits) - len(lines)
-        if further:
-            lines.append(f"and {further} more")
-        super().__init__(f"{names} do not nest: " + "; ".join(lines))
+        super().__init__(f"{names} do not nest: {list_reasons(self.misfits, REPORTED_MISFITS)}")
+
+
+def list_reasons(misfits: Sequence[Misfit], most: int) -> str:
+    """Return the first reasons, and the number of the others, as a part of a sentence.
+
+    Args:
+        misfits: all reasons.
+        most: largest number of reasons that are listed.
+    """
+    reasons = [misfit.text for misfit in misfits[:most]]
+    further = len(misfits) - len(reasons)
+    if further:
+        reasons.append(f"and {further} more")
+    return "; ".join(reasons)

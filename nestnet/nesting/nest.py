@@ -1,7 +1,6 @@
 """Nesting one plain module in another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,9 +13,11 @@ from nestnet.nesting.matching import Matching, match_networks
 from nestnet.nesting.misfits import Misfit, MisfitError
 from nestnet.nesting.module_tree import ModuleTree
 from nestnet.nesting.nested_pair import NestedPair
+from nestnet.nesting.plain_network import count_channels, count_classes, find_inputs, img_size_of, name_of
+from nestnet.nesting.plan import Plan
 from nestnet.nesting.rules import OwnGroups
 from nestnet.nesting.unsupported import NESTED_BASES, find_unsupported, find_untied
-from nestnet.nesting.verification import Plan, check_plans, find_inputs
+from nestnet.nesting.verification import check_plans
 from nestnet.nn.batch_norm import PRIVATE_PREFIX, STATISTICS
 from nestnet.nn.mode import PerMode
 from nestnet.nn.parameter import BLOCKS_SUFFIX, NestedParameter
@@ -87,14 +88,15 @@ def nest(
         if not isinstance(network, nn.Module):
             raise ValueError(f"{which} = {network!r}: it must be an nn.Module; nestnet.create_model takes names")
     check_groups(groups or {}, base)
-    names = PerMode(_name(base), _name(motivated))
+    names = PerMode(name_of(base), name_of(motivated))
     title = f"{names.base} in {names.motivated}"
     # Everything that could go wrong is found before a module is changed.
     misfits = list(find_unsupported(base, motivated))
     if any(misfit.kind in UNMATCHED for misfit in misfits):
         raise MisfitError(title, misfits)
+    trees = PerMode(ModuleTree.of(base), ModuleTree.of(motivated))
     if weights_map is None:
-        matching = match_networks(ModuleTree.of(base), ModuleTree.of(motivated), depth_map=depth_map, groups=groups)
+        matching = match_networks(trees.base, trees.motivated, depth_map=depth_map, groups=groups)
     else:
         matching = match_as_given(base, motivated, weights_map)
     misfits += matching.misfits
@@ -107,9 +109,7 @@ def nest(
         if weights_map is None:
             # Layers of a dense block can only be the first ones.
             other = "last" if depth_map == "first" else "first"
-            matchings.append(
-                match_networks(ModuleTree.of(base), ModuleTree.of(motivated), depth_map=other, groups=groups)
-            )
+            matchings.append(match_networks(trees.base, trees.motivated, depth_map=other, groups=groups))
         matching = _check(base, motivated, matchings, None if check is True else check, title)
         if weights_map is not None:
             misfits += find_moved(weights_map, matching)
@@ -126,8 +126,8 @@ def nest(
         WeightsMap(placed.placements),
         skipped=matching.skipped,
         names=names,
-        num_classes=_count_classes(motivated),
-        in_chans=_count_channels(motivated),
+        num_classes=count_classes(motivated),
+        in_chans=count_channels(motivated),
         timm_options=PerMode(_size_options(base), _size_options(motivated)),
     )
     NESTED_BASES.add(base)
@@ -139,7 +139,7 @@ def _check(
 ) -> Matching:
     """Return the first matching with which the base's computation lies inside the motivated network's."""
     if inputs is None:
-        inputs = find_inputs(base, _count_channels(base))
+        inputs = find_inputs(base, count_channels(base))
     if inputs is None:
         log_notice(
             f"{title}: not checked whether the base's computation lies inside the motivated network's, because no size of "
@@ -148,30 +148,20 @@ def _check(
         return matchings[0]
     plans = []
     for matching in matchings:
-        plan = Plan(matching.placements, tuple(matching.skipped))
+        plan = Plan(matching.placements, tuple(matching.skipped), modules=matching.modules)
         if not matching.misfits and plan not in plans:
             plans.append(plan)
     verdict = check_plans(base, motivated, plans, inputs)
-    if verdict.plan is None:
+    found = verdict.plan
+    if found is None:
         raise MisfitError(title, [Misfit("other parts", verdict.reason)])
-    for matching in matchings:
-        if matching.placements.keys() == verdict.plan.placements.keys():
-            names = [placement.name for placement in matching.placements.values()]
-            if names == [placement.name for placement in verdict.plan.placements.values()]:
-                return replace(matching, placements=dict(verdict.plan.placements))
-    raise AssertionError("the plan is that of a matching")
-
-
-def _name(network: nn.Module) -> str:
-    """Return timm's name of a network, or that of its class."""
-    config = getattr(network, "pretrained_cfg", None) or {}
-    return config.get("architecture") or type(network).__name__
+    return Matching(dict(found.placements), dict(found.modules), list(found.skipped))
 
 
 def _size_options(network: nn.Module) -> dict[str, Any]:
     """Return the keyword argument with which timm builds a network for its image size, if it is made for one size."""
-    img_size = getattr(getattr(network, "patch_embed", None), "img_size", None)
-    return {"img_size": img_size} if isinstance(img_size, tuple) else {}
+    img_size = img_size_of(network)
+    return {} if img_size is None else {"img_size": img_size}
 
 
 def _place_tensors(base: nn.Module, motivated: nn.Module, matching: Matching, batch_norm: str) -> Matching:
@@ -252,27 +242,3 @@ def _divide(whole: nn.Parameter, placement: Placement) -> NestedParameter:
         # What authors note on a parameter, such as that it has no weight decay.
         vars(block).update(vars(whole))
     return nested
-
-
-def _count_classes(network: nn.Module) -> int:
-    """Return the number of outputs that a network says it has, or that of its last layer; 0 if neither tells."""
-    num_classes = getattr(network, "num_classes", None)
-    if isinstance(num_classes, int):
-        return num_classes
-    count = 0
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            count = module.out_features
-        elif isinstance(module, nn.Conv2d):
-            count = module.out_channels
-    return count
-
-
-def _count_channels(network: nn.Module) -> int:
-    """Return the number of input channels of the first layer; 0 if it is none that tells."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            return module.in_channels
-        if isinstance(module, nn.Linear):
-            return module.in_features
-    return 0

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from nestnet.nesting.joined_module import JoinedModule, separate_weights, synchronise
 from nestnet.nesting.state_loading import BASE, MOTIVATED, Loading
-from nestnet.nn.batch_norm import PRIVATE_PREFIX
+from nestnet.nn.batch_norm import counterpart_name
 from nestnet.nn.layer_groups import group_weights
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel, tensors_of
@@ -169,7 +169,7 @@ class NestedPair(NestedModel):
         exempt: set[str] = set()
         if hasattr(self.motivated, "no_weight_decay"):
             # A network that looks through its parameters names blocks.
-            exempt = {state_dict_name(name) for name in self.motivated.no_weight_decay()}  # type: ignore[operator]
+            exempt = {state_dict_name(name) for name in self._method(Mode.MOTIVATED, "no_weight_decay")()}
         return {name for name, whole_name in self._whole_names().items() if is_exempt(whole_name, exempt)}
 
     def group_matcher(self, coarse: bool = False) -> Any:
@@ -191,8 +191,7 @@ class NestedPair(NestedModel):
         for name, _ in self.named_parameters():
             if name.startswith(BASE):
                 # The base has it for itself alone, beside its counterpart.
-                path, dot, own_name = self._weights_map[name.removeprefix(BASE)].name.rpartition(".")
-                names[name] = path + dot + own_name.removeprefix(PRIVATE_PREFIX)
+                names[name] = counterpart_name(self._weights_map[name.removeprefix(BASE)].name)
             else:
                 names[name] = state_dict_name(name).removeprefix(MOTIVATED)
         return names
@@ -273,7 +272,7 @@ class NestedPair(NestedModel):
         *_, error_messages = args
         self._loading = Loading(prefix, error_messages)
         state = {name.removeprefix(prefix): state_dict.pop(name) for name in _names_below(state_dict, prefix)}
-        private_names = {p.name: base_name for base_name, p in self._weights_map.items() if p.private}
+        private_names = self._weights_map.private_names()
         for name, tensor in state.items():
             if name not in private_names:
                 state_dict[f"{prefix}{MOTIVATED}{name}"] = tensor
@@ -308,12 +307,12 @@ class NestedPair(NestedModel):
 
     def _counterpart(self, private: Placement) -> Placement | None:
         """Return where the motivated network has what the base has of its own, with its first entries; `None` if nowhere."""
-        path, dot, name = private.name.rpartition(".")
-        motivated_name = name.removeprefix(PRIVATE_PREFIX)
+        name = counterpart_name(private.name)
+        path, _, local_name = name.rpartition(".")
         owner = dict(self.motivated.named_modules()).get(path)
         if owner is None:
             return None
-        whole = dict(tensors_of(owner)).get(motivated_name)
+        whole = dict(tensors_of(owner)).get(local_name)
         if not isinstance(whole, Tensor) or whole.ndim != len(private.shape):
             return None
         shape = tuple(whole.shape)
@@ -321,7 +320,7 @@ class NestedPair(NestedModel):
         if shape != private.shape and not isinstance(owner, _NormBase):
             return None
         groups = self._channel_groups.get(path, 1)
-        return Placement(f"{path}{dot}{motivated_name}", shape, private.shape, groups if private.shape else 1)
+        return Placement(name, shape, private.shape, groups if private.shape else 1)
 
     @property
     def _channel_groups(self) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nestnet.nesting.channel_spaces import Space
-from nestnet.nesting.taints import tensors_in
+from nestnet.nesting.channels import tensors_in
+from nestnet.nesting.trial_weights import RandomWeights
 
 TOLERANCE = 1e-9
 """Largest difference of outputs that count as equal, relative to the largest one."""
@@ -112,16 +113,13 @@ def fill_randomly(network: nn.Module, gain: float = 1.0) -> None:
     """Give a network random weights and BatchNorm statistics, so that no two channels are alike.
 
     Args:
-        network: network, which is changed.
+        network: network with contiguous weights, which is changed.
         gain: factor of the weights.
     """
-    generator = torch.Generator().manual_seed(0)
+    weights = RandomWeights(0)
     for parameter in network.parameters():
-        if parameter.ndim > 1:
-            fan_in = max(parameter[0].numel(), 1)
-            parameter.copy_(gain * torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
-        else:
-            parameter.copy_(gain * (0.5 + torch.rand(parameter.shape, generator=generator)))
+        weights.fill(parameter, gain)
+    generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             module.running_mean.copy_(torch.randn(module.num_features, generator=generator))

@@ -18,6 +18,7 @@ class Plan:
         widened: those of them that have more outputs than inputs. What passes them by gets zeros for the further channels.
         followers: base modules whose rows have the layout of the channels that an earlier base module reads: the path
             of that module by the path of the one that follows. Further rows of theirs come behind.
+        modules: path of the motivated module that holds each base module, which the check does not use.
     """
 
     placements: Mapping[str, Placement]
@@ -25,6 +26,7 @@ class Plan:
     kept: frozenset[str] = frozenset()
     widened: frozenset[str] = frozenset()
     followers: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[str, ...]:

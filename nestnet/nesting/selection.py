@@ -15,8 +15,9 @@ from torch import Tensor
 from nestnet.nesting.base_share import BaseShare, Segment
 from nestnet.nesting.channel_spaces import Space, find_spaces
 from nestnet.nesting.permutation import fill_randomly, keep_equal, permute
+from nestnet.nesting.plain_network import find_inputs
 from nestnet.nesting.taints import TaintedNetwork
-from nestnet.nesting.verification import find_inputs
+from nestnet.nesting.trial_weights import copy_for_trials
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.runtime.log import log_notice
@@ -72,7 +73,7 @@ def select_base(net: NestedModel, kind: str, *, inputs: Tensor | None = None) ->
     share = BaseShare(net.weights_map)
     if kind == "first" or not share.is_divided:
         return
-    network = net.standalone(Mode.MOTIVATED).cpu().eval().requires_grad_(False)
+    network = copy_for_trials(net.standalone(Mode.MOTIVATED))
     if inputs is None:
         found = find_inputs(network, net.in_chans)
         if found is None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nestnet.nesting.channels import tensors_in
 from nestnet.nesting.per_channel import PerChannelNorms, reduce_norms
 
 LINEAR = F.linear
@@ -208,15 +209,3 @@ def _find_tied(network: nn.Module) -> set[str]:
         if len(same) > 1:
             tied.update(same)
     return tied
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a tensor, a list, a tuple or a dictionary."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for entry in value.values():
-            yield from tensors_in(entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from tensors_in(entry)

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nestnet.nesting.channels import TOLERANCE as TOLERANCE
+from nestnet.nesting.channels import tensors_in
 from nestnet.nesting.per_channel import PerChannelNorms, reduce_norms, reduce_weights
 from nestnet.nesting.plan import Plan, Trace
 from nestnet.nesting.recorder import Lost, Recorder
 from nestnet.nesting.trial_weights import POOL_SIZE, RandomWeights, blocks_left_out, copy_for_trials, place_weight
-from nestnet.nn.batch_norm import PRIVATE_PREFIX
+from nestnet.nn.batch_norm import counterpart_name
 from nestnet.nn.placement import Placement
 
 GAINS = (1.0, 0.5, 0.2, 0.05)
@@ -95,7 +95,7 @@ class Tracer:
             self.records.setdefault(path, []).append(None if x is None else x.clone())
 
         with PerChannelNorms(), _Hooks(self.base_modules, record):
-            self.base_output = _first_tensor(self.base(self.inputs))
+            self.base_output = next(tensors_in(self.base(self.inputs)), None)
 
     @torch.no_grad()
     def _trace_once(self, plan: Plan, stop_when_lost: bool) -> tuple[Trace, bool]:
@@ -118,7 +118,7 @@ class Tracer:
             _Hooks(recorder.modules, recorder.compare),
         ):
             try:
-                output = _first_tensor(self.motivated(self.inputs))
+                output = next(tensors_in(self.motivated(self.inputs)), None)
             except Lost:
                 return trace, recorder.is_finite
             except Exception as error:  # of any kind: a block that was left out may be missed by any code
@@ -141,7 +141,7 @@ class Tracer:
         self.placed[name] = placement
         if placement.private:
             # A scale and a shift of the base's own: neutral in both networks.
-            counterpart = self.parameters[placement.name.replace(f".{PRIVATE_PREFIX}", ".")]
+            counterpart = self.parameters[counterpart_name(placement.name)]
             counterpart.fill_(_neutral_value(name))
             return
         whole = self.parameters[placement.name]
@@ -164,7 +164,7 @@ class _Hooks:
 
             def before(module: nn.Module, args: Any, options: Any, path: str = path) -> None:
                 values = (*args, *options.values())
-                self.see(path, _first_tensor(values))
+                self.see(path, next(tensors_in(values), None))
 
             self.handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
 
@@ -175,17 +175,3 @@ class _Hooks:
 
 def _neutral_value(name: str) -> int:
     return 1 if name.endswith("weight") else 0
-
-
-def _first_tensor(value: Any) -> Tensor | None:
-    """Return the first tensor in a tensor, a list, a tuple or a dictionary."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for entry in value:
-            found = _first_tensor(entry)
-            if found is not None:
-                return found
-    return None

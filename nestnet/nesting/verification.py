@@ -4,29 +4,19 @@ Weights can be stored in common exactly and still be used for other things: wher
 up, the base computes something else than the part of the motivated network that has its weights.
 """
 
-import copy
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nestnet.nesting.mending import mend
-from nestnet.nesting.plan import Plan as Plan
-from nestnet.nesting.plan import Trace
+from nestnet.nesting.plain_network import find_inputs
+from nestnet.nesting.plan import Plan, Trace
 from nestnet.nesting.tracing import Tracer
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.text.messages import first_line
-
-SIZES = (64, 32, 28, 128, 224, 96, 256, 384, 240)
-"""Heights and widths of images that are tried in turn, if the networks do not tell for which size they are made."""
-
-
-VECTORS = 16
-"""Number of vectors for a network that takes no images. Two of them might not reach the negative side of an activation."""
 
 
 @dataclass(frozen=True)
@@ -136,51 +126,6 @@ def _with_all_blocks(plans: Iterable[Plan]) -> Iterator[Plan]:
 def _verdict(plan: Plan, trace: Trace) -> Verdict:
     placements = {**plan.placements, **trace.placements}
     return Verdict(replace(plan, placements=placements), "", trace.difference)
-
-
-def find_inputs(network: nn.Module, in_chans: int) -> Tensor | None:
-    """Return two random images, or some vectors, that a network takes.
-
-    Args:
-        network: network, which is not changed.
-        in_chans: number of channels of the images.
-
-    Returns:
-        Images `[2, C, H, W]`, or vectors `[N, D]` for a network that begins with a linear layer; `None` if the
-        network takes no size that was tried.
-    """
-    first = next((module for module in network.modules() if not list(module.children())), None)
-    shapes: list[tuple[int, ...]] = []
-    for size in (*_own_sizes(network), *((size, size) for size in SIZES)):
-        shapes.append((2, in_chans, *size))
-    if isinstance(first, nn.Linear):
-        shapes.insert(0, (VECTORS, first.in_features))
-    # A copy that shares the parameters, because it changes to evaluation mode.
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in network.parameters()}
-    probe = copy.deepcopy(network, shared).eval()
-    parameter = next(network.parameters(), None)
-    generator = torch.Generator().manual_seed(0)
-    for shape in shapes:
-        inputs = torch.randn(shape, generator=generator, dtype=torch.float64)
-        try:
-            with torch.no_grad():
-                probe(inputs.to(parameter) if parameter is not None else inputs.float())
-        except Exception:  # whatever the network raises for images of a size that it does not take
-            continue
-        return inputs
-    return None
-
-
-def _own_sizes(network: Any) -> list[tuple[int, int]]:
-    """Return the image size for which a network says that it is made."""
-    config = getattr(network, "pretrained_cfg", None) or {}
-    sizes: list[tuple[int, int]] = []
-    patch_size = getattr(getattr(network, "patch_embed", None), "img_size", None)
-    if isinstance(patch_size, tuple):
-        sizes.append(patch_size)
-    if config.get("fixed_input_size"):
-        sizes.append(tuple(config["input_size"][1:]))
-    return sizes
 
 
 def _describe(trace: Trace) -> str:

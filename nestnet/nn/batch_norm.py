@@ -20,6 +20,19 @@ PRIVATE_PREFIX = "base_"
 """Start of the names of what the base alone uses: its private statistics, scale and shift."""
 
 
+def counterpart_name(private_name: str) -> str:
+    """Return the name in the motivated network of what the base has of its own under another name.
+
+    Args:
+        private_name: name in the state dict of the nested network.
+
+    >>> counterpart_name("base_stage.bn1.base_running_mean"), counterpart_name("base_weight")
+    ('base_stage.bn1.running_mean', 'weight')
+    """
+    path, dot, name = private_name.rpartition(".")
+    return path + dot + name.removeprefix(PRIVATE_PREFIX)
+
+
 class BatchNorm2d(Layer):
     """`nn.BatchNorm2d` in each mode, over `[B, c, H, W]` in base mode and `[B, C, H, W]` in motivated mode.
 

@@ -161,6 +161,10 @@ class WeightsMap(Mapping[str, Placement]):
     def __len__(self) -> int:
         return len(self._placements)
 
+    def private_names(self) -> dict[str, str]:
+        """Return the base name of each tensor that belongs to base mode alone, by its name in the nested network."""
+        return {placement.name: base_name for base_name, placement in self.items() if placement.private}
+
     def take(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the base network's tensors from the state dict of a nested network.
 

@@ -76,7 +76,7 @@ class Subnet(nn.Module):
         placements = self.net.weights_map
         if self.mode is Mode.MOTIVATED:
             # All other tensors of the nested network have the same names in the motivated network.
-            private_names = {placement.name for placement in placements.values() if placement.private}
+            private_names = placements.private_names()
             for name, stored in self.net.stored_tensors():
                 if name in private_names:
                     continue
@@ -116,7 +116,7 @@ class Subnet(nn.Module):
         if destination is None:
             destination = OrderedDict()
         if self.mode is Mode.MOTIVATED:
-            private_names = {placement.name for placement in self.net.weights_map.values() if placement.private}
+            private_names = self.net.weights_map.private_names()
             for name, tensor in self.net.state_dict(keep_vars=keep_vars).items():
                 if name not in private_names:
                     destination[prefix + name] = tensor

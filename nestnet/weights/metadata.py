@@ -15,7 +15,7 @@ from nestnet.data.class_names import validate_class_names
 from nestnet.data.image_decoding import DECODING_RULE
 from nestnet.data.preprocessing import choose_crop_pct
 from nestnet.models.registry import find_architecture
-from nestnet.models.timm_architecture import build_network
+from nestnet.models.timm_networks import build_network
 from nestnet.models.timm_options import structural_options
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nestnet.data.class_names import imagenet_class_names
+from nestnet.models.pairs import has_weights
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.weights.heads import TrainedHead, head_modules, is_head_key
@@ -44,7 +45,7 @@ def find_timm_weights(net: NestedModel, mode: Mode) -> TrainedWeights:
         The description, without the weights themselves.
     """
     config = pretrained_config(net, mode)
-    if not config.get("url") and not config.get("hf_hub_id") and not config.get("file"):
+    if not has_weights(net.architectures.of(mode)):
         raise ValueError(f"timm has no trained weights for {net.architectures.of(mode)}; name a file")
     num_classes = config["num_classes"]
     class_names = None

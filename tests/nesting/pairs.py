@@ -1,6 +1,7 @@
 """Small pairs of networks of many families, which several test files use."""
 
 import itertools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -97,6 +98,16 @@ def _conv_norm(*arguments: int, **options: int) -> nn.Module:
 def of_timm(name: str, **own: Any) -> Callable[..., nn.Module]:
     """A function that builds a model of timm with these and further keyword arguments."""
     return lambda **options: timm.create_model(name, num_classes=CLASSES, **{**own, **options})
+
+
+def for_small_images(name: str) -> nn.Module:
+    """Return a network of timm's for small images."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return timm.create_model(name, num_classes=10, img_size=64)
+        except TypeError:  # a family whose networks take any size
+            return timm.create_model(name, num_classes=10)
 
 
 def hrnet(stem_width: int, width: int, blocks: int) -> Callable[..., nn.Module]:

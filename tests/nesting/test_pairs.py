@@ -2,26 +2,13 @@
 
 `benchmarks/nesting_pairs.py` tries all pairs of its list."""
 
-import warnings
-
 import pytest
-import timm
 import torch
+from pairs import for_small_images
 from torch import Tensor, nn
 
 import nestnet
 from nestnet.nesting.misfits import MisfitError
-
-
-def make(name):
-    """Return a network of timm's for small images."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return timm.create_model(name, num_classes=10, img_size=64)
-        except TypeError:  # a family whose networks take any size
-            return timm.create_model(name, num_classes=10)
-
 
 NESTED = {
     # name of the pair: (base, motivated, weight, its place)
@@ -68,7 +55,7 @@ NESTED = {
 
 @pytest.mark.parametrize(("base", "motivated", "weight", "place"), NESTED.values(), ids=NESTED)
 def test_pairs_nest(base, motivated, weight, place):
-    net = nestnet.nest(make(base), make(motivated))
+    net = nestnet.nest(for_small_images(base), for_small_images(motivated))
     assert place in str(net.weights_map[weight])
     nestnet.verify_nesting(net)
 
@@ -110,7 +97,7 @@ REFUSED = {
 @pytest.mark.parametrize(("base", "motivated", "reason"), REFUSED.values(), ids=REFUSED)
 def test_pairs_are_refused(base, motivated, reason):
     with pytest.raises(MisfitError, match=reason) as caught:
-        nestnet.nest(make(base), make(motivated))
+        nestnet.nest(for_small_images(base), for_small_images(motivated))
     assert "\n" not in str(caught.value)
 
 

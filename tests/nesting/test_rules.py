@@ -1,32 +1,21 @@
 """Each rule of packing is needed: without it, its example does not nest as it is matched."""
 
-import warnings
-
 import pytest
-import timm
 import torch
+from pairs import for_small_images
 from torch import nn
 
 from nestnet.nesting import rules
 from nestnet.nesting.matching import match_networks
 from nestnet.nesting.module_tree import ModuleTree
-from nestnet.nesting.tracing import Plan, Trace, Tracer
-from nestnet.nesting.verification import find_inputs
+from nestnet.nesting.plain_network import find_inputs
+from nestnet.nesting.plan import Plan, Trace
+from nestnet.nesting.tracing import Tracer
 
 SIDES = {"VisionTransformer": (64, 64)}
 """Sizes of the images that are not 32 x 32 pixels."""
 
 EXAMPLES = [pytest.param(rule, id=f"{rule.module} {rule.tensor}") for rule in rules.RULES]
-
-
-def make(name):
-    """Return a network of timm's for small images."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return timm.create_model(name, num_classes=10, img_size=64)
-        except TypeError:  # a family whose networks take any size
-            return timm.create_model(name, num_classes=10)
 
 
 def trace(base, motivated, inputs=None) -> Trace:
@@ -46,7 +35,7 @@ def trace(base, motivated, inputs=None) -> Trace:
 @pytest.mark.parametrize("rule", EXAMPLES)
 def test_an_example_needs_its_rule(rule, monkeypatch):
     torch.manual_seed(0)
-    base, motivated = map(make, rule.example)
+    base, motivated = map(for_small_images, rule.example)
     images = torch.randn(2, 3, *SIDES.get(type(base).__name__, (32, 32)), dtype=torch.float64)
     assert trace(base, motivated, images).agrees
     monkeypatch.setattr(rules, "RULES", tuple(other for other in rules.RULES if other is not rule))

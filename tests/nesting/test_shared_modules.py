@@ -102,3 +102,22 @@ def test_halves_that_do_not_line_up_are_named_with_the_groups_to_try():
         nestnet.verify_nesting(net, torch.randn(16, 8))
     nestnet.verify_nesting(nestnet.nest(Gate(4), Gate(6)))
     nestnet.verify_nesting(nestnet.nest(Gate(4), Gate(6), groups={r"expand\.": (2, 1)}, check=False))
+
+
+class OwnPrefix(nn.Module):
+    """A module whose name begins as what the base has of its own does."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.base_stem = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.base_stem(x).mean((2, 3)))
+
+
+def test_names_that_begin_like_the_base_s_own_are_told_apart():
+    net = nestnet.nest(nn.Sequential(OwnPrefix(4)), nn.Sequential(OwnPrefix(6)), batch_norm="separate")
+    nestnet.verify_nesting(net)
+    assert "0.base_stem.1.base_weight" in net.state_dict()
+    assert net.no_weight_decay() == set()
