@@ -11,7 +11,7 @@ from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
 from nestnet.precision import choose_precision
 
-STEPS = 32
+STEPS = 16
 BOTH = Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7)
 
 

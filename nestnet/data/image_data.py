@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import timm
-from sklearn.model_selection import StratifiedKFold
 from timm.models import PretrainedCfg
 
 from nestnet.config.data_sets import DATA_SETS
@@ -138,6 +137,9 @@ class ImageData:
             raise ValueError(
                 f"folds = {folds}: class {rarest!r} has only {images_per_class.min()} training images; take fewer folds"
             )
+        # Imported here, because it takes a quarter of a command's start.
+        from sklearn.model_selection import StratifiedKFold
+
         splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
         placeholder = np.zeros(len(self.train_labels))  # the splitter looks at the labels alone
         train_indices, test_indices = list(splitter.split(placeholder, self.train_labels))[number]
