@@ -20,7 +20,7 @@ remaining time allows for three seeds, or for fewer seeds if that would be less 
 seed before those of the next. `--parts cifar10` gives it all the time.
 
 `--parts study` runs a part that is not among them by default: the best ways of `study.py` and its controls, for ResNet-20
-in ResNet-32 with three seeds and lengths, six runs side by side. It trains as many as the time allows, seed by seed.
+in ResNet-32 for 20 epochs with three seeds, six runs side by side. It trains as many as the time allows, seed by seed.
 
 Every part writes its own result file in the output folder as soon as there is a result, and gpu.json states the
 outcome of each part: the program may be killed at any time. Its last lines are a table of the results, which `python
@@ -108,7 +108,7 @@ NAMES = [part.name for part in full_parts()] + ["cifar10"]
 """The parts of a run that is asked for nothing else."""
 
 STUDY_RUNS = [
-    *("--pair", "resnet20:resnet32", "--epochs", "20", "10", "40", "--seeds", "0", "1", "2", "--jobs", "6", "--ways"),
+    *("--pair", "resnet20:resnet32", "--epochs", "20", "--seeds", "0", "1", "2", "--jobs", "6", "--ways"),
     *("base_alone", "motivated_alone", "replace_alternate", "both_second_half_distilled", "finish"),
 ]
 QUICK_STUDY_RUNS = ["--pair", "resnet8:resnet14", "--epochs", "1", "--ways", "base_alone", "both_second_half"]

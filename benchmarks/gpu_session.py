@@ -108,7 +108,7 @@ class Session:
         with tempfile.TemporaryFile("w+", errors="replace") as log:
             code = run_command(command, log, limit, part.environment)
             log.seek(0)
-            printed = log.read()
+            printed = without_paths(log.read(), self.output)
         ended = Outcome("done", seconds=round(time.monotonic() - begun, 1), log=printed[-LONGEST_LOG:])
         if code is None:
             ended.status = "stopped"
@@ -161,6 +161,13 @@ def run_command(command: list[str], log: Any, seconds: float, environment: Mappi
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def without_paths(printed: str, output: Path) -> str:
+    """Return the output of a part without the folders of this machine, so that it can be published."""
+    for folder, name in ((output, "OUTPUT"), (ROOT, "."), (Path(sys.prefix), "PREFIX"), (Path.home(), "~")):
+        printed = printed.replace(str(folder), name)
+    return printed
 
 
 def read_driver_version() -> str | None:

@@ -98,7 +98,8 @@ class Runner:
         note_session(run, command)
         # The order of a sum depends on the number of threads, and two processes that spin on the same cores slow each
         # other down many times.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
         print(f"{run}: {'resuming' if run.is_started else 'training'}", flush=True)
         with run.log.open("ab") as log:
             self.processes[run] = start_process(command, log, environment)

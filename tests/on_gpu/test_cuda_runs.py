@@ -167,7 +167,7 @@ def test_resident_images_lie_on_the_device():
     run = parse_with_recipe([*PAIR, "--device", "cuda", "--data.loader", "resident"])
     batches = create_train_loader(few(run), run.data, run.seed, DeviceContext(torch.device("cuda")))
     assert batches.pixels.is_cuda
-    assert batches.ahead > 1
+    assert batches.batches_at_once > 1
 
 
 # Memory
