@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from nestnet.data.image_decoding import read_image
 from nestnet.data.preprocessing import create_eval_transform
-from nestnet.deploy.export_format import LoadedModel
-from nestnet.deploy.onnx_format import OnnxFormat
-from nestnet.deploy.torch_export_format import TorchExportFormat
-from nestnet.storage.opening import utf8_name
-from nestnet.weights.export_file import read_export
-from nestnet.weights.metadata import Metadata
+from nestnet.deploy.loading import load_export
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,10 @@ class Predictor:
     """
 
     def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
-        self.metadata, self.network, self.device = _load(Path(path), torch.device(device))
+        export = load_export(Path(path), torch.device(device))
+        self.metadata = export.metadata
+        self.network = export.network
+        self.device = export.device
         size = self.metadata.size
         crop_pct = self.metadata.crop_pct
         self.transform = create_eval_transform(size, self.metadata.mean, self.metadata.std, crop_pct)
@@ -149,19 +146,3 @@ class Predictor:
                 classes.append(ClassProbability(index, self.metadata.class_name(index), probability))
             classified.append(classes)
         return classified
-
-
-def _load(path: Path, device: torch.device) -> tuple[Metadata, LoadedModel, torch.device]:
-    """Return the metadata of an export, its network, and the device on which it runs."""
-    suffix = path.suffix.lower()
-    if suffix == OnnxFormat.suffix:
-        return *OnnxFormat().read(path), torch.device("cpu")
-    # A file of torch.export could execute code.
-    if suffix == TorchExportFormat.suffix:
-        raise ValueError(f"{path}: loading a file of torch.export can execute code; name a .safetensors or .onnx file")
-    # Detect damage before the weights are read.
-    metadata = read_export(path)
-    model = metadata.create_model()
-    with utf8_name(path) as name:
-        model.load_state_dict(load_file(name))
-    return metadata, model.to(device), device
