@@ -214,6 +214,11 @@ class OptimizerConfig:
     """Factor on the learning rate of the weights that only the motivated network has, above 0, at most 1e6, at every
     point of the schedule. Above 1 it makes up for the fewer batches that train them. `steps.csv` has the learning rate
     of the other weights."""
+    layer_decay: float | None = limited(None, from_to_below(0.1, 1))
+    """Factor on the learning rate from each layer to the one before it, from 0.1 to below 1, such as 0.75 to fine-tune
+    trained weights: the head has `lr`, and the first layer the lowest rate. The layers are those into which timm
+    divides the motivated network, for the base as well, because a weight of both has one learning rate. `steps.csv` has
+    the rate of the head. null: all layers have the same rate."""
 
 
 @dataclass

@@ -1,14 +1,12 @@
 """The optimizer of a configuration, created by timm."""
 
-from typing import Any
-
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
 
 from nestnet.config.schema import Config
 from nestnet.config.schema_sections import OptimizerConfig
-from nestnet.nn.model import NestedModel
+from nestnet.optim.parameter_groups import check_layers, group_parameters, has_own_rates
 from nestnet.optim.trials import check_trainable
 
 
@@ -21,16 +19,18 @@ def create_optimizer(module: nn.Module, config: Config) -> Optimizer:
         config: configuration of the run, of which `config.optimizer` is used.
 
     Returns:
-        The optimizer. If the differential weights of a nested network have a factor on their learning rate, they
-        are in groups of their own, after the others.
+        The optimizer. Parameters with a factor on their learning rate, as in the last or the first layers or of the
+        motivated network alone, are in groups of their own: see `nestnet.optim.parameter_groups.group_parameters`.
 
     Raises:
-        ValueError: If the optimizer does not have an option, or refuses a value.
+        ValueError: If the optimizer does not have an option, or refuses a value; or if learning rates are to decay
+            over the layers of a network in which timm finds none.
     """
     settings = config.optimizer
     options = dict(settings.options)
-    if settings.differential_lr_scale != 1 and isinstance(module, NestedModel):
-        options["param_group_fn"] = lambda net: _scaled_groups(net, settings)
+    check_layers(module, settings)
+    if has_own_rates(module, settings):
+        options["param_group_fn"] = lambda module: group_parameters(module, settings)
     # timm passes the options to the constructor of the optimizer, which refuses unknown ones with a
     # TypeError.
     try:
@@ -44,37 +44,6 @@ def create_optimizer(module: nn.Module, config: Config) -> Optimizer:
         )
     except (TypeError, ValueError) as error:
         raise _refusal(settings, error) from error
-
-
-def _scaled_groups(net: NestedModel, settings: OptimizerConfig) -> list[dict[str, Any]]:
-    """Divide timm's groups of parameters, so that the differential ones have their own learning rate.
-
-    Args:
-        net: nested network.
-        settings: section `optimizer` of the configuration.
-
-    Returns:
-        timm's groups without the differential parameters, and then the groups of these.
-    """
-    differential = {parameter for _, parameter in net.differential_parameters()}
-    base_groups: list[dict[str, Any]] = []
-    differential_groups: list[dict[str, Any]] = []
-    for group in param_groups_weight_decay(net, settings.weight_decay, no_weight_decay_list=net.no_weight_decay()):
-        of_both = [parameter for parameter in group["params"] if parameter not in differential]
-        if of_both:
-            base_groups.append({**group, "params": of_both})
-        of_motivated = [parameter for parameter in group["params"] if parameter in differential]
-        if of_motivated:
-            # timm's schedules start from `initial_lr`, and multiply the rate of a group by its `lr_scale`. Without
-            # a schedule the rate stays as it is here.
-            rates = {
-                "lr": settings.lr * settings.differential_lr_scale,
-                "initial_lr": settings.lr,
-                "lr_scale": settings.differential_lr_scale,
-            }
-            differential_groups.append({**group, "params": of_motivated, **rates})
-    # The first group has the learning rate that a run records.
-    return base_groups + differential_groups
 
 
 def try_optimizer(optimizer: Optimizer, config: Config) -> None:

@@ -68,6 +68,12 @@ def _check_comparable(trainer: Trainer, sequence: str) -> None:
         raise ValueError(
             f"optimizer.differential_lr_scale = {scale:g}: the reference trains the whole of a weight at one rate; leave it out"
         )
+    # The layers of the base alone have other numbers than the same layers in the motivated network.
+    layer_decay = trainer.config.optimizer.layer_decay
+    if layer_decay is not None:
+        raise ValueError(
+            f"optimizer.layer_decay = {layer_decay:g}: the reference's base has fewer layers, and so other rates; leave it out"
+        )
     # Held-out losses and gradient norms are computed by the trainer, which does not run these steps.
     name = trainer.config.motivation.name
     if sequence == "condition" and trainer.watches != "loss":

@@ -415,6 +415,10 @@ train --optimizer.differential_lr_scale 1e5 --optimizer.lr 1e26
     optimizer.differential_lr_scale = 100000.0: times optimizer.lr = 1e+26 it must be at most 1e+30; lower it
 check --optimizer.differential_lr_scale 2 --steps 2
     optimizer.differential_lr_scale = 2: the reference trains the whole of a weight at one rate; leave it out
+train --optimizer.layer_decay 1
+    optimizer.layer_decay = 1.0: it must be from 0.1 to below 1
+check --optimizer.layer_decay 0.75 --steps 2
+    optimizer.layer_decay = 0.75: the reference's base has fewer layers, and so other rates; leave it out
 train --model.differential_init ones
     model.differential_init
 

@@ -105,7 +105,7 @@ def test_each_optimizer(name, plain_run, tmp_path, monkeypatch):
         ["--model.drop_rate", "0.2", "--model.batch_norm", "shared", "--model.depth_map", "first", "--channels_last", "true"],
         ["--model.batch_norm", "separate", "--model.zero_init_last", "false", "--model.differential_init", "zero",
          "--ema_decay", "0.5", "--recalibration_batches", "1"],
-        ["--optimizer.differential_lr_scale", "3"],
+        ["--optimizer.differential_lr_scale", "3", "--optimizer.layer_decay", "0.7"],
         ["--optimizer.differential_lr_scale", "0.5", "--schedule.name", "none", "--optimizer.name", "adamw",
          "--optimizer.step_count", "literal"],
     ],
