@@ -17,6 +17,7 @@ from nestnet.distributed.process_group import ProcessGroup
 from nestnet.precision import Bfloat16Support, choose_precision, detect_bfloat16
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.training.resume import resume
+from nestnet.tuning.study_run import StudyRun
 from nestnet.tuning.tune_k import tune_k
 
 CPU = torch.device("cpu")
@@ -154,12 +155,12 @@ def test_the_default_is_the_same_on_every_machine():
 
 def test_all_runs_of_tune_k_have_one_precision(tmp_path, monkeypatch):
     studies = []
-    monkeypatch.setattr("nestnet.tuning.tune_k._train_all", lambda study, *others: studies.append(study))
+    monkeypatch.setattr("nestnet.tuning.train_study._train_all", lambda study, *others: studies.append(study))
     arguments = [argument.replace("random", "loss_decrease") for argument in TINY]
     run = parse_with_recipe(arguments)
     set_cpu_features(monkeypatch, "avx512_bf16")
     tune_k(run, [2], tmp_path / "study")
-    assert studies[0].run_config(2, 1).precision == "bfloat16"
+    assert studies[0].run_config(StudyRun(fold=1, k=2)).precision == "bfloat16"
     # Runs that are added on another machine would not compare with these.
     set_cpu_features(monkeypatch)
     with pytest.raises(

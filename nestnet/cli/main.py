@@ -14,7 +14,7 @@ from nestnet.cli.parser import TRACEBACK
 from nestnet.cli.run_commands import dynamics, plot, report, table
 from nestnet.cli.signals import CommandSignals
 from nestnet.cli.terminal import accept_any_text, flush, print_text
-from nestnet.cli.training_commands import check, cost, extend, resume, train, tune_k
+from nestnet.cli.training_commands import check, cost, cross_validate, extend, resume, train, tune_k
 from nestnet.runtime.torchrun import read_launch
 from nestnet.text.escape import quoted
 from nestnet.version import __version__
@@ -36,6 +36,9 @@ Train one nested image classifier, deploy two.
             --config FILE [--section.key value ...]
   tune-k    find k by cross-validation on the training images
             --config FILE --k K [K ...] [--folds N] [--jobs N] [--output DIR] [--section.key value ...]
+  cross-validate
+            train a configuration on each fold of its training images, and print both networks' accuracies
+            --config FILE [--folds N] [--jobs N] [--output DIR] [--section.key value ...]
   evaluate  print the top-1 accuracy of a subnet on the test images
             RUN_DIR --mode base|motivated [--best] [--recalibrate N]
   export    export a subnet for a device, checked against the network
@@ -53,8 +56,8 @@ Train one nested image classifier, deploy two.
   check     compare nested training with the paper's copying between two models
             --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
-train, extend, models, cost, tune-k, check and predict take --import MODULE, a module of yours that registers a condition or
-networks.
+train, extend, models, cost, tune-k, cross-validate, check and predict take --import MODULE, a module of yours that registers
+a condition or networks.
 `nestnet <command> --help` describes the options of a command, and `nestnet --version` prints the version. An error is one
 line; --traceback, or NESTNET_TRACEBACK=1 in the environment, prints its whole stack as well.
 """
@@ -69,6 +72,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "models": models,
     "cost": cost,
     "tune-k": tune_k,
+    "cross-validate": cross_validate,
     "evaluate": evaluate,
     "export": export,
     "predict": predict,

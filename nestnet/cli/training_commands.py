@@ -1,15 +1,19 @@
-"""The commands that take the configuration of a run: train, extend, resume, cost, tune-k and check.
+"""The commands that take the configuration of a run: train, extend, resume, cost, tune-k, cross-validate and check.
 
 Each imports what it needs only when it runs, so that its help and errors in its arguments are printed at once.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nestnet.cli.parser import Parser, parse_configuration, path, split_settings
 from nestnet.cli.terminal import print_text
 from nestnet.config.names import check_option_names
 from nestnet.runtime.torchrun import is_first_process
 from nestnet.text.escape import for_terminal
+
+if TYPE_CHECKING:
+    from nestnet.config.schema import Config
 
 DRY_RUN = "--dry_run"
 
@@ -113,6 +117,38 @@ def tune_k(arguments: list[str]) -> None:
     """
     parser = Parser("nestnet tune-k", tune_k.__doc__)
     parser.add_argument("--k", type=int, nargs="+", required=True, metavar="K", help="values of k to try")
+    _add_study_options(parser)
+    own_options = ("k", "folds", "jobs", "output")
+    settings, own = split_settings(arguments, own_options)
+    options = parser.parse_args(own)
+    config = parse_configuration(settings, "nestnet tune-k", tune_k.__doc__, own_options, needs_k=True)
+
+    from nestnet.tuning.tune_k import tune_k as tune
+
+    folder = options.output or _default_folder("tune-k", config)
+    tune(config, options.k, folder, folds=options.folds, jobs=options.jobs, tell=print_text)
+
+
+def cross_validate(arguments: list[str]) -> None:
+    """Train a configuration on each fold of its training images, and print both networks' accuracies.
+
+    The same command continues after an interruption. It also takes the options of `nestnet train`.
+    """
+    parser = Parser("nestnet cross-validate", cross_validate.__doc__)
+    _add_study_options(parser)
+    own_options = ("folds", "jobs", "output")
+    settings, own = split_settings(arguments, own_options)
+    options = parser.parse_args(own)
+    config = parse_configuration(settings, "nestnet cross-validate", cross_validate.__doc__, own_options)
+
+    from nestnet.tuning.cross_validation import cross_validate as validate
+
+    folder = options.output or _default_folder("cross-validate", config)
+    validate(config, folder, folds=options.folds, jobs=options.jobs, tell=print_text)
+
+
+def _add_study_options(parser: Parser) -> None:
+    """Add the options of commands that train on each fold of the training images."""
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs side by side; by default one per core on a CPU, one on a GPU"
@@ -123,17 +159,10 @@ def tune_k(arguments: list[str]) -> None:
         metavar="DIR",
         help="folder for the runs; by default one in runs/, named after the networks",
     )
-    own_options = ("k", "folds", "jobs", "output")
-    settings, own = split_settings(arguments, own_options)
-    options = parser.parse_args(own)
-    config = parse_configuration(settings, "nestnet tune-k", tune_k.__doc__, own_options, needs_k=True)
 
-    from nestnet.tuning.tune_k import tune_k as tune
 
-    folder = options.output
-    if folder is None:
-        folder = Path("runs") / f"tune-k-{config.model.base}-{config.model.motivated}-{config.data.name}"
-    tune(config, options.k, folder, folds=options.folds, jobs=options.jobs, tell=print_text)
+def _default_folder(study: str, config: "Config") -> Path:
+    return Path("runs") / f"{study}-{config.model.base}-{config.model.motivated}-{config.data.name}"
 
 
 def check(arguments: list[str]) -> None:

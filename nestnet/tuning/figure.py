@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from nestnet.analysis.plotting import MODE_COLOURS, style_axes
 from nestnet.nn.mode import Mode
-from nestnet.tuning.summary import KSummary, find_best
+from nestnet.tuning.summary import FoldSummary, find_best
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def plot_summaries(summaries: Sequence[KSummary]) -> "Figure":
+def plot_summaries(summaries: Sequence[FoldSummary]) -> "Figure":
     """Draw each subnet's accuracy over k, with its standard deviation over the folds, and the cost.
 
     The best k is filled. The subnets have separate axes, because a motivated network that is rarely trained is
@@ -39,34 +39,34 @@ def plot_summaries(summaries: Sequence[KSummary]) -> "Figure":
     return figure
 
 
-def _plot_accuracy(axes: "Axes", summaries: Sequence[KSummary], mode: Mode) -> None:
+def _plot_accuracy(axes: "Axes", summaries: Sequence[FoldSummary], mode: Mode) -> None:
     ks = []
     means = []
     stds = []
     for summary in summaries:
-        ks.append(summary.k)
+        ks.append(_k(summary))
         means.append(summary.top1(mode))
         stds.append(summary.std(mode))
     colour = MODE_COLOURS[mode]
     axes.errorbar(ks, means, stds, fmt="o-", color=colour, mfc="white", capsize=3, linewidth=1)
     # Draw a filled point over the hollow one.
     best = find_best(summaries, mode)
-    axes.plot(best.k, best.top1(mode), "o", color=colour, zorder=3)
+    axes.plot(_k(best), best.top1(mode), "o", color=colour, zorder=3)
     axes.set_title(f"{mode}: best at k = {best.k}", fontsize="medium")
     axes.set_ylabel("top-1 on the held-out fold, %")
 
 
-def _plot_cost(axes: "Axes", summaries: Sequence[KSummary]) -> None:
+def _plot_cost(axes: "Axes", summaries: Sequence[FoldSummary]) -> None:
     ks = []
     costs = []
     # Some values of k may have no forecast.
     expected_ks = []
     expected_costs = []
     for summary in summaries:
-        ks.append(summary.k)
+        ks.append(_k(summary))
         costs.append(summary.relative_cost)
         if summary.expected_cost is not None:
-            expected_ks.append(summary.k)
+            expected_ks.append(_k(summary))
             expected_costs.append(summary.expected_cost)
     axes.plot(ks, costs, "o-", color="0.2", linewidth=1, label="measured")
     if expected_ks:
@@ -74,3 +74,8 @@ def _plot_cost(axes: "Axes", summaries: Sequence[KSummary]) -> None:
     axes.set_title("average forward cost", fontsize="medium")
     axes.set_ylabel("relative to the base alone")
     axes.legend(frameon=False)
+
+
+def _k(summary: FoldSummary) -> int:
+    assert summary.k is not None
+    return summary.k

@@ -8,12 +8,13 @@ from nestnet.storage.atomic import write_atomically
 from nestnet.storage.read_back import read_json
 from nestnet.storage.rules import number, or_null, whole
 from nestnet.text.units import format_duration
+from nestnet.tuning.study_run import StudyRun
 
 RESULT_FILE = "result.json"
 
 # Rule of each field of the file.
 RESULT_FIELDS = {
-    "k": whole(1),
+    "k": or_null(whole(1)),
     "fold": whole(1),
     "base_top1": number(0, 100),
     "motivated_top1": number(0, 100),
@@ -31,10 +32,10 @@ RESULT_REMEDY = "remove it, and the same command trains this run again"
 
 @dataclass(frozen=True, order=True)
 class FoldResult:
-    """Result of a run with one k that was tested on one fold.
+    """Result of a run that was tested on one fold.
 
     Attributes:
-        k: k of the condition.
+        k: k of the condition; `None` if the study does not compare several.
         fold: number of the fold, from 1.
         base_top1: top-1 of the base on the fold after the last epoch, in percent.
         motivated_top1: the same of the motivated network.
@@ -47,7 +48,7 @@ class FoldResult:
         seconds: duration of the run.
     """
 
-    k: int
+    k: int | None
     fold: int
     base_top1: float
     motivated_top1: float
@@ -61,7 +62,7 @@ class FoldResult:
     def __str__(self) -> str:
         # This is one line of a study's progress.
         return (
-            f"k = {self.k}, fold {self.fold}: top-1 base {self.base_top1:.2f} %, "
+            f"{StudyRun(self.fold, self.k)}: top-1 base {self.base_top1:.2f} %, "
             f"motivated {self.motivated_top1:.2f} %; "
             f"motivated batches {self.motivated_fraction:.1%}; {format_duration(self.seconds)}"
         )

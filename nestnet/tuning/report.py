@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from nestnet.analysis.plotting import save_figure
 from nestnet.nn.mode import Mode
 from nestnet.storage.atomic import write_atomically
-from nestnet.text.escape import csv_row
 from nestnet.text.tables import markdown_table
 from nestnet.text.units import format_mean_std
+from nestnet.tuning.csv_table import to_csv
 from nestnet.tuning.figure import plot_summaries
 from nestnet.tuning.fold_result import FoldResult
-from nestnet.tuning.summary import KSummary, find_best, summarize_by_k
+from nestnet.tuning.summary import FoldSummary, find_best, summarize_by_k
 
 REPORT_FILES = ("tune-k.md", "tune-k.csv", "tune-k-folds.csv", "tune-k.png")
 
@@ -46,15 +45,15 @@ def write_study_report(results: Sequence[FoldResult], folder: Path) -> str:
         for mode in Mode:
             row[f"best_{mode}"] = int(summary is find_best(summaries, mode))
         rows.append(row)
-    write_atomically(folder / "tune-k.csv", _to_csv(rows))
-    write_atomically(folder / "tune-k-folds.csv", _to_csv(list(map(asdict, results))))
+    write_atomically(folder / "tune-k.csv", to_csv(rows))
+    write_atomically(folder / "tune-k-folds.csv", to_csv(list(map(asdict, results))))
     text = render_markdown(summaries)
     write_atomically(folder / "tune-k.md", text)
     save_figure(plot_summaries(summaries), folder / "tune-k.png", dpi=200)
     return text
 
 
-def render_markdown(summaries: Sequence[KSummary]) -> str:
+def render_markdown(summaries: Sequence[FoldSummary]) -> str:
     """Render the table with each subnet's best accuracy in bold, and a line below it that names the best k.
 
     Args:
@@ -81,20 +80,3 @@ def render_markdown(summaries: Sequence[KSummary]) -> str:
     folds = summaries[0].folds
     note = f"Best: {names}. Mean and standard deviation over {folds} folds of the training images."
     return f"{markdown_table(rows, align_right=True)}\n{note}\n"
-
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    """Return rows, which must all have the same columns, as CSV with a header."""
-    lines = [csv_row(rows[0])]
-    for row in rows:
-        lines.append(csv_row(map(_csv_cell, row.values())))
-    return "\n".join([*lines, ""])
-
-
-def _csv_cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    # Integers keep all their digits.
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.8g}"

@@ -4,7 +4,7 @@ import io
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
@@ -18,17 +18,18 @@ from nestnet.runtime.interrupts import hold_signals, leave_signals_to_parent
 from nestnet.runtime.log import get_logging_setup, set_up_logging
 from nestnet.tuning.fold_result import FoldResult
 from nestnet.tuning.study import Study
+from nestnet.tuning.study_run import StudyRun
 
 Results = Generator[FoldResult, None, None]
 
 
-def train_in_turn(study: Study, images: ImageData, runs: list[tuple[int, int]], threads: int) -> Results:
+def train_in_turn(study: Study, images: ImageData, runs: Sequence[StudyRun], threads: int) -> Results:
     """Train runs one after another.
 
     Args:
         study: study that the runs belong to.
         images: images of the study.
-        runs: k and fold of each run.
+        runs: runs of the study to train.
         threads: number of threads of torch while a run trains.
 
     Yields:
@@ -37,22 +38,20 @@ def train_in_turn(study: Study, images: ImageData, runs: list[tuple[int, int]], 
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for k, fold in runs:
-            yield study.train(images, k, fold)
+        for run in runs:
+            yield study.train(images, run)
     finally:
         torch.set_num_threads(threads_before)
 
 
-def train_side_by_side(
-    study: Study, record: ImageRecord, runs: list[tuple[int, int]], jobs: int, threads: int
-) -> Results:
+def train_side_by_side(study: Study, record: ImageRecord, runs: Sequence[StudyRun], jobs: int, threads: int) -> Results:
     """Train runs in several processes. No process is left running, even after an error.
 
     Args:
         study: study that the runs belong to.
         record: record of the images. Each process reads the images again, and without the record an image that
             was added in the meantime would change the folds.
-        runs: k and fold of each run.
+        runs: runs of the study to train.
         jobs: number of processes.
         threads: number of threads of torch in each process.
 
@@ -69,7 +68,7 @@ def train_side_by_side(
         try:
             # A signal during this block would leave an orphaned process.
             with hold_signals():
-                futures = [pool.submit(_train_in_child, study, k, fold) for k, fold in runs]
+                futures = [pool.submit(_train_in_child, study, run) for run in runs]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -111,7 +110,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train_in_child(study: Study, k: int, fold: int) -> FoldResult:
+def _train_in_child(study: Study, run: StudyRun) -> FoldResult:
     global _images
     # Load the images here, because an error in `_start_child` would not reach the parent.
     if _images is None:
@@ -119,4 +118,4 @@ def _train_in_child(study: Study, k: int, fold: int) -> FoldResult:
         _images = load_data(study.config.data, study.config.model, _record)
     # Suppress the progress, because that of several runs would mix: the parent reports each finished run.
     with redirect_stdout(io.StringIO()):
-        return study.train(_images, k, fold)
+        return study.train(_images, run)

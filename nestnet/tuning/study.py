@@ -1,15 +1,17 @@
-"""A study: the runs of one configuration with several values of k, in one folder.
+"""A study: the runs of one configuration on the folds of its training images, in one folder.
 
-Each run has an ordinary run directory, such as `k-2/fold-1`. Its `result.json` is written last: a run without
-it was interrupted.
+Each run has an ordinary run directory, such as `fold-1`. Its `result.json` is written last: a run without it was
+interrupted.
 """
 
 import os
-import re
 import statistics
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -27,62 +29,80 @@ from nestnet.storage.unfinished import is_unfinished, remove_unfinished
 from nestnet.text.escape import quoted
 from nestnet.training.trainer import Trainer
 from nestnet.tuning.fold_result import RESULT_FILE, RESULT_REMEDY, FoldResult, read_fold_result, write_fold_result
-from nestnet.tuning.report import REPORT_FILES
+from nestnet.tuning.study_run import StudyRun
 
-RECORD_FILE = "tune-k.yaml"
 RECORD_REMEDY = "put back a copy of it, or name another folder"
 
 # A field of the record may hold any value, which is then compared with this study's.
 ANY_VALUE = Rule("a value of a field", lambda value: True)
 
-RUN_FOLDER = re.compile(r"k-([1-9]\d*)/fold-([1-9]\d*)", re.ASCII)
-
 
 @dataclass(frozen=True)
-class Study:
-    """Runs of one configuration, with several values of k, in one folder.
+class Study(ABC):
+    """Runs of one configuration on the folds of its training images, in one folder.
 
     Attributes:
-        config: configuration of the runs, whose `motivation.k` and `run_dir` are not used.
+        config: configuration of the runs, whose `run_dir` is not used.
         folder: folder that holds the runs.
         folds: number of folds of the training images.
+        name: name of the kind of study, with which its files begin.
+        purpose: verb for the message about a folder that another process uses.
+        report_files: names of the files of its report.
+        varied_fields: fields of the configuration that differ between the runs.
     """
 
     config: Config
     folder: Path
     folds: int
 
-    def run_dir(self, k: int, fold: int) -> Path:
-        """Return the run directory of a k and a fold, counted from 1."""
-        return self.folder / f"k-{k}" / f"fold-{fold}"
+    name: ClassVar[str]
+    purpose: ClassVar[str]
+    report_files: ClassVar[tuple[str, ...]]
+    varied_fields: ClassVar[tuple[str, ...]] = ()
 
-    def run_config(self, k: int, fold: int) -> Config:
+    @abstractmethod
+    def run_dir(self, run: StudyRun) -> Path:
+        """Return the run directory of a run."""
+
+    @abstractmethod
+    def find_runs(self) -> Iterator[StudyRun]:
+        """Yield the runs whose directories are in the folder."""
+
+    @abstractmethod
+    def write_report(self, results: list[FoldResult]) -> str:
+        """Write the files of the report to the folder.
+
+        Args:
+            results: results of all complete series of folds, in order.
+
+        Returns:
+            The report as text.
+        """
+
+    def run_config(self, run: StudyRun) -> Config:
         """Return the configuration of one run."""
-        motivation = replace(self.config.motivation, k=k)
-        return replace(self.config, motivation=motivation, run_dir=str(self.run_dir(k, fold)))
+        return replace(self.config, run_dir=str(self.run_dir(run)))
 
     # Training
 
-    def create_trainer(self, images: ImageData, k: int, fold: int) -> Trainer:
+    def create_trainer(self, images: ImageData, run: StudyRun) -> Trainer:
         """Create the trainer of one run, with the fold in place of the test images.
 
         Args:
             images: images of the study.
-            k: k of the run.
-            fold: fold of the run, from 1.
+            run: run of the study.
 
         Returns:
             The trainer.
         """
-        return Trainer(self.run_config(k, fold), images=images.fold(fold - 1, self.folds))
+        return Trainer(self.run_config(run), images=images.fold(run.fold - 1, self.folds))
 
-    def train(self, images: ImageData, k: int, fold: int) -> FoldResult:
+    def train(self, images: ImageData, run: StudyRun) -> FoldResult:
         """Train one run from its beginning, and write its result to its directory.
 
         Args:
             images: images of the study.
-            k: k of the run.
-            fold: fold of the run, from 1.
+            run: run of the study.
 
         Returns:
             The result.
@@ -91,22 +111,22 @@ class Study:
             FloatingPointError: When a loss is NaN or infinite.
         """
         start = time.perf_counter()
-        run_dir = self.run_dir(k, fold)
+        run_dir = self.run_dir(run)
         # An interrupted run starts again from its beginning.
         if run_dir.exists():
             delete_run(run_dir)
-        trainer = self.create_trainer(images, k, fold)
+        trainer = self.create_trainer(images, run)
         try:
             trainer.fit()
         except FloatingPointError as error:
-            raise FloatingPointError(f"k = {k}, fold {fold}: {error}") from error
+            raise FloatingPointError(f"{run}: {error}") from error
 
         # The accuracies are those of the last epoch, the shares and costs those of all epochs.
         epochs = read_table(run_dir / "metrics.csv")
         cost = trainer.cost.summary()
         result = FoldResult(
-            k,
-            fold,
+            run.k,
+            run.fold,
             base_top1=float(epochs[-1]["base_top1"]),
             motivated_top1=float(epochs[-1]["motivated_top1"]),
             motivated_fraction=statistics.fmean(float(epoch["motivated_fraction"]) for epoch in epochs),
@@ -132,7 +152,7 @@ class Study:
         """
         try:
             make_output_folder(self.folder, "folder")
-            return Lock(self.folder, "tune k")
+            return Lock(self.folder, self.purpose)
         except OSError as error:
             raise ValueError(f"folder = {quoted(self.folder)}: it cannot be written to: {error.strerror}") from error
 
@@ -148,15 +168,15 @@ class Study:
         Raises:
             ValueError: If the folder belongs to another study, holds something else, or holds a damaged file.
         """
-        for name in REPORT_FILES:
+        for name in self.report_files:
             check_output(self.folder / name)
         fields = {"folds": self.folds, "images": images.record().fingerprint, **dotted(asdict(self.config))}
-        # Leave out k, which differs between the runs, and the locations of a run and of its code.
-        for name in ("motivation.k", "run_dir", "imports"):
+        # Leave out what differs between the runs, and the locations of a run and of its code.
+        for name in (*self.varied_fields, "run_dir", "imports"):
             del fields[name]
 
         # Record a new study; compare an existing one with its record.
-        record = self.folder / RECORD_FILE
+        record = self.folder / f"{self.name}.yaml"
         where = f"folder = {quoted(self.folder)}"
         if not os.path.lexists(record):
             if self._holds_something():
@@ -182,9 +202,9 @@ class Study:
 
     # Results
 
-    def is_finished(self, k: int, fold: int) -> bool:
+    def is_finished(self, run: StudyRun) -> bool:
         """Return whether a run has its result."""
-        return os.path.lexists(self.run_dir(k, fold) / RESULT_FILE)
+        return os.path.lexists(self.run_dir(run) / RESULT_FILE)
 
     def read_results(self) -> list[FoldResult]:
         """Return the results of every k whose folds are all finished, by k and fold.
@@ -192,24 +212,19 @@ class Study:
         Raises:
             ValueError: If a result is damaged.
         """
-        results = []
-        for path in self.folder.glob("k-*/fold-*"):
-            # A copy of a run, such as `fold-1 (copy)`, is no run of the study.
-            numbers = RUN_FOLDER.fullmatch(f"{path.parent.name}/{path.name}")
-            if numbers is None:
-                continue
-            k = int(numbers[1])
-            fold = int(numbers[2])
-            if self.is_finished(k, fold):
-                results.append(self._read_result(k, fold))
+        results = [self._read_result(run) for run in self.find_runs() if self.is_finished(run)]
         # Values of k are only compared on the same folds.
         ks = [result.k for result in results]
         return sorted(result for result in results if ks.count(result.k) == self.folds)
 
-    def _read_result(self, k: int, fold: int) -> FoldResult:
+    def _read_result(self, run: StudyRun) -> FoldResult:
         """Return the result of a finished run, after checking that it belongs to the run."""
-        path = self.run_dir(k, fold) / RESULT_FILE
+        path = self.run_dir(run) / RESULT_FILE
         result = read_fold_result(path)
-        if (result.k, result.fold) != (k, fold) or fold > self.folds:
-            raise damaged(path, f"it is of fold {result.fold} of {self.folds} with k = {result.k}", RESULT_REMEDY)
+        if (result.k, result.fold) != (run.k, run.fold) or run.fold > self.folds:
+            raise damaged(path, f"it is of fold {result.fold} of {self.folds}{_describe_k(result)}", RESULT_REMEDY)
         return result
+
+
+def _describe_k(result: FoldResult) -> str:
+    return "" if result.k is None else f" with k = {result.k}"

@@ -1,4 +1,4 @@
-"""The summary of a study: means over the folds of each k, and the best k for each subnet."""
+"""The summary of a study: means over the folds, and the best k for each subnet if there are several."""
 
 import statistics
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from nestnet.tuning.fold_result import FoldResult
 
 
 @dataclass(frozen=True)
-class KSummary:
-    """Summary of a k over its folds: means, and standard deviations of the accuracies.
+class FoldSummary:
+    """Summary of runs over the folds: means, and standard deviations of the accuracies.
 
     Attributes:
-        k: k of the condition.
+        k: k of the condition; `None` if the study does not compare several.
         folds: number of folds.
         base_top1: mean top-1 of the base, in percent.
         base_std: its standard deviation over the folds, in percentage points.
@@ -27,7 +27,7 @@ class KSummary:
         expected_cost: the same with the expected share of motivated batches.
     """
 
-    k: int
+    k: int | None
     folds: int
     base_top1: float
     base_std: float
@@ -47,7 +47,7 @@ class KSummary:
         return self.base_std if mode is Mode.BASE else self.motivated_std
 
 
-def summarize_by_k(results: Sequence[FoldResult]) -> list[KSummary]:
+def summarize_by_k(results: Sequence[FoldResult]) -> list[FoldSummary]:
     """Summarize the results of each k.
 
     Args:
@@ -58,12 +58,12 @@ def summarize_by_k(results: Sequence[FoldResult]) -> list[KSummary]:
     """
     # The results of each k are consecutive.
     summaries = []
-    for k, group in groupby(results, key=lambda result: result.k):
-        summaries.append(_summarize(k, list(group)))
+    for _, group in groupby(results, key=lambda result: result.k):
+        summaries.append(summarize(list(group)))
     return summaries
 
 
-def find_best(summaries: Sequence[KSummary], mode: Mode) -> KSummary:
+def find_best(summaries: Sequence[FoldSummary], mode: Mode) -> FoldSummary:
     """Return the k with the highest accuracy of a subnet, and the lowest cost if several are equally accurate.
 
     The paper chooses k by the accuracy of the base (arXiv 2602.21064, section 4).
@@ -78,7 +78,12 @@ def find_best(summaries: Sequence[KSummary], mode: Mode) -> KSummary:
     return max(summaries, key=lambda summary: (summary.top1(mode), -summary.relative_cost))
 
 
-def _summarize(k: int, results: list[FoldResult]) -> KSummary:
+def summarize(results: Sequence[FoldResult]) -> FoldSummary:
+    """Summarize the results of all folds of one configuration.
+
+    Args:
+        results: results of at least two folds, with one k.
+    """
     base_top1 = []
     motivated_top1 = []
     motivated_fractions = []
@@ -96,8 +101,8 @@ def _summarize(k: int, results: list[FoldResult]) -> KSummary:
     if expected_fraction is not None:
         expected = average_cost(base_cost, results[0].motivated_cost, motivated_fraction=expected_fraction)
         expected_cost = expected / base_cost
-    return KSummary(
-        k,
+    return FoldSummary(
+        results[0].k,
         folds=len(results),
         base_top1=statistics.fmean(base_top1),
         base_std=statistics.stdev(base_top1),

@@ -5,29 +5,58 @@ used.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from nestnet.conditions.registry import CONDITIONS
 from nestnet.config.schema import Config
-from nestnet.data.image_data import ImageData, load_data
-from nestnet.device import choose_device
-from nestnet.precision import choose_precision
-from nestnet.runtime.interrupts import Interrupted, create_interrupted
+from nestnet.data.image_data import load_data
 from nestnet.text.arguments import is_whole
-from nestnet.text.escape import for_terminal
 from nestnet.training.condition_plan import plan_condition
 from nestnet.tuning.fold_result import FoldResult
-from nestnet.tuning.report import write_study_report
-from nestnet.tuning.run_processes import Results, train_in_turn, train_side_by_side
+from nestnet.tuning.report import REPORT_FILES, write_study_report
 from nestnet.tuning.study import Study
+from nestnet.tuning.study_run import StudyRun
+from nestnet.tuning.train_study import (
+    ArgumentRule,
+    Tell,
+    check_arguments,
+    fix_precision,
+    folds_and_jobs_rules,
+    train_study,
+)
 
-Tell = Callable[[str], None]
+RUN_FOLDER = re.compile(r"k-([1-9]\d*)/fold-([1-9]\d*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class KStudy(Study):
+    """Runs of one configuration with several values of k, such as `k-2/fold-1`."""
+
+    name = "tune-k"
+    purpose = "tune k"
+    report_files = REPORT_FILES
+    varied_fields = ("motivation.k",)
+
+    def run_dir(self, run: StudyRun) -> Path:
+        return self.folder / f"k-{run.k}" / f"fold-{run.fold}"
+
+    def find_runs(self) -> Iterator[StudyRun]:
+        for path in self.folder.glob("k-*/fold-*"):
+            # A copy of a run, such as `fold-1 (copy)`, is no run of the study.
+            numbers = RUN_FOLDER.fullmatch(f"{path.parent.name}/{path.name}")
+            if numbers is not None:
+                yield StudyRun(fold=int(numbers[2]), k=int(numbers[1]))
+
+    def run_config(self, run: StudyRun) -> Config:
+        config = super().run_config(run)
+        assert run.k is not None
+        return replace(config, motivation=replace(config.motivation, k=run.k))
+
+    def write_report(self, results: list[FoldResult]) -> str:
+        return write_study_report(results, self.folder)
 
 
 def tune_k(
@@ -68,61 +97,20 @@ def tune_k(
         ChildProcessError: If one of the processes is killed.
     """
     _check_arguments(config, ks, folds, jobs)
-    # All runs have one precision, also those that are added later on another machine.
-    precision = choose_precision(config.precision, choose_device(config.device))
-    config = replace(config, precision=precision)
+    config = fix_precision(config)
     images = load_data(config.data, config.model)
-    study = Study(config, folder, folds)
+    study = KStudy(config, folder, folds)
     # Creating a trainer checks the other settings. The first fold leaves the fewest images for training.
-    study.create_trainer(images, ks[0], fold=1)
+    study.create_trainer(images, StudyRun(fold=1, k=ks[0]))
     fewest_images = len(images.fold(0, folds).train)
     for k in ks:
-        plan_condition(study.run_config(k, fold=1), fewest_images)
-    with closing(study.lock()):
-        study.begin(images)
-        return _train_all(study, images, ks, jobs, tell or _tell_nothing)
-
-
-def _tell_nothing(line: str) -> None:
-    pass
-
-
-def _train_all(study: Study, images: ImageData, ks: Sequence[int], jobs: int | None, tell: Tell) -> list[FoldResult]:
-    """Train the runs that are not finished, and write the report."""
+        plan_condition(study.run_config(StudyRun(fold=1, k=k)), fewest_images)
     # Proceed fold by fold, so that every k has been tried on the same folds.
-    pending = []
-    for fold in range(1, study.folds + 1):
+    runs = []
+    for fold in range(1, folds + 1):
         for k in ks:
-            if not study.is_finished(k, fold):
-                pending.append((k, fold))
-    tell(f"{len(pending)} of {len(ks) * study.folds} runs to train in {for_terminal(study.folder)}")
-    results = _train_runs(study, images, pending, jobs)
-    try:
-        with closing(results):
-            for number, result in enumerate(results, start=1):
-                tell(f"{result} ({number} of {len(pending)})")
-    except Interrupted as error:
-        # The remedy of a single run would be to resume it, but this command starts an interrupted run again.
-        message = "; finished runs are kept, and the same command continues with the others"
-        raise create_interrupted(error.number, message) from None
-    all_results = study.read_results()
-    tell(write_study_report(all_results, study.folder).rstrip("\n"))
-    return all_results
-
-
-def _train_runs(study: Study, images: ImageData, runs: list[tuple[int, int]], jobs: int | None) -> Results:
-    """Return a generator that trains runs, in as many processes as there are jobs."""
-    is_on_cpu = choose_device(study.config.device).type == "cpu"
-    threads = torch.get_num_threads()
-    if jobs is None:
-        jobs = threads if is_on_cpu else 1
-    # Use one thread per run: the last bits of a sum depend on the number of threads, and parallel runs use the
-    # cores better.
-    threads_per_run = 1 if is_on_cpu else max(1, threads // jobs)
-    jobs = min(jobs, len(runs))
-    if jobs > 1:
-        return train_side_by_side(study, images.record(), runs, jobs, threads_per_run)
-    return train_in_turn(study, images, runs, threads_per_run)
+            runs.append(StudyRun(fold, k))
+    return train_study(study, images, runs, jobs=jobs, tell=tell)
 
 
 def _check_arguments(config: Config, ks: Sequence[int], folds: int, jobs: int | None) -> None:
@@ -132,19 +120,15 @@ def _check_arguments(config: Config, ks: Sequence[int], folds: int, jobs: int | 
     for name, factory in CONDITIONS.items():
         if "k" in inspect.signature(factory).parameters:
             tunable.append(name)
-    # Each entry holds the name, the value, whether it is valid, and the rule.
-    rules: list[tuple[str, Any, bool, str]] = [
+    rules: list[ArgumentRule] = [
         ("k", ks, len(ks) > 0, "at least one value to try"),
         ("k", ks, len(set(ks)) == len(ks), "values that differ; leave out the repeated ones"),
     ]
     for k in ks:
         rules.append(("k", k, is_whole(k, 1), "a whole number of at least 1"))
+    rules += folds_and_jobs_rules(folds, jobs)
     rules += [
-        ("folds", folds, is_whole(folds, 2), "a whole number of at least 2; the paper has 5"),
-        ("jobs", jobs, jobs is None or is_whole(jobs, 1), "a whole number of at least 1"),
         ("motivation.name", condition, condition in tunable, f"a condition that has a k: {', '.join(tunable)}"),
         ("finish_epochs", config.finish_epochs, config.finish_epochs == 0, "0, because no condition chooses in them"),
     ]
-    for name, value, is_valid, rule in rules:
-        if not is_valid:
-            raise ValueError(f"{name} = {value!r}: it must be {rule}")
+    check_arguments(rules)

@@ -10,7 +10,8 @@ from nestnet.runtime.after_import import call_after_import
 HEAVY = ("torch", "timm", "torchvision", "numpy", "matplotlib", "sklearn", "rich", "PIL", "safetensors")
 PARSERS = ("jsonargparse", "yaml")
 COMMANDS = (
-    "train", "resume", "cost", "tune-k", "evaluate", "export", "predict", "plot", "report", "table", "dynamics", "check",
+    "train", "resume", "cost", "tune-k", "cross-validate", "evaluate", "export", "predict", "plot", "report", "table",
+    "dynamics", "check",
 )  # fmt: skip
 MISTAKES = [
     "fly",

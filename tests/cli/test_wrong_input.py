@@ -177,6 +177,10 @@ tune-k
     the following arguments are required: --k; see `nestnet tune-k --help`
 tune-k --k 2 --folds 1
     folds = 1: it must be a whole number of at least 2
+cross-validate --folds 1
+    folds = 1: it must be a whole number of at least 2
+cross-validate --k 2
+    --k is not an option
 check --steps 0
     --steps 0: it must be at least 1
 train --device gpu

@@ -34,9 +34,8 @@ from nestnet.training.trainer import Trainer
 from nestnet.tuning.figure import plot_summaries
 from nestnet.tuning.fold_result import FoldResult
 from nestnet.tuning.report import render_markdown, write_study_report
-from nestnet.tuning.study import Study
 from nestnet.tuning.summary import find_best, summarize_by_k
-from nestnet.tuning.tune_k import tune_k
+from nestnet.tuning.tune_k import KStudy, tune_k
 
 QUICK = ["--data.batch_size", "128", "--epochs", "1"]
 KS, FOLDS = [1, 2], 2
@@ -125,7 +124,7 @@ def test_a_study_keeps_to_its_images(tmp_path, run):
     """With one image more all folds would be others."""
     plant(tmp_path / "images", {"cat": 20, "dog": 20})
     config = replace(run, data=DataConfig(name="folder", root=str(tmp_path / "images"), img_size=8))
-    study = Study(config, tmp_path / "study", folds=2)
+    study = KStudy(config, tmp_path / "study", folds=2)
     (tmp_path / "study").mkdir()
     study.begin(load_data(config.data, config.model))
     study.begin(load_data(config.data, config.model))
