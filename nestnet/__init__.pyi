@@ -22,6 +22,8 @@ from .optim.momentum import fill_momentum
 from .optim.step_counts import share_step_counts
 from .step.policy import Policy
 from .step.train_step import TrainStep
+from .trackers.callback import Callback
+from .trackers.registry import register_tracker
 from .version import __version__
 from .weights.exporting import export
 from .weights.pretrained import load_weights
@@ -30,6 +32,7 @@ __all__ = [
     "Always",
     "Architecture",
     "Bandit",
+    "Callback",
     "Condition",
     "EMADecrease",
     "GradientAgreement",
@@ -61,6 +64,7 @@ __all__ = [
     "register_architecture",
     "register_condition",
     "register_network",
+    "register_tracker",
     "select_base",
     "share_step_counts",
     "synchronise_batch_norm",

@@ -146,7 +146,9 @@ def test_the_installed_wheel_trains(wheel, tmp_path):
 def test_the_oldest_releases_are_those_that_the_package_admits(wheel):
     with zipfile.ZipFile(wheel) as file:
         about = email.message_from_bytes(file.read(f"nestnet-{nestnet.__version__}.dist-info/METADATA"))
-    required = {line.partition(";")[0].strip() for line in about.get_all("Requires-Dist")}
+    lines = about.get_all("Requires-Dist")
+    # Trackio is not installed for the tests, because it needs an older pillow than the rest.
+    required = {line.partition(";")[0].strip() for line in lines if 'extra == "trackio"' not in line}
     program = [sys.executable, ROOT / "tests" / "oldest.py"]
     pinned = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
     assert set(pinned) == {line.replace(">=", "==") for line in required if not line.startswith("nestnet")}

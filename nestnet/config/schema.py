@@ -124,9 +124,9 @@ class Config:
     deterministic: bool = False
     """Whether only algorithms are used on CUDA that give the same bits each time, at some cost in speed. On a
     CPU all algorithms do."""
-    tensorboard: bool = False
-    """Whether losses and accuracies are written for TensorBoard too, below `tensorboard/` in the run
-    directory. It needs `pip install "nestnet[tensorboard]"`."""
+    trackers: list[str] = field(default_factory=list)
+    """Programs that follow the run too: `tensorboard`, `wandb`, `mlflow` and `trackio`, each with
+    `pip install "nestnet[NAME]"`, or your own: see `nestnet.register_tracker` and `imports`."""
 
     @property
     def total_epochs(self) -> int:

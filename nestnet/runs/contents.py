@@ -78,12 +78,12 @@ RECORD = "images.json"
 FILES = ("config.yaml", RECORD, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
 """Names of the files of a run."""
 
-FOLDERS = ("checkpoints", "snapshots", "tensorboard")
-"""Names of the folders of a run."""
+FOLDERS = ("checkpoints", "snapshots", "tensorboard", "wandb", "mlflow", "trackio")
+"""Names of the folders of a run, of which the last ones are those of trackers."""
 
 # Patterns are as strict as the names that nestnet writes: a run that starts again deletes what they match.
 SNAPSHOT = re.compile(r"step-(\d{6,})\.safetensors", re.ASCII)
 """Names in `snapshots`."""
 
-EVENTS = re.compile(r"events\.out\.tfevents\..+")
-"""Names in `tensorboard`."""
+TRACKER_FILES = re.compile(r"events\.out\.tfevents\..+|run_id|mlflow\.db")
+"""Names in the folders of trackers; wandb has further ones."""

@@ -7,7 +7,7 @@ metrics.csv               a row per epoch
 cost.json                 the forward cost of both networks, and the expected and actual average, after the last epoch
 checkpoints/              the last two, and those after which each subnet was best: see `nestnet.runs.checkpoints`
 snapshots/                the base's weights every `snapshot_steps` batches, if the configuration asks for them
-tensorboard/              curves, if the configuration asks for them
+tensorboard/, wandb/ ...   what `trackers` of the configuration keep there
 base.safetensors          the two subnets as files that timm loads, after the last epoch
 motivated.safetensors
 """
@@ -27,7 +27,6 @@ from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import METRIC_COLUMNS, RECORD, STEP_COLUMNS, VAL_COLUMNS
 from nestnet.runs.held_folder import HeldFolder
 from nestnet.runs.run_files import check_names
-from nestnet.runs.tensorboard import TensorBoardWriter
 from nestnet.runtime.log import log_notice
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.folders import make_folder
@@ -52,7 +51,6 @@ class RunDirectory:
     Attributes:
         path: path of the folder.
         checkpoints: checkpoints of the run.
-        tensorboard: writer of the curves; `None` if the configuration does not ask for them.
         tables: open tables, from `begin` on until the directory is closed.
         closing: stack of the resources that are closed at the end.
         folder: open folder.
@@ -64,7 +62,6 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / "checkpoints")
-        self.tensorboard: TensorBoardWriter | None = None
         self.tables: list[GrowingTable] = []
         # The lock is taken first and released last, so that this process has the folder to itself in between.
         self.closing = ExitStack()
@@ -143,9 +140,6 @@ class RunDirectory:
         # From here on, leaving the `with` statement syncs the tables, until they are closed.
         self.tables += [self.steps_table, self.metrics_table]
         self.closing.callback(self.tables.clear)
-        if config.tensorboard:
-            self.tensorboard = TensorBoardWriter(self.path / "tensorboard", after=steps)
-            self.closing.callback(self.tensorboard.close)
 
     def add_step(self, row: Mapping[str, Any]) -> None:
         """Write the row of a batch.
@@ -157,22 +151,17 @@ class RunDirectory:
             OSError: If it cannot be written.
         """
         self.steps_table.add(row)
-        if self.tensorboard is not None:
-            self.tensorboard.add_step(row)
 
-    def add_epoch(self, row: Mapping[str, Any], steps: int) -> None:
+    def add_epoch(self, row: Mapping[str, Any]) -> None:
         """Write the row of an epoch.
 
         Args:
             row: values of the columns of `metrics.csv`.
-            steps: number of batches that are done.
 
         Raises:
             OSError: If it cannot be written.
         """
         self.metrics_table.add(row)
-        if self.tensorboard is not None:
-            self.tensorboard.add_epoch(row, steps)
 
     def save_checkpoint(self, state: State) -> None:
         """Write a checkpoint, once the rows that belong to it are on the disk.

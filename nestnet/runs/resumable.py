@@ -20,7 +20,7 @@ RESUMABLE_FIELDS = {
     "checkpoint_minutes",
     "snapshot_steps",
     "non_finite",
-    "tensorboard",
+    "trackers",
 }
 """Fields that may change when a run is resumed: where it runs and what it writes, but not what it trains."""
 

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from nestnet.runs.checkpoint_file import CHECKPOINT_NAME
-from nestnet.runs.contents import EVENTS, FILES, FOLDERS, SNAPSHOT
+from nestnet.runs.contents import FILES, FOLDERS, SNAPSHOT, TRACKER_FILES
 from nestnet.storage.folders import remove_file, remove_folder
 from nestnet.storage.opening import describe_file_type
 from nestnet.storage.unfinished import remove_unfinished
@@ -64,7 +64,9 @@ def delete_run(run_dir: Path) -> None:
 def _written_paths(run_dir: Path) -> list[Path]:
     """Return the paths with the names of files that a run writes."""
     paths = [run_dir / name for name in (*FILES, ".lock")]
-    for folder, pattern in (("checkpoints", CHECKPOINT_NAME), ("snapshots", SNAPSHOT), ("tensorboard", EVENTS)):
+    patterns = {"checkpoints": CHECKPOINT_NAME, "snapshots": SNAPSHOT}
+    for folder in FOLDERS:
+        pattern = patterns.get(folder, TRACKER_FILES)
         for path in _list_folder(run_dir / folder):
             if pattern.fullmatch(path.name):
                 paths.append(path)

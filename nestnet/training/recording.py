@@ -41,6 +41,7 @@ def record_batch(trainer: "Trainer", row: dict[str, Any]) -> None:
         row: row of `steps.csv`.
     """
     trainer.run.add_step(row)
+    trainer.callbacks.batch_end(row)
     save_snapshot_if_due(trainer)
     metrics = trainer.totals.metrics(trainer.config.data.batch_size)
     trainer.progress.step_done(row["loss"], row["mode"], metrics)
@@ -76,5 +77,6 @@ def record_epoch(trainer: "Trainer", metrics: dict[str, float]) -> None:
         if best is None or accuracy > best["top1"]:
             name = checkpoint_name(trainer.steps_done, trainer.epochs_done)
             trainer.best[mode] = {"file": name, "epoch": trainer.epochs_done, "top1": accuracy}
-    trainer.run.add_epoch(metrics, trainer.steps_done)
+    trainer.run.add_epoch(metrics)
+    trainer.callbacks.epoch_end(metrics, trainer.steps_done)
     trainer.run.save_cost(trainer.cost.summary())

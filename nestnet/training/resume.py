@@ -21,6 +21,7 @@ from nestnet.runtime.log import log_notice
 from nestnet.runtime.torchrun import is_first_process
 from nestnet.storage.state_codec import State
 from nestnet.text.escape import quoted
+from nestnet.trackers.callback import Callback
 from nestnet.training.trainer import Trainer
 
 
@@ -30,6 +31,7 @@ def resume(
     *,
     images: ImageData | None = None,
     condition: Condition | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Resume a run in its folder, from its last complete checkpoint.
 
@@ -41,6 +43,7 @@ def resume(
         changes: command-line arguments for fields that do not change what is trained.
         images: images in place of those that the configuration names, if the run's `Trainer` was given them.
         condition: condition in place of the one that the configuration names, if the run's `Trainer` was given it.
+        callbacks: callbacks that follow the run: see `Trainer`.
 
     Returns:
         The folder of the run.
@@ -64,7 +67,12 @@ def resume(
         if has_checkpoints:
             record = read_record(path)
         trainer = Trainer(
-            config, images=images, record=record, condition=condition, initial_weights=not has_checkpoints
+            config,
+            images=images,
+            record=record,
+            condition=condition,
+            initial_weights=not has_checkpoints,
+            callbacks=callbacks,
         )
         state = trainer.process_group.broadcast_object(state)
         if state is not None:

@@ -28,10 +28,10 @@ from nestnet.nn.recalibration import has_running_statistics
 from nestnet.optim.factory import create_optimizer, try_optimizer
 from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.step_counts import share_step_counts
-from nestnet.runs.tensorboard import check_tensorboard_installed
 from nestnet.step.policy import Policy
 from nestnet.step.random_state import seed_all
 from nestnet.step.train_step import TrainStep
+from nestnet.trackers.registry import check_trackers_installed
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.finish_phase import start_schedule
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
@@ -114,8 +114,7 @@ def build_training(
     """
     # Choose the device, and load the images, which determine some settings.
     device = choose_device(config.device)
-    if config.tensorboard:
-        check_tensorboard_installed()
+    check_trackers_installed(config.trackers)
     images, record = _load_images(config, images, record)
     config = resolve_config(config, images)
 

@@ -8,8 +8,8 @@ network, as in the paper, or both. The last phase, if there is one, extends the 
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runtime.interrupts import Interrupts
 from nestnet.storage.state_codec import State
+from nestnet.trackers.callback import Callback, TrackedRun
+from nestnet.trackers.callbacks import Callbacks
+from nestnet.trackers.registry import create_trackers
 from nestnet.training.checkpointing import Checkpointer
 from nestnet.training.ending import check_interrupts, end_early
 from nestnet.training.epoch_totals import EpochTotals
@@ -54,6 +57,8 @@ class Trainer:
         condition: motivation condition in place of the one that the configuration names.
         initial_weights: whether to load the initial weights that the configuration names. A resumed run does
             not need them.
+        callbacks: callbacks that follow the run, in addition to the trackers that the configuration names. Only
+            those of the first process are called.
 
     Attributes:
         config: resolved configuration. The parts that are built from it are attributes too, as `TrainingSetup`
@@ -66,6 +71,7 @@ class Trainer:
             first evaluation.
         recalibrated: for each mode the BatchNorm statistics that it was last evaluated with, if they were
             recalibrated.
+        callbacks: trackers and other callbacks that follow the run.
         is_stepping: whether a batch is being trained, so that there is no consistent state to save.
         run: directory of the run, after `fit` has begun.
 
@@ -83,6 +89,7 @@ class Trainer:
         record: ImageRecord | None = None,
         condition: Condition | None = None,
         initial_weights: bool = True,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         setup = build_training(
             config, images=images, record=record, condition=condition, initial_weights=initial_weights
@@ -114,10 +121,13 @@ class Trainer:
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
         self.recalibrated: dict[str, dict[str, Tensor]] = {}
-        # Signals, display, and checkpoints.
+        # Signals, display, callbacks, and checkpoints.
         self.is_stepping = False
         self.interrupts = Interrupts()
         self.progress = Progress(config.total_epochs, len(self.train_batches), quiet=True)
+        self.callbacks = Callbacks()
+        if self.process_group.is_first:
+            self.callbacks = Callbacks([*create_trackers(self.config.trackers), *callbacks])
         self.checkpointer = Checkpointer(self)
 
     def fit(self, run: RunDirectory | NullRunDirectory | None = None) -> Path:
@@ -143,7 +153,7 @@ class Trainer:
             expected_fraction=self.expected_fraction,
             quiet=not self.process_group.is_first,
         )
-        with run, self.interrupts, progress as self.progress:
+        with run, self.interrupts, progress as self.progress, self.callbacks:
             self._begin(run)
             try:
                 if self.steps_done == 0:
@@ -286,6 +296,7 @@ class Trainer:
         run.begin(self.config, self.record, self.steps_done, self.epochs_done)
         self.progress.started(self.net, run.path, self.config.precision, self.epochs_done, self.totals.batches)
         log_emulated_precision(self.config, self.device)
+        self.callbacks.start(TrackedRun(run.path, asdict(self.config), self.steps_done, self.epochs_done))
         self.checkpointer.start()
 
     def _finish_epoch(self, accuracies: dict[str, float]) -> None:

@@ -36,8 +36,8 @@ def place(tmp_path_factory):
         "1",
         "--device",
         "cpu",
-        "--tensorboard",
-        "true",
+        "--trackers",
+        "[tensorboard]",
     ]
     run_dir = ["--run_dir", str(place / "run")]
     assert main(["train", "--data.root", str(place / "images"), *run_dir, *SIZES, *settings]) == 0

@@ -96,7 +96,7 @@ def test_seeds_make_a_row_with_their_mean_and_deviation(write):
     ("fields", "others", "together"),
     [
         ({}, {}, True),
-        ({}, {"checkpoint_minutes": 3.0, "snapshot_steps": 5, "non_finite": "skip", "tensorboard": True}, True),
+        ({}, {"checkpoint_minutes": 3.0, "snapshot_steps": 5, "non_finite": "skip", "trackers": ["tensorboard"]}, True),
         ({"data": {"workers": 3, "eval_batch_size": 7}}, {}, True),
         ({"data": {"root": "/there"}}, {"data": {"root": "/here"}}, True),
         ({"data": {"name": "folder", "root": "/there"}}, {"data": {"name": "folder", "root": "/here"}}, False),

@@ -1,0 +1,1 @@
+"""Trackers and callbacks: what a run tells programs that follow experiments, and code of your own."""
