@@ -39,8 +39,10 @@ class OnnxFormat(ExportFormat):
         return f"onnxruntime {onnxruntime.__version__}"
 
     def write(self, net: NestedModel, metadata: Metadata, path: Path) -> None:
-        import onnx
+        self.store(self.trace(net, metadata), metadata, path)
 
+    def trace(self, net: NestedModel, metadata: Metadata) -> Any:
+        """Return a subnet as an `onnx.ModelProto`, without metadata. Arguments and errors are those of `write`."""
         model = create_standalone(net, metadata)
         with explain_torch_errors(self.name, metadata):
             program = torch.onnx.export(
@@ -51,7 +53,18 @@ class OnnxFormat(ExportFormat):
                 verbose=False,
             )
         assert program is not None
-        proto = program.model_proto
+        return program.model_proto
+
+    def store(self, proto: Any, metadata: Metadata, path: Path) -> None:
+        """Write a network as a file, with its metadata and its SHA-256.
+
+        Args:
+            proto: network from `trace`, which may have been changed since.
+            metadata: metadata of the file.
+            path: file to write.
+        """
+        import onnx
+
         onnx.helper.set_model_props(proto, metadata.to_entries() | {"sha256": HASH_PLACEHOLDER.decode()})
         content = proto.SerializeToString()
         assert content.count(HASH_PLACEHOLDER) == 1

@@ -38,6 +38,8 @@ class Metadata:
         crop_pct: part of an image's shorter side that is kept, above 0 and at most 1; `None` if images are
             used whole.
         model_args: further keyword arguments with which timm builds the network, such as `window_size`; empty for most.
+        quantization: how the network was quantised to 8-bit integers, and what that cost: `calibration_images`,
+            `test_images`, `float32_top1` and `int8_top1`; empty for a network in float32.
         image_reading: how `nestnet predict` and a run's own evaluation read image files, in words.
         nestnet_version: version that wrote the file.
     """
@@ -51,6 +53,7 @@ class Metadata:
     std: list[float]
     crop_pct: float | None
     model_args: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
     image_reading: str = DECODING_RULE
     nestnet_version: str = __version__
 
@@ -58,6 +61,13 @@ class Metadata:
     def size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         return self.input_size[1:]
+
+    @property
+    def precision(self) -> str:
+        """Number format of the weights and of most computations: `"float32"` or `"int8"`."""
+        if self.quantization:
+            return "int8"
+        return "float32"
 
     @property
     def timm_arguments(self) -> dict[str, Any]:

@@ -19,6 +19,12 @@ MAX_SIZE = 1_000_000
 MAX_NUMBER = 3e38
 """Bound of the numbers of `mean`, `std` and `crop_pct`: about the largest float32."""
 
+COUNTED_IMAGES = ("calibration_images", "test_images")
+"""Parts of the entry `quantization` that are numbers of images."""
+
+MEASURED_ACCURACIES = ("float32_top1", "int8_top1")
+"""Parts of the entry `quantization` that are accuracies in percent."""
+
 
 def encode_entry(name: str, value: Any) -> str:
     """Return the text that a file stores for a value of its metadata.
@@ -94,6 +100,11 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
             "a mapping from names of arguments of the network to values",
         ),
         ("crop_pct", _is_crop(values["crop_pct"]), "empty, or above 0 and at most 1"),
+        (
+            "quantization",
+            _is_quantization(values["quantization"]),
+            "empty, or calibration_images and test_images of at least 1 and float32_top1 and int8_top1 from 0 to 100",
+        ),
     )
     for name, is_kept, rule in rules:
         if not is_kept:
@@ -126,6 +137,17 @@ def _is_crop(value: Any) -> bool:
     if value is None:
         return True
     return _are_numbers([value], 1) and 0 < value <= 1
+
+
+def _is_quantization(value: Any) -> bool:
+    # It is empty for networks in float32.
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or set(value) != {*COUNTED_IMAGES, *MEASURED_ACCURACIES}:
+        return False
+    accuracies = [value[name] for name in MEASURED_ACCURACIES]
+    are_percentages = _are_numbers(accuracies, len(accuracies)) and all(0 <= number <= 100 for number in accuracies)
+    return are_percentages and all(is_whole(value[name], 1) for name in COUNTED_IMAGES)
 
 
 def _are_positive_numbers(values: Any, count: int) -> bool:

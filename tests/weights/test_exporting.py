@@ -224,6 +224,15 @@ FORGED = [
     ),
     ({"std": "[1, 1, 0]"}, {}, "std = [1, 1, 0] in its metadata: it must be a list of 3 numbers above 0"),
     ({"crop_pct": "2"}, {}, "crop_pct = 2 in its metadata: it must be empty, or above 0 and at most 1"),
+    ({"quantization": "[]"}, {}, "quantization = [] in its metadata: it must be empty, or calibration_images and"),
+    ({"quantization": '{"int8_top1": 90}'}, {}, "quantization = {'int8_top1': 90} in its metadata: it must be empty"),
+    (
+        {
+            "quantization": '{"calibration_images": 1, "test_images": 1, "float32_top1": 101, "int8_top1": 0}',
+        },
+        {},
+        "in its metadata: it must be empty, or calibration_images and test_images of at least 1 and float32_top1",
+    ),
     ({"crop_pct": None}, {}, "is not an export of nestnet: its metadata has no crop_pct"),
     ({}, {"fc.weight": torch.zeros(5, 63)}, "fc.weight is floating-point [5, 63], and must be floating-point [5, 64]"),
     ({}, {"fc.bias": torch.zeros(5, dtype=torch.uint8)}, "fc.bias is U8 [5], and must be floating-point [5]"),
