@@ -1,7 +1,7 @@
 """The interface of an export format: writing, loading in its own runtime, and code that uses a file.
 
 Files of all formats hold the plain timm network, with the metadata of `nestnet.weights.metadata`, and accept
-batches of any size.
+batches of any size. Formats that hold a program can also hold the preparation of images.
 """
 
 import importlib.util
@@ -18,7 +18,8 @@ from nestnet.text.escape import for_python
 from nestnet.weights.metadata import Metadata
 
 LoadedModel = Callable[[Tensor], Tensor]
-"""A loaded file: from normalised images `[B, C, H, W]` to logits `[B, K]`, on the CPU."""
+"""A loaded file: from images to logits `[B, K]`, on the CPU. Images are normalised ones `[B, C, H, W]`, or raw pixels
+`[B, H, W, C]` if the file prepares them itself."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class ExportFormat(ABC):
         suffix: usual suffix of its files.
         packages: packages that it needs in addition to nestnet's dependencies; the extra of nestnet that
             installs them has the name of the format.
+        holds_program: whether files hold a program, which can prepare images, or weights alone.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    holds_program: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -101,6 +104,32 @@ class ExportFormat(ABC):
         Returns:
             The code.
         """
+
+    def with_opset(self, opset: int) -> "ExportFormat":
+        """Return this format with an opset of the user's choice.
+
+        Args:
+            opset: version of ONNX's operators.
+
+        Raises:
+            ValueError: If files of this format have no opset, or it cannot be written.
+        """
+        raise ValueError(f"opset = {opset}: it is for ONNX files; leave it out, or set format to onnx")
+
+    def check_preprocessing(self, preprocessing: str) -> None:
+        """Check that files of this format can hold the preparation of images, if they are to.
+
+        Args:
+            preprocessing: `"inside"` or `"outside"`.
+
+        Raises:
+            ValueError: If they cannot.
+        """
+        if preprocessing == "inside" and not self.holds_program:
+            raise ValueError(
+                f"preprocessing = 'inside': files of the format {self.name} hold weights alone; "
+                "set format to onnx, or to another one that holds a program"
+            )
 
     def check_packages(self) -> None:
         """Check that all packages are installed.

@@ -7,33 +7,59 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from nestnet.deploy.raw_pixels import RawPixelNetwork
 from nestnet.nn.model import NestedModel
 from nestnet.text.messages import first_line
 from nestnet.weights.metadata import Metadata
 
 
 def create_standalone(net: NestedModel, metadata: Metadata) -> nn.Module:
-    """Create the plain timm network for a file, in evaluation mode and the contiguous memory format.
+    """Create the network for a file, in evaluation mode and the contiguous memory format.
 
     Args:
         net: nested network, on the CPU.
         metadata: metadata of the file, which names the subnet.
+
+    Returns:
+        The plain timm network, with the preparation of images before it if the metadata says so.
     """
-    return net.standalone(metadata.mode).eval().to(memory_format=torch.contiguous_format)
+    model = net.standalone(metadata.mode).eval().to(memory_format=torch.contiguous_format)
+    if metadata.preprocessing == "inside":
+        return RawPixelNetwork(model, metadata).eval()
+    return model
 
 
-def trace_program(model: nn.Module, input_size: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """Trace a network as a program for batches of any size.
+def dynamic_axes(metadata: Metadata) -> dict[int, str]:
+    """Return the name of each axis of the images that may have any size, by its position.
 
     Args:
-        model: network to trace, in evaluation mode.
-        input_size: channels, height and width of the images.
+        metadata: metadata of the file.
     """
+    if metadata.preprocessing == "inside":
+        return {0: "batch", 1: "height", 2: "width"}
+    return {0: "batch"}
+
+
+def trace_subnet(net: NestedModel, metadata: Metadata) -> torch.export.ExportedProgram:
+    """Trace a subnet of a nested network as a program for batches of any size.
+
+    Args:
+        net: nested network, on the CPU.
+        metadata: metadata of the file, which names the subnet and says whether it prepares images.
+
+    Returns:
+        The program.
+    """
+    channels, height, width = metadata.input_size
     # The example has two images, because torch would treat a size of 1 as a constant.
-    images = torch.zeros(2, *input_size)
-    # The batch size is dynamic; the image size is fixed.
-    batch_size = torch.export.Dim("batch", min=1)
-    return torch.export.export(model, (images,), dynamic_shapes=({0: batch_size},), strict=False)
+    images = torch.zeros(2, channels, height, width)
+    if metadata.preprocessing == "inside":
+        # No two sizes are the same, nor that of the network.
+        images = torch.zeros(2, height + 5, width + 11, channels, dtype=torch.uint8)
+    axes = {}
+    for position, name in dynamic_axes(metadata).items():
+        axes[position] = torch.export.Dim(name, min=1)
+    return torch.export.export(create_standalone(net, metadata), (images,), dynamic_shapes=(axes,), strict=False)
 
 
 @contextmanager

@@ -15,16 +15,28 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
 }
 
 
-def choose_format(path: Path, name: str | None = None) -> ExportFormat:
+def choose_format(path: Path, name: str | None = None, *, opset: int | None = None) -> ExportFormat:
     """Choose the format of a file.
 
     Args:
         path: path of the file.
         name: name of the format; `None` to choose it by the file's suffix, with safetensors for an unknown suffix.
+        opset: version of ONNX's operators; by default torch's own choice.
 
     Returns:
         The format.
+
+    Raises:
+        ValueError: If there is an opset and the format has none, or it cannot be written.
     """
+    export_format = _find_format(path, name)
+    if opset is None:
+        return export_format
+    return export_format.with_opset(opset)
+
+
+def _find_format(path: Path, name: str | None) -> ExportFormat:
+    """Return the format of a name; without one, the format of a file's suffix."""
     if name is not None:
         return EXPORT_FORMATS[name]
     for export_format in EXPORT_FORMATS.values():

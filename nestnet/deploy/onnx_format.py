@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
-from nestnet.deploy.exported_program import create_standalone, explain_torch_errors, trace_program
+from nestnet.deploy.exported_program import dynamic_axes, explain_torch_errors, trace_subnet
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.opening import open_regular
 from nestnet.text.escape import for_python, is_utf8
 from nestnet.text.messages import first_line
 from nestnet.weights.metadata import Metadata
+
+# The oldest opset for which torch has implementations; its conversion to older ones fails for most networks.
+MIN_OPSET = 18
 
 # Placeholder for the SHA-256 of the file while the hash is computed; it is as long as the hash in hexadecimal
 # digits.
@@ -26,11 +29,29 @@ HASH_ENTRY = re.compile(rb"\x0a\x06sha256\x12\x40([0-9a-f]{64})")
 
 
 class OnnxFormat(ExportFormat):
-    """Format of ONNX files with the input `images`, the output `logits`, and the metadata in `metadata_props`."""
+    """Format of ONNX files with the input `images`, the output `logits`, and the metadata in `metadata_props`.
+
+    Args:
+        opset: version of ONNX's operators; `None` for torch's own choice.
+    """
 
     name = "onnx"
     suffix = ".onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
+
+    def __init__(self, opset: int | None = None) -> None:
+        self.opset = opset
+
+    def with_opset(self, opset: int) -> "OnnxFormat":
+        self.check_packages()
+        import onnx
+
+        newest = onnx.defs.onnx_opset_version()
+        if not MIN_OPSET <= opset <= newest:
+            raise ValueError(
+                f"opset = {opset}: torch writes {MIN_OPSET} or newer, and onnx {onnx.__version__} knows up to {newest}"
+            )
+        return OnnxFormat(opset)
 
     @property
     def runtime(self) -> str:
@@ -43,20 +64,31 @@ class OnnxFormat(ExportFormat):
 
     def trace(self, net: NestedModel, metadata: Metadata) -> Any:
         """Return a subnet as an `onnx.ModelProto`, without metadata. Arguments and errors are those of `write`."""
-        model = create_standalone(net, metadata)
+        options: dict[str, Any] = {}
+        if self.opset is not None:
+            options["opset_version"] = self.opset
         with explain_torch_errors(self.name, metadata):
             program = torch.onnx.export(
-                trace_program(model, metadata.input_size),
+                trace_subnet(net, metadata),
                 dynamo=True,
                 input_names=["images"],
                 output_names=["logits"],
+                dynamic_shapes=(dynamic_axes(metadata),),
                 verbose=False,
+                **options,
             )
         assert program is not None
-        return program.model_proto
+        proto = program.model_proto
+        # Where an operator cannot be converted, torch writes another opset instead of raising an error.
+        if self.opset not in (None, _find_opset(proto)):
+            raise ValueError(
+                f"opset = {self.opset}: torch cannot write {metadata.architecture} with it; "
+                f"take {_find_opset(proto)}, or leave it out"
+            )
+        return proto
 
     def store(self, proto: Any, metadata: Metadata, path: Path) -> None:
-        """Write a network as a file, with its metadata and its SHA-256.
+        """Write a network as a file, with its metadata, its opset and its SHA-256.
 
         Args:
             proto: network from `trace`, which may have been changed since.
@@ -65,7 +97,8 @@ class OnnxFormat(ExportFormat):
         """
         import onnx
 
-        onnx.helper.set_model_props(proto, metadata.to_entries() | {"sha256": HASH_PLACEHOLDER.decode()})
+        entries = metadata.to_entries() | {"opset": str(_find_opset(proto)), "sha256": HASH_PLACEHOLDER.decode()}
+        onnx.helper.set_model_props(proto, entries)
         content = proto.SerializeToString()
         assert content.count(HASH_PLACEHOLDER) == 1
         digest = hashlib.sha256(content).hexdigest().encode()
@@ -107,7 +140,10 @@ class OnnxFormat(ExportFormat):
         shapes = []
         for value in (*session.get_inputs(), *session.get_outputs()):
             shapes.append(list(value.shape)[1:])  # the first size is the batch size, which is symbolic
-        if shapes != [list(metadata.input_size), [metadata.num_classes]]:
+        expected: list[int | str] = list(metadata.input_size)
+        if metadata.preprocessing == "inside":
+            expected = ["height", "width", metadata.input_size[0]]
+        if shapes != [expected, [metadata.num_classes]]:
             raise ValueError(
                 f"{path} does not hold what its metadata says: its input and output have the shapes {shapes}"
             )
@@ -137,3 +173,9 @@ class OnnxFormat(ExportFormat):
             file = read_bytes_code(path)
         load = f"onnxruntime.InferenceSession({file})"
         return UsageCode(imports, "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
+
+
+def _find_opset(proto: Any) -> int:
+    """Return the opset of an `onnx.ModelProto`."""
+    # Other domains are those of operators that are not ONNX's own.
+    return int(next(imported.version for imported in proto.opset_import if imported.domain == ""))

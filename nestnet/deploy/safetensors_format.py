@@ -20,6 +20,7 @@ class SafetensorsFormat(ExportFormat):
 
     name = "safetensors"
     suffix = ".safetensors"
+    holds_program = False
 
     @property
     def runtime(self) -> str:

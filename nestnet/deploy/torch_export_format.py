@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
-from nestnet.deploy.exported_program import create_standalone, explain_torch_errors, trace_program
+from nestnet.deploy.exported_program import explain_torch_errors, trace_subnet
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.opening import utf8_name
@@ -31,7 +31,7 @@ class TorchExportFormat(ExportFormat):
     def write(self, net: NestedModel, metadata: Metadata, path: Path) -> None:
         content = io.BytesIO()
         with explain_torch_errors(self.name, metadata):
-            program = trace_program(create_standalone(net, metadata), metadata.input_size)
+            program = trace_subnet(net, metadata)
             torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata.to_entries())})
         write_atomically(path, content.getvalue())
 

@@ -40,6 +40,8 @@ class Metadata:
         model_args: further keyword arguments with which timm builds the network, such as `window_size`; empty for most.
         quantization: how the network was quantised to 8-bit integers, and what that cost: `calibration_images`,
             `test_images`, `float32_top1` and `int8_top1`; empty for a network in float32.
+        preprocessing: `"outside"` if the network takes normalised images `[B, C, H, W]`; `"inside"` if it resizes, crops and
+            normalises raw pixels itself, uint8 `[B, H, W, C]` of any size.
         image_reading: how `nestnet predict` and a run's own evaluation read image files, in words.
         nestnet_version: version that wrote the file.
     """
@@ -54,6 +56,7 @@ class Metadata:
     crop_pct: float | None
     model_args: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] = field(default_factory=dict)
+    preprocessing: str = "outside"
     image_reading: str = DECODING_RULE
     nestnet_version: str = __version__
 
@@ -137,6 +140,7 @@ class Metadata:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         crop_pct: float | None = None,
+        preprocessing: str = "outside",
     ) -> "Metadata":
         """Return the metadata of a subnet. Arguments, defaults and errors are those of `nestnet.export`.
 
@@ -148,6 +152,7 @@ class Metadata:
             mean: mean of each channel.
             std: standard deviation of each channel.
             crop_pct: part of an image's shorter side that is kept.
+            preprocessing: whether the network prepares images itself, `"inside"` or `"outside"`.
 
         Returns:
             The metadata.
@@ -171,6 +176,7 @@ class Metadata:
             std=_floats(default_std if std is None else std),
             crop_pct=choose_crop_pct(net.architectures.motivated, size[1:], crop_pct),
             model_args=structural_options(net.timm_options.of(mode)),
+            preprocessing=preprocessing,
         )
         # Write only what `from_entries` accepts. A network of your own need not be registered to be exported, but to
         # be read.

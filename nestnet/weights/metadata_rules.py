@@ -10,7 +10,7 @@ from nestnet.models.timm_options import RESERVED
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import is_number, is_whole
 
-TEXTS = ("architecture", "mode", "image_reading", "nestnet_version")
+TEXTS = ("architecture", "mode", "preprocessing", "image_reading", "nestnet_version")
 """Entries that are stored as they are. The others are stored as JSON, and a `crop_pct` of `None` as an empty string."""
 
 MAX_SIZE = 1_000_000
@@ -92,6 +92,7 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
         ),
         ("mean", _are_numbers(values["mean"], channels), f"a list of {channels} numbers, one for each channel"),
         ("std", _are_positive_numbers(values["std"], channels), f"a list of {channels} numbers above 0"),
+        ("preprocessing", values["preprocessing"] in ("inside", "outside"), "inside or outside"),
         ("image_reading", values["image_reading"] is not None, "how image files are read, in words"),
         ("nestnet_version", values["nestnet_version"] is not None, "a version"),
         (

@@ -223,6 +223,7 @@ FORGED = [
         "in its metadata: it must be a list of 3 numbers, one for each channel",
     ),
     ({"std": "[1, 1, 0]"}, {}, "std = [1, 1, 0] in its metadata: it must be a list of 3 numbers above 0"),
+    ({"preprocessing": "both"}, {}, "preprocessing = 'both' in its metadata: it must be inside or outside"),
     ({"crop_pct": "2"}, {}, "crop_pct = 2 in its metadata: it must be empty, or above 0 and at most 1"),
     ({"quantization": "[]"}, {}, "quantization = [] in its metadata: it must be empty, or calibration_images and"),
     ({"quantization": '{"int8_top1": 90}'}, {}, "quantization = {'int8_top1': 90} in its metadata: it must be empty"),

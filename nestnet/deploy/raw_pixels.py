@@ -1,0 +1,102 @@
+"""The preparation of images inside the exported network, which then takes raw pixels of any size.
+
+It prepares images as the run's own evaluation does (`nestnet.data.preprocessing`), with the same bits up to the
+normalisation. The decoding of files, with their EXIF orientation, remains outside.
+"""
+
+import math
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from nestnet.data.preprocessing import MAX_ASPECT_RATIO
+from nestnet.deploy.pillow_resize import AxisResize, bicubic, bilinear, resize
+from nestnet.weights.metadata import Metadata
+
+
+class RawPixelNetwork(nn.Module):
+    """Network that takes raw pixels, uint8 `[B, H, W, C]`, and returns logits `[B, K]`.
+
+    Args:
+        network: network that takes normalised images `[B, C, H, W]`.
+        metadata: metadata of the network, which says how its images are prepared.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, metadata: Metadata) -> None:
+        super().__init__()
+        self.network = network
+        self.size = metadata.size
+        self.crop_pct = metadata.crop_pct
+        self.register_buffer("mean", torch.tensor(metadata.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(metadata.std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = self.resize(images)
+        return self.network((levels.float() / 255 - self.mean) / self.std)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Return images, resized and cropped to the size of the network.
+
+        Args:
+            images: raw pixels, uint8 `[B, H, W, C]`.
+
+        Returns:
+            Levels from 0 to 255 as float64 `[B, C, height, width]`.
+        """
+        height = images.shape[1]
+        width = images.shape[2]
+        pixels = images.permute(0, 3, 1, 2).double()
+        if self.crop_pct is None:
+            return resize(
+                pixels, _resize_whole_axis(height, self.size[0]), _resize_whole_axis(width, self.size[1]), bilinear
+            )
+        rows, columns = self._resize_and_crop(height, width, self.crop_pct)
+        return resize(pixels, rows, columns, bicubic)
+
+    def _resize_and_crop(self, height: int, width: int, crop_pct: float) -> tuple[AxisResize, AxisResize]:
+        """Return what timm's evaluation does along both axes: resize the shorter side, then crop the centre."""
+        kept, kept_width = self.size
+        assert kept == kept_width, "runs evaluate square images"
+        # Very long images are cropped first, as by `_CropLongImages`.
+        shorter_side = torch.minimum(_as_tensor(height), _as_tensor(width))
+        longest_side = MAX_ASPECT_RATIO * shorter_side
+        shorter_resized = math.floor(kept / crop_pct)
+        axes = []
+        for size in (height, width):
+            crop_size = torch.minimum(_as_tensor(size), longest_side)
+            resized = shorter_resized * crop_size // shorter_side
+            # As torchvision's `center_crop` does, half of a pixel is rounded to an even number.
+            start = torch.round((resized - kept).double() / 2).long()
+            axes.append(AxisResize(size, (size - crop_size) // 2, crop_size, resized, start, kept))
+        return axes[0], axes[1]
+
+
+def _resize_whole_axis(size: int, resized: int) -> AxisResize:
+    """Return the resize of all pixels to a fixed number."""
+    zero = _as_tensor(0)
+    return AxisResize(size, zero, _as_tensor(size), _as_tensor(resized), zero, resized)
+
+
+def _as_tensor(size: int) -> Tensor:
+    """Return a size, which is a symbol while a network is traced, as a whole number in a tensor."""
+    return torch.full((), size, dtype=torch.int64)
+
+
+def to_raw_pixels(image: Any) -> Tensor:
+    """Return a stored image as a network with the preparation inside takes it.
+
+    Args:
+        image: PIL image, grey or in colour, or bytes `[C, H, W]`.
+
+    Returns:
+        Raw pixels, uint8 `[H, W, C]`.
+    """
+    if isinstance(image, Image.Image):
+        image = v2.functional.pil_to_tensor(image)
+    return image.permute(1, 2, 0).contiguous()
