@@ -7,22 +7,24 @@ from helpers import make, set_cpu_features, shallow
 from torch import nn
 
 from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
+from nestnet.config.schema_sections import DataConfig, LossConfig
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
 from nestnet.precision import choose_precision
+from nestnet.training.objective import Objective
 
 STEPS = 16
 BOTH = Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7)
 
 
-def trained(family, process_group, device, lr, batch_norm="private", **settings):
+def trained(family, process_group, device, lr, batch_norm="private", loss=nn.functional.cross_entropy, **settings):
     """The modes and losses of training on fixed batches, with switches."""
     torch.manual_seed(0)
     net = shallow(make(family, batch_norm=batch_norm)).to(device)
     if family != "vit" and process_group.is_initialized:
         synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
-    step = TrainStep(net, optimizer, nn.functional.cross_entropy, process_group=process_group, **settings)
+    step = TrainStep(net, optimizer, loss, process_group=process_group, **settings)
     images, labels = torch.randn(STEPS, 8, 3, 32, 32).to(device), torch.randint(5, (STEPS, 8)).to(device)
     condition, modes, losses = LossDecrease(k=1), [], []
     for number in range(STEPS):
@@ -31,6 +33,12 @@ def trained(family, process_group, device, lr, batch_norm="private", **settings)
         losses.append(step(images[number, share], labels[number, share], condition.mode).loss())
         condition.update(losses[-1])
     return {"modes": modes, "losses": losses, "weights": net.state_dict()}
+
+
+def weighted(process_group, device):
+    """Training with classes of different weights, in two parts, with clipping."""
+    loss = Objective(DataConfig(), LossConfig(), 5, Mode.BASE, torch.tensor([0.1, 0.4, 0.5, 1.0, 3.0], device=device))
+    return trained("vit", process_group, device, 1e-3, loss=loss, accumulate=2, clip_grad=0.5, gradient_norm=True)
 
 
 def both(process_group, device, **settings):
@@ -120,7 +128,7 @@ def unlike_precisions(process_group):
 def everything(process_group, device):
     return {
         "vit": trained("vit", process_group, device, 1e-3),
-        "clipped": trained("vit", process_group, device, 1e-3, accumulate=2, clip_grad=0.5, gradient_norm=True),
+        "weighted and clipped": weighted(process_group, device),
         "resnet": trained("resnet", process_group, device, 0.02),
         "separate": trained("resnet", process_group, device, 0.02, batch_norm="separate"),
         "both trained": trained("resnet", process_group, device, 0.02, policy=BOTH),

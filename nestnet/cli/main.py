@@ -39,8 +39,8 @@ Train one nested image classifier, deploy two.
   cross-validate
             train a configuration on each fold of its training images, and print both networks' accuracies
             --config FILE [--folds N] [--jobs N] [--output DIR] [--section.key value ...]
-  evaluate  print the top-1 accuracy of a subnet on the test images
-            RUN_DIR --mode base|motivated [--best] [--recalibrate N]
+  evaluate  print the top-1 of a subnet on the test images, and metrics of each class
+            RUN_DIR --mode base|motivated [--data.root FOLDER] [--format text|csv|json] [--best] [--recalibrate N]
   export    export a subnet for a device, checked against the network
             RUN_DIR --mode base|motivated --output FILE [--format safetensors|onnx|torch-export] [--best] [--recalibrate N]
   predict   print the most likely classes of image files

@@ -11,38 +11,48 @@ from nestnet.text.escape import for_terminal
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Print the top-1 accuracy of a subnet on the test images of its run."""
+    """Print how well a subnet of a run recognises the test images: top-1, and metrics of each class.
+
+    These are precision, recall and F1 of each class, their means, of which that of recall is the balanced accuracy, and
+    the confusion matrix.
+    """
     parser = Parser("nestnet evaluate", evaluate.__doc__)
     parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"), help="subnet to use")
+    parser.add_argument(
+        "--data.root",
+        dest="root",
+        type=path,
+        metavar="FOLDER",
+        help="evaluate on the images of another folder, which has a folder for each class: on those of its test/ or val/ "
+        "if it has them, otherwise on all",
+    )
+    parser.add_argument("--format", choices=("text", "csv", "json"), default="text")
     add_state_options(parser)
     options = parser.parse_args(arguments)
 
-    from nestnet.data.loaders import create_eval_loader
-    from nestnet.device import DeviceContext, choose_device, choose_memory_format
+    from nestnet.device import choose_device
     from nestnet.nn.mode import Mode
     from nestnet.runs.reading import read_run
     from nestnet.runtime.log import log_notice
-    from nestnet.training.evaluation import prepare_for_eval, top1
+    from nestnet.training.evaluation_text import LAYOUTS
+    from nestnet.training.run_evaluation import evaluate_run
     from nestnet.training.subnet_warnings import subnet_warnings
 
     mode = Mode(options.mode)
-    device = choose_device("auto")
     run = read_run(options.run_dir, best=mode if options.best else None)
-    images = run.images()
-    # By default the statistics are those of the run's own evaluation.
-    recalibration_batches = options.recalibrate
-    if recalibration_batches is None:
-        recalibration_batches = run.config.recalibration_batches
-    net = prepare_for_eval(run, mode, images, device, recalibration_batches)
-    batches = create_eval_loader(images, run.config.data, DeviceContext(device, choose_memory_format(run.config)))
-    accuracies = top1(net.eval(), batches, [mode], precision=run.config.precision)
-    print_text(f"{run.net.architectures.of(mode)} ({mode}): top-1 {accuracies[mode]:.2f} %")
+    root = None if options.root is None else str(options.root)
+    evaluation = evaluate_run(run, mode, choose_device("auto"), root=root, recalibrate=options.recalibrate)
+    lines = "\n".join(LAYOUTS[options.format](evaluation))
+    if options.format == "text":
+        print_text(lines)
+    else:
+        print_result(lines)
     shortcomings = subnet_warnings(
-        net,
+        evaluation.net,
         mode,
         run.trained,
-        recalibrated=recalibration_batches,
+        recalibrated=evaluation.recalibrated,
         run_dir=run.path,
         output=f"{mode}.safetensors",
         best=options.best,

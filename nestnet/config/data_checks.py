@@ -24,6 +24,7 @@ def check_data(config: Config) -> None:
     _check_source(config.data)
     _check_augmentation(config)
     _check_mixing(config.data)
+    _check_balance(config.data)
 
 
 def _check_source(data: DataConfig) -> None:
@@ -76,3 +77,19 @@ def _check_mixing(data: DataConfig) -> None:
     if not is_mixed and data.mixup_prob != 1:
         reason = "nothing is mixed; give data.mixup or data.cutmix, or leave it out"
         refuse("data.mixup_prob", data.mixup_prob, reason)
+
+
+def _check_balance(data: DataConfig) -> None:
+    weights = data.class_weights
+    if weights is None:
+        return
+    if data.sampler == "balanced":
+        reason = "data.sampler = balanced makes up for the sizes of the classes already; leave one of both out"
+        refuse("data.class_weights", weights, reason)
+    if isinstance(weights, str):
+        return
+    values = list(weights.values()) if isinstance(weights, dict) else weights
+    if not values:
+        refuse("data.class_weights", weights, "it must have a weight; give some, or leave it out")
+    if min(values) <= 0:
+        refuse("data.class_weights", weights, "each weight must be above 0")

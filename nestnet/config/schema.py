@@ -12,6 +12,7 @@ from nestnet.config.schema_rules import ValueRule, above, at_least, at_most, bet
 from nestnet.config.schema_sections import (
     HIGHEST_LR,
     Augmentation,
+    ClassWeights,
     Corrupt,
     DataConfig,
     DataName,
@@ -26,6 +27,7 @@ from nestnet.config.schema_sections import (
 __all__ = [
     "SECTIONS",
     "Augmentation",
+    "ClassWeights",
     "Config",
     "Corrupt",
     "DataConfig",

@@ -7,6 +7,7 @@ from nestnet.config.schema_rules import ValueRule, above, at_least, at_most, bet
 
 Pair = float | list[float]
 Corrupt = Literal["stop", "skip"]
+ClassWeights = Literal["balanced"] | list[float] | dict[str, float]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
 DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
 
@@ -147,6 +148,17 @@ class DataConfig:
     repeats: int = limited(1, at_least(1))
     """Repeated augmentation: number of differently augmented copies of each image in an epoch, from 1 to
     `batch_size`. The length of the epoch stays the same, so that it has fewer different images."""
+    # Classes of unequal size.
+    class_weights: ClassWeights | None = None
+    """Weight of each class, above 0: the loss of an image is multiplied by the weight of its class. `balanced`: weights
+    in inverse proportion to the number of training images, so that each class counts as much as any other. A list gives
+    the weights in the order of the class names; a mapping gives them by class name, and 1 to the others. Only their ratios
+    matter, because they are scaled so that their mean over the training images is 1. A mixed image has the mean weight of
+    its classes, by their shares; distillation is not weighted. null: no weights."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Which training images an epoch shows. `shuffle`: each of them once. `balanced`: as many, drawn at random with
+    replacement, so that each class is equally likely; images of rare classes come several times, each time augmented
+    differently, and some of the others not at all. Not together with `class_weights`."""
     # Normalisation.
     mean: list[float] | None = limited(
         None, between(0, 1, " for each channel, like the values of the images; divide values of bytes by 255")
@@ -171,6 +183,11 @@ class DataConfig:
     workers: int = limited(0, at_least(0))
     """Number of processes that read images, at least 0 (resident images are read once, at the start); 0: the
     training process reads them."""
+
+    def __post_init__(self) -> None:
+        """Make texts of class names, which YAML takes for numbers if they are digits."""
+        if isinstance(self.class_weights, dict):
+            self.class_weights = {str(name): weight for name, weight in self.class_weights.items()}
 
 
 @dataclass

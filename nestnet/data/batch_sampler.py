@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-import torch
 from torch.utils.data import Sampler
 
+from nestnet.data.image_order import ImageOrder
 from nestnet.data.seeding import mix_seed
 from nestnet.device import DeviceContext
 
@@ -15,9 +15,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     The last batch is left out if it would be smaller than the others.
 
     Args:
-        size: number of training images.
+        order: order of the training images in each epoch.
         batch_size: number of images in a batch, over all processes together.
-        seed: seed of the run.
         repeats: number of times that an epoch repeats each of its images, in direct succession and each time
             with a different seed (repeated augmentation, Hoffer et al. 2020). The length of an epoch does
             not depend on it.
@@ -29,29 +28,26 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, *, repeats: int = 1, device_context: DeviceContext | None = None
+        self, order: ImageOrder, batch_size: int, *, repeats: int = 1, device_context: DeviceContext | None = None
     ) -> None:
-        self.size = size
+        self.order = order
         self.batch_size = batch_size
-        self.seed = seed
         self.repeats = repeats
         self.epoch = 0
         self.start = 0
         self.share = (device_context or DeviceContext()).process_group.batch_slice(batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.size, generator=generator).tolist()
+        order = self.order.epoch(self.epoch)
         # The index of each image, and the number of the copy among all copies of all images. Seeds follow
-        # from the latter, so that they depend neither on the order nor on how many processes share the
-        # batches.
+        # from the latter, so that they do not depend on how many processes share the batches.
         copies: list[tuple[int, int]] = []
-        for index in order:
+        for index, draw in zip(order.indices.tolist(), order.draws.tolist(), strict=True):
             for copy in range(self.repeats):
-                copies.append((index, index * self.repeats + copy))
+                copies.append((index, draw * self.repeats + copy))
         for number in range(self.start, len(self)):
             batch = copies[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(index, mix_seed(self.seed, self.epoch, copy)) for index, copy in batch[self.share]]
+            yield [(index, mix_seed(self.order.seed, self.epoch, copy)) for index, copy in batch[self.share]]
 
     def __len__(self) -> int:
-        return self.size // self.batch_size
+        return self.order.size // self.batch_size

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from nestnet.config.schema_sections import DataConfig
 from nestnet.data.batch_sampler import EpochBatchSampler
 from nestnet.data.image_data import ImageData
+from nestnet.data.image_order import ImageOrder
 from nestnet.data.transformed_images import EvalImages, Views
 from nestnet.data.workers import check_file_handles, create_worker_initialiser, iterate_loader
 from nestnet.device import DeviceContext
@@ -28,7 +29,10 @@ class FileTrainLoader:
     def __init__(self, images: ImageData, config: DataConfig, seed: int, device_context: DeviceContext) -> None:
         self.device_context = device_context
         self.sampler = EpochBatchSampler(
-            len(images.train), config.batch_size, seed, repeats=config.repeats, device_context=device_context
+            ImageOrder(images, config, seed),
+            config.batch_size,
+            repeats=config.repeats,
+            device_context=device_context,
         )
         self.loader: DataLoader[Any] = DataLoader(
             images.train,

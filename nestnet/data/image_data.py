@@ -173,6 +173,23 @@ def load_data(
     if record is not None:
         field = f"data.root = {quoted(data.root or DEFAULT_ROOT)}"
         stored = restore_recorded_images(record, stored, field, command)
+    return prepare_images(data, model, stored)
+
+
+def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) -> ImageData:
+    """Return stored images with their transforms.
+
+    Args:
+        data: configuration of the images.
+        model: configuration of the networks.
+        stored: images as they are stored.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: If normalisation or augmentation do not suit the channels.
+    """
     val = _drop_unreadable(stored.val)
     test = _drop_unreadable(stored.test)
     # Determine the transforms: what the configuration leaves open follows from the data set, the network and

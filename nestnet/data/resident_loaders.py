@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from nestnet.config.schema_sections import DataConfig
 from nestnet.data.augmentation import crop_padding
 from nestnet.data.image_data import ImageData
+from nestnet.data.image_order import ImageOrder
 from nestnet.data.preprocessing import Transform
 from nestnet.data.seeding import mix_seed
 from nestnet.data.transformed_images import EvalImages
@@ -48,7 +49,7 @@ class ResidentTrainLoader:
 
     def __init__(self, images: ImageData, config: DataConfig, seed: int, device_context: DeviceContext) -> None:
         self.device_context = device_context
-        self.seed = seed
+        self.order = ImageOrder(images, config, seed)
         self.batch_size = config.batch_size
         self.repeats = config.repeats
         self.cutout = config.cutout
@@ -75,26 +76,27 @@ class ResidentTrainLoader:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the batches of an epoch; see `TrainLoader.epoch`."""
         device = self.device_context.device
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, number))
-        order = torch.randperm(len(self.labels), generator=generator)
-        copies = (order.unsqueeze(1) * self.repeats + torch.arange(self.repeats)).flatten()
-        batches = copies[: len(self) * self.batch_size].view(len(self), self.batch_size)
+        order = self.order.epoch(number)
+        used = len(self) * self.batch_size
+        copies = (order.draws.unsqueeze(1) * self.repeats + torch.arange(self.repeats)).flatten()[:used]
+        indices = order.indices.repeat_interleave(self.repeats)[:used]
         # All processes draw the same order, and each takes its share of every batch. The order and the draws of the
         # whole epoch are copied to the device once; the rest is indexing on the device.
         share = self.device_context.process_group.batch_slice(self.batch_size)
-        batches = batches[start:, share].to(device)
+        shape = (len(self), self.batch_size)
+        copies = copies.view(shape)[start:, share].to(device)
+        indices = indices.view(shape)[start:, share].to(device)
         draws = self._draw(number).to(device)
-        local_batch_size = batches.shape[1]
-        for group in batches.split(self.batches_at_once):
-            group_copies = group.flatten()
-            indices = group_copies.div(self.repeats, rounding_mode="floor")
-            images = self.augment(indices, draws[:, group_copies])
-            labels = self.labels[indices]
+        local_batch_size = indices.shape[1]
+        groups = zip(indices.split(self.batches_at_once), copies.split(self.batches_at_once), strict=True)
+        for group_indices, group_copies in groups:
+            images = self.augment(group_indices.flatten(), draws[:, group_copies.flatten()])
+            labels = self.labels[group_indices.flatten()]
             yield from zip(images.split(local_batch_size), labels.split(local_batch_size), strict=True)
 
     def _draw(self, epoch: int) -> Tensor:
         """Draw top, left, whether to flip, and row and column of Cutout's middle, for each copy of each image `[5, N]`."""
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch, AUGMENTATION_STREAM))
+        generator = torch.Generator().manual_seed(mix_seed(self.order.seed, epoch, AUGMENTATION_STREAM))
         offsets = 2 * self.padding + 1
         limits = [offsets, offsets, 1 + self.flips, self.size, self.size]
         count = len(self.labels) * self.repeats

@@ -1,8 +1,9 @@
-"""Top-1 accuracy of subnets, and the network of a stored run as it is evaluated."""
+"""Top-1 accuracy and predictions of subnets, and the network of a stored run as it is evaluated."""
 
 import itertools
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,32 @@ def top1(
     # This is the only wait for the device.
     total, *correct = counts.tolist()
     return {mode: 100 * count / total for mode, count in zip(modes, correct, strict=True)}
+
+
+@torch.inference_mode()
+def predict_classes(
+    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], mode: Mode, *, precision: str = "float32"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true and the predicted class of each image.
+
+    Args:
+        net: network that maps images `[B, C, H, W]` and a mode to logits `[B, K]`, in evaluation mode.
+        batches: images `[B, C, H, W]` and labels `[B]`, on the network's device, at least one batch.
+        mode: mode to evaluate.
+        precision: `"float32"`, or `"bfloat16"` for autocast.
+
+    Returns:
+        The labels `[N]`, and the classes with the largest logits `[N]`.
+    """
+    device = next(net.parameters()).device
+    true_classes: list[Tensor] = []
+    predicted_classes: list[Tensor] = []
+    for images, labels in batches:
+        with autocast(device, precision):
+            logits = net(images, mode)
+        true_classes.append(labels)
+        predicted_classes.append(logits.argmax(dim=1))
+    return torch.cat(true_classes).cpu().numpy(), torch.cat(predicted_classes).cpu().numpy()
 
 
 def recalibration_images(batches: TrainLoader, epoch: int, number: int, mode: Mode) -> Iterator[Tensor]:

@@ -19,9 +19,15 @@ class Objective:
         loss: section `loss` of the configuration.
         num_classes: number of classes `K`.
         mode: mode of the network.
+        class_weights: weight of each class `[K]`, on the device of the logits; `None` for no weights.
     """
 
-    def __init__(self, data: DataConfig, loss: LossConfig, num_classes: int, mode: Mode) -> None:
+    def __init__(
+        self, data: DataConfig, loss: LossConfig, num_classes: int, mode: Mode, class_weights: Tensor | None = None
+    ) -> None:
+        self.class_weights = class_weights
+        # With weights the loss of each image is needed.
+        self.reduction = "mean" if class_weights is None else "none"
         self.smoothing = PerMode(*as_pair(loss.label_smoothing)).of(mode)
         self.mixup_prob = PerMode(*as_pair(data.mixup_prob)).of(mode)
         self.mixup: Mixup | None = None
@@ -36,7 +42,9 @@ class Objective:
         # Binary cross-entropy per class, as in the recipes of Wightman et al. 2021 (arXiv 2110.00476).
         self.bce: BinaryCrossEntropy | None = None
         if loss.name == "bce":
-            self.bce = BinaryCrossEntropy(smoothing=self.smoothing, target_threshold=loss.target_threshold)
+            self.bce = BinaryCrossEntropy(
+                smoothing=self.smoothing, target_threshold=loss.target_threshold, reduction=self.reduction
+            )
 
     def mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Mix pairs of images of a batch by Mixup or CutMix.
@@ -56,7 +64,11 @@ class Objective:
             return self.mixup(images, labels)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch.
+        """Return the mean loss of a batch, weighted by class if there are weights.
+
+        The weights multiply the losses of the images, whose mean is taken over the number of images. torch divides by
+        the sum of the weights instead, which differs between the parts of a batch: then `accumulate`, or another number
+        of processes, would train something else.
 
         Args:
             logits: logits `[B, K]`.
@@ -66,7 +78,15 @@ class Objective:
             The loss `[]` in float32.
         """
         # Autocast leaves logits in bfloat16, whose softmax is too coarse for a loss.
-        logits = logits.float()
+        losses = self._compute_losses(logits.float(), targets)
+        if self.class_weights is None:
+            return losses
+        if self.bce is not None:
+            losses = losses.mean(dim=1)  # [B, K] -> [B]
+        return (losses * self._weigh_images(targets, self.class_weights)).mean()
+
+    def _compute_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss `[]`; with weights that of each image `[B]`, or of each image and class `[B, K]` (bce)."""
         if self.bce is not None:
             return self.bce(logits, targets)
         # Mixup has already smoothed soft targets. timm's binary cross-entropy makes the same distinction
@@ -74,19 +94,31 @@ class Objective:
         smoothing = self.smoothing
         if targets.ndim > 1:
             smoothing = 0.0
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction=self.reduction)
+
+    def _weigh_images(self, targets: Tensor, class_weights: Tensor) -> Tensor:
+        """Return the weight of each image `[B]`: that of its class, or the mean of its classes' by their shares."""
+        if targets.ndim == 1:
+            return class_weights[targets]
+        # Label smoothing gives each class the share smoothing / K of an image that is not of it. Without this
+        # correction the heavy weight of a rare class would count in the images of all the others.
+        smoothed = targets.float() @ class_weights
+        return (smoothed - self.smoothing * class_weights.mean()) / (1 - self.smoothing)
 
 
-def create_objectives(data: DataConfig, loss: LossConfig, num_classes: int) -> PerMode[Objective]:
+def create_objectives(
+    data: DataConfig, loss: LossConfig, num_classes: int, class_weights: Tensor | None = None
+) -> PerMode[Objective]:
     """Return the objective of each network, one and the same if their settings are equal.
 
     Args:
         data: section `data` of the configuration.
         loss: section `loss` of the configuration.
         num_classes: number of classes `K`.
+        class_weights: weight of each class `[K]`, on the device of the logits; `None` for no weights.
     """
-    base = Objective(data, loss, num_classes, Mode.BASE)
-    motivated = Objective(data, loss, num_classes, Mode.MOTIVATED)
+    base = Objective(data, loss, num_classes, Mode.BASE, class_weights)
+    motivated = Objective(data, loss, num_classes, Mode.MOTIVATED, class_weights)
     if (base.smoothing, base.mixup_prob) == (motivated.smoothing, motivated.mixup_prob):
         return PerMode(base, base)
     return PerMode(base, motivated)

@@ -12,6 +12,7 @@ from nestnet.conditions.base import WATCHED_ON_HELD_OUT_BATCH, Condition, watche
 from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.schema import Config
 from nestnet.cost.run import RunCost, count_macs, expected_cost
+from nestnet.data.class_balance import compute_class_weights
 from nestnet.data.held_out_batch import split_off_held_out_batch
 from nestnet.data.image_data import ImageData, check_train_images_exist, load_data
 from nestnet.data.image_record import ImageRecord
@@ -123,6 +124,7 @@ def build_training(
     condition, batches_per_epoch = plan_condition(config, len(images.train), condition)
     watches = watched_quantity(condition)
     images, held_out = _hold_out_batch(config, images, watches)
+    class_weights = _compute_class_weights(config, images)
     # Join the other processes, which determine the precision together, and create the loaders.
     context = _build_device_context(config, device)
     config = resolve_precision(config, context)
@@ -133,7 +135,9 @@ def build_training(
     net = _build_network(config, images, context, initial_weights=initial_weights)
     optimizer = _build_optimizer(config, net)
     schedule = start_schedule(config, optimizer, len(batches.train), epochs_done=0)
-    objectives = create_objectives(config.data, config.loss, net.num_classes)
+    if class_weights is not None:
+        class_weights = class_weights.to(context.device)
+    objectives = create_objectives(config.data, config.loss, net.num_classes, class_weights)
     policy = build_policy(config)
     step = _build_step(config, net, optimizer, objectives, policy, watches, context.process_group)
 
@@ -188,6 +192,14 @@ def _build_device_context(config: Config, device: torch.device) -> DeviceContext
     check_batch_divides(config, process_group)
     check_compiler(config, device)
     return DeviceContext(device, choose_memory_format(config), process_group)
+
+
+def _compute_class_weights(config: Config, images: ImageData) -> Tensor | None:
+    """Return the weight of each class `[K]` in the loss; `None` for no weights."""
+    if config.data.class_weights is None:
+        return None
+    weights = compute_class_weights(config.data.class_weights, images.train_labels, images.class_names)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def _build_batches(config: Config, images: ImageData, context: DeviceContext) -> RunBatches:

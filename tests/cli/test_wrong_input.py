@@ -245,6 +245,20 @@ train --model.base resnet32 --model.depth_map first
     model.depth_map = 'first': base and motivated are both resnet32, so that it has no effect; leave it out
 train --model.zero_init_last true --model.motivated_weights absent.pth
     model.zero_init_last = True: model.motivated_weights take the place of the initial weights; leave it out
+train --data.class_weights balanced --data.sampler balanced
+    data.class_weights = 'balanced': data.sampler = balanced makes up for the sizes of the classes already; leave one
+train --data.class_weights [1,0]
+    data.class_weights = [1.0, 0.0]: each weight must be above 0
+train --data.class_weights heavy
+    data.class_weights = heavy: it must be a list or a mapping or one of balanced or null
+train --data.class_weights {}
+    data.class_weights = {}: it must have a weight; give some, or leave it out
+train --data.class_weights [1,2]
+    data.class_weights = [1.0, 2.0]: these are 2 weights, and there are 10 classes; give one for each, in the order of the
+train --data.class_weights "{3: 2, x: 2}"
+    data.class_weights = {'3': 2.0, 'x': 2.0}: 'x' is no class; the classes are '0', '1', '2', '3', '4' and 5 more
+train --data.sampler even
+    data.sampler = even: it must be one of shuffle, balanced
 train --data.repeats 200
     data.repeats = 200: it must be at most data.batch_size = 128
 train --data.loader resident --data.img_size 96

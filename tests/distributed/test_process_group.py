@@ -106,7 +106,7 @@ def one(kind_of_device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vit", "clipped", "resnet", "separate", "both trained"])
+@pytest.mark.parametrize("kind", ["vit", "weighted and clipped", "resnet", "separate", "both trained"])
 def test_two_processes_train_as_one(kind, one, two):
     ours, theirs, others = one[kind], two[0][kind], two[1][kind]
     assert len(set(ours["modes"])) == 2

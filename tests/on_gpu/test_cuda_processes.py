@@ -33,7 +33,7 @@ def test_one_process_in_a_group_trains_as_one_without(process_group, device):
     assert process_group == ProcessGroup(is_initialized=True)
     found = everything(process_group, device)
     expected = everything(ProcessGroup(), device)
-    for kind in ("vit", "clipped", "resnet"):
+    for kind in ("vit", "weighted and clipped", "resnet"):
         ours, theirs = found[kind], expected[kind]
         assert ours["modes"] == theirs["modes"]
         assert set(ours["modes"]) == set(Mode)

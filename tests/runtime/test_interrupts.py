@@ -59,7 +59,13 @@ SIGNALS = {
     "tuning side by side": ([*TUNE, "--jobs", "2"], "nestnet.tuning.run_processes:as_completed", 1, [INT] * 4, SAME),
     "report": (["report", "{whole}", "--output", "{run}"], "nestnet.runs.reading:load_data", 1, [INT] * 4, "\n"),
     "predict": (PREDICT, "nestnet.deploy.predictor:read_image", 2, [INT] * 4, "\n"),
-    "evaluate": (["evaluate", "{whole}", "--mode", "base"], "nestnet.training.evaluation:top1", 1, [TERM], "\n"),
+    "evaluate": (
+        ["evaluate", "{whole}", "--mode", "base"],
+        "nestnet.training.run_evaluation:predict_classes",
+        1,
+        [TERM],
+        "\n",
+    ),
 }
 
 GONE = "another process is gone (at step 2 (epoch 1))" + RESUME

@@ -16,8 +16,11 @@ from nestnet.training.objective import Objective
 LOGITS, LABELS = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
 
 
-def objective(*, data=None, **loss):
-    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4, Mode.BASE)
+WEIGHTS = torch.tensor([0.25, 0.5, 1.0, 4.0])
+
+
+def objective(*, data=None, class_weights=None, **loss):
+    return Objective(DataConfig(**(data or {})), LossConfig(**loss), 4, Mode.BASE, class_weights)
 
 
 def test_cross_entropy_is_torch_s():
@@ -81,3 +84,38 @@ def test_without_mixing_a_batch_is_as_it_was():
     mixed, targets = objective().mix(images, LABELS[:2], 0)
     assert mixed is images
     assert torch.equal(targets, LABELS[:2])
+
+
+# Class weights
+
+
+def test_weights_multiply_the_losses_of_the_images():
+    """torch divides by the sum of the weights, and not by the number of images as here."""
+    ours = objective(class_weights=WEIGHTS)(LOGITS, LABELS)
+    torch.testing.assert_close(ours, F.cross_entropy(LOGITS, LABELS, WEIGHTS, reduction="sum") / 6)
+    torch.testing.assert_close(objective(class_weights=torch.ones(4))(LOGITS, LABELS), objective()(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bce"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_and_mixed_images_have_the_weights_of_their_classes_by_their_shares(name, smoothing):
+    """The loss of a mixed image is not the sum of weighted losses of its classes."""
+    settings = {"name": name, "label_smoothing": smoothing}
+    weighted = objective(data={"mixup": 0.4}, class_weights=WEIGHTS, **settings)
+    _, targets = weighted.mix(torch.randn(6, 3, 8, 8), LABELS, 0)
+    partners = LABELS.flip(0)
+    shares = (targets[1, 3] - smoothing / 4) / (1 - smoothing)  # of the second image, in itself
+    by_image = shares * WEIGHTS[LABELS] + (1 - shares) * WEIGHTS[partners]
+    plain = objective(**settings)
+    losses = torch.stack([plain(LOGITS[[index]], targets[[index]]) for index in range(6)])
+    torch.testing.assert_close(weighted(LOGITS, targets), (by_image * losses).mean())
+    losses = torch.stack([plain(LOGITS[[index]], LABELS[[index]]) for index in range(6)])
+    torch.testing.assert_close(weighted(LOGITS, LABELS), (WEIGHTS[LABELS] * losses).mean())
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bce"])
+def test_the_weighted_loss_of_equal_parts_has_the_mean_of_the_whole(name):
+    """So that a batch in parts, or shared by processes, has the gradients of the whole one."""
+    weighted = objective(name=name, label_smoothing=0.1, class_weights=WEIGHTS)
+    parts = torch.stack([weighted(LOGITS[part], LABELS[part]) for part in (slice(0, 2), slice(2, 4), slice(4, 6))])
+    torch.testing.assert_close(parts.mean(), weighted(LOGITS, LABELS))

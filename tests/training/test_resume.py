@@ -32,10 +32,11 @@ from nestnet.training.resume import _notice_other_bits, resume
 from nestnet.training.trainer import Trainer
 
 RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--model.drop_rate", "0.1", "--data.loader", "files",
-          "--data.workers", "1", "--schedule.interval", "epoch", "--motivation.k", "1"]  # fmt: skip
+          "--data.workers", "1", "--schedule.interval", "epoch", "--motivation.k", "1",
+          "--data.class_weights", "balanced"]  # fmt: skip
 VIT = ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16",
        "--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--schedule.warmup_epochs", "1", "--motivation.k", "1",
-       "--model.drop_path_rate", "0.1", "--optimizer.step_count", "literal"]  # fmt: skip
+       "--model.drop_path_rate", "0.1", "--optimizer.step_count", "literal", "--data.sampler", "balanced"]  # fmt: skip
 TINY = [
     "--model.base",
     "resnet20",
@@ -120,7 +121,20 @@ def test_families_with_workers_dropout_and_schedules(arguments, tmp_path, monkey
 @given(data=st.data())
 def test_any_epoch_goes_on_at_any_batch(data):
     repeats, loader = data.draw(st.integers(1, 3)), data.draw(st.sampled_from(["resident", "files"]))
-    run = parse_with_recipe([*TINY, "--data.batch_size", "8", "--data.repeats", str(repeats), "--data.loader", loader])
+    sampler = data.draw(st.sampled_from(["shuffle", "balanced"]))
+    run = parse_with_recipe(
+        [
+            *TINY,
+            "--data.batch_size",
+            "8",
+            "--data.repeats",
+            str(repeats),
+            "--data.loader",
+            loader,
+            "--data.sampler",
+            sampler,
+        ]
+    )
     batches = create_train_loader(few(run), run.data, run.seed)
     epoch, start = data.draw(st.integers(0, 3)), data.draw(st.integers(0, len(batches) - 1))
     whole, rest = list(batches.epoch(epoch))[start:], list(batches.epoch(epoch, start))

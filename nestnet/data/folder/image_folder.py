@@ -67,14 +67,11 @@ def read_folder(root: str, *, needs_splits: bool = False) -> ImageFolder:
             that cannot be told apart.
     """
     field = f"data.root = {quoted(root)}"
-    if not Path(root).is_dir():
-        if Path(root).exists():
-            raise ValueError(f"{field}: it is a file; name the folder of images")
-        raise ValueError(f"{field}: there is no such folder")
-    with _naming_unreadable_folders(field):
+    check_is_folder(root, field)
+    with naming_unreadable_folders(field):
         walk = FolderWalk(field, root)
         folder = walk.unwrap(root)
-        split_folders = _find_split_folders(walk, folder, field)
+        split_folders = find_split_folders(walk, folder, field)
         if split_folders:
             _check_has_train_and_test(split_folders, needs_splits, field)
             return _read_split_folders(walk, folder, split_folders, field)
@@ -86,11 +83,39 @@ def read_folder(root: str, *, needs_splits: bool = False) -> ImageFolder:
         return _read_class_folders(walk, folder, field)
 
 
-def _find_split_folders(walk: FolderWalk, folder: str, field: str) -> dict[str, str]:
+def check_is_folder(root: str, field: str) -> None:
+    """Check that a folder of images is present.
+
+    Args:
+        root: path of the folder.
+        field: name and value of the field that names it, for the message.
+
+    Raises:
+        ValueError: If it is absent, or a file.
+    """
+    if Path(root).is_dir():
+        return
+    if Path(root).exists():
+        raise ValueError(f"{field}: it is a file; name the folder of images")
+    raise ValueError(f"{field}: there is no such folder")
+
+
+def find_split_folders(walk: FolderWalk, folder: str, field: str) -> dict[str, str]:
     """Return the path of each split of a folder: a subfolder that has the name of a split and holds folders itself.
 
     A folder that has the name of a split but holds only images is either a class, such as trains, or has no
     classes, such as the test images of a competition.
+
+    Args:
+        walk: walk through the folder.
+        folder: path of the folder.
+        field: name and value of the field that names it, for messages.
+
+    Returns:
+        The path by split, one of `SPLIT_NAMES`; empty if the folder has no splits.
+
+    Raises:
+        ValueError: If two subfolders are for the same split.
     """
     split_folders: dict[str, str] = {}
     for name in walk.get_listing(folder).folders:
@@ -251,8 +276,15 @@ def _check_disjoint(train: list[Sample], test: list[Sample], field: str) -> None
 
 
 @contextmanager
-def _naming_unreadable_folders(field: str) -> Iterator[None]:
-    """Turn an operating system error into one that names the folder and a remedy."""
+def naming_unreadable_folders(field: str) -> Iterator[None]:
+    """Turn an operating system error into one that names the folder and a remedy.
+
+    Args:
+        field: name and value of the field that names the root of the folder, for the message.
+
+    Raises:
+        ValueError: In place of the `OSError`.
+    """
     try:
         yield
     except OSError as error:
