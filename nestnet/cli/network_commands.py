@@ -77,18 +77,38 @@ def export(arguments: list[str]) -> None:
         help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors",
     )
     add_state_options(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="int8: an ONNX file in 8-bit integers, refused if it loses too much accuracy (default: float32)",
+    )
+    parser.add_argument(
+        "--calibration_images", type=int, metavar="N", help="for int8: calibrate on N training images (default: 512)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="POINTS",
+        help="for int8: percentage points of top-1 on the test images that it may lose (default: 1)",
+    )
     options = parser.parse_args(arguments)
 
     from nestnet.deploy.export_run import export_run
     from nestnet.deploy.formats import choose_format
+    from nestnet.deploy.int8_export import choose_int8_settings, require_onnx
     from nestnet.nn.mode import Mode
     from nestnet.runs.reading import read_run
 
     # A missing package is reported before the run is read.
-    choose_format(options.output, options.format).check_packages()
+    export_format = choose_format(options.output, options.format)
+    export_format.check_packages()
+    int8 = choose_int8_settings(options.precision, options.calibration_images, options.tolerance)
+    if int8 is not None:
+        require_onnx(export_format)
     mode = Mode(options.mode)
     run = read_run(options.run_dir, best=mode if options.best else None)
-    done = export_run(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate)
+    done = export_run(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate, int8=int8)
     print_text(for_terminal(f"wrote {done.path} and {done.card}; checked with {done.check}"), file=sys.stderr)
     print_text(done.usage)
 

@@ -119,6 +119,21 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     return " ".join(sentences)
 
 
+def render_quantization(metadata: Metadata) -> str:
+    """Return the paragraphs on the accuracy of a file in 8-bit integers, before those on the network in float32.
+
+    Args:
+        metadata: metadata of the file, which was quantised.
+    """
+    measured = metadata.quantization
+    return (
+        f"Top-1 {measured['int8_top1']:.2f} % on {measured['test_images']:,} test images: this file, which computes in "
+        f"8-bit integers. The same network in float32 has {measured['float32_top1']:.2f} % on them.\n\n"
+        f"The file was calibrated on {measured['calibration_images']:,} training images by onnxruntime's static "
+        "quantisation. Of the network in float32 it is known:"
+    )
+
+
 def _describe_statistics(run: Run, recalibration_batches: int) -> str:
     """Return the source of the BatchNorm statistics; empty for a network without any."""
     if not has_running_statistics(run.net):

@@ -12,9 +12,11 @@ from pathlib import Path
 from torch import Tensor
 
 from nestnet.data.image_data import ImageData
+from nestnet.deploy.accuracy_check import AccuracyCheck
 from nestnet.deploy.card_file import choose_card_path, read_described_file
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.deploy.formats import choose_format
+from nestnet.deploy.int8_export import Int8Settings, require_onnx, write_int8
 from nestnet.deploy.logit_check import LogitCheck, choose_check_images, compare_logits
 from nestnet.deploy.model_card import Export, render_model_card
 from nestnet.device import choose_device
@@ -38,18 +40,24 @@ class DeployedFile:
     Attributes:
         path: path of the file.
         card: path of its model card.
-        check: comparison of its logits with the network's.
+        check: comparison of its logits, or of its accuracy for a file in 8-bit integers, with the network's.
         usage: Python code that uses the file.
     """
 
     path: Path
     card: Path
-    check: LogitCheck
+    check: LogitCheck | AccuracyCheck
     usage: UsageCode
 
 
 def export_run(
-    run: Run, mode: Mode, path: Path, *, format_name: str | None = None, recalibrate: int | None = None
+    run: Run,
+    mode: Mode,
+    path: Path,
+    *,
+    format_name: str | None = None,
+    recalibrate: int | None = None,
+    int8: Int8Settings | None = None,
 ) -> DeployedFile:
     """Write a subnet of a run, and a model card beside it.
 
@@ -61,33 +69,38 @@ def export_run(
         format_name: one of `nestnet.deploy.formats.EXPORT_FORMATS`; by default chosen by the suffix of `path`.
         recalibrate: number of training batches on which the BatchNorm statistics are recomputed; by
             default the run's own number.
+        int8: settings of the quantisation to 8-bit integers; `None` for a file in float32.
 
     Returns:
         The file and its card.
 
     Raises:
-        ValueError: If packages of the format are absent, the file cannot be written to its place, or it
-            does not compute what the network computes; no file is left then.
+        ValueError: If packages of the format are absent, the file cannot be written to its place, it does not
+            compute what the network computes, or 8-bit integers cost too much accuracy; no file is left then.
     """
     export_format = choose_format(path, format_name)
+    if int8 is not None:
+        require_onnx(export_format)
     export_format.check_packages()
     # Check that the output can be written before anything is computed.
     card = _check_card(path)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
     # Prepare the network on the CPU, with the statistics for the file.
-    images, absence = _load_images(run, needed=needs_images(run, mode, batches))
+    # The accuracy of 8-bit integers is measured, so the images must be there.
+    images, absence = _load_images(run, needed=int8 is not None or needs_images(run, mode, batches))
     net = prepare_for_eval(run, mode, images, choose_device("auto"), batches).cpu().eval()
     metadata = _create_metadata(run, net, mode)
     with staging_folder(path) as folder:
         unfinished = folder / path.name
-        export_format.write(net, metadata, unfinished)
-
-        check_images, description = choose_check_images(images, absence, metadata)
-        check = _check_file(export_format, unfinished, metadata, net, check_images, description)
-        if not check.passed:
-            raise ValueError(
-                f"output = {quoted(path)}: it was not written, its logits are not those of the network: {check}"
-            )
+        check: LogitCheck | AccuracyCheck
+        if int8 is None:
+            export_format.write(net, metadata, unfinished)
+            check_images, description = choose_check_images(images, absence, metadata)
+            check = _check_file(export_format, unfinished, metadata, net, check_images, description)
+        else:
+            assert images is not None
+            metadata, check = write_int8(require_onnx(export_format), net, metadata, unfinished, run, images, int8)
+        _require_passed(check, path)
 
         # Write the card before the file, so that a file always has its card.
         export = Export(
@@ -136,6 +149,12 @@ def _check_file(
     model = export_format.load(file, metadata)
     difference, scale = compare_logits(model, net.subnet(metadata.mode), batches)
     return LogitCheck(export_format.runtime, description, difference, scale)
+
+
+def _require_passed(check: LogitCheck | AccuracyCheck, path: Path) -> None:
+    """Raise a ValueError if a file did not pass its check."""
+    if not check.passed:
+        raise ValueError(f"output = {quoted(path)}: it was not written, {check.describe_failure()}")
 
 
 def _create_metadata(run: Run, net: NestedModel, mode: Mode) -> Metadata:

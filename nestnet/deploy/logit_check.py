@@ -39,6 +39,10 @@ class LogitCheck:
         """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= TOLERANCE * max(self.scale, 1.0)
 
+    def describe_failure(self) -> str:
+        """Return why the file must not be written, for the end of a message."""
+        return f"its logits are not those of the network: {self}"
+
     def __str__(self) -> str:
         *sizes, last_size = BATCH_SIZES
         return (

@@ -62,6 +62,8 @@ def render_model_card(export: Export) -> str:
     # Hugging Face finds ONNX files by this library name.
     if export.export_format.name == "onnx":
         tags.append("onnx")
+    if export.metadata.precision != "float32":
+        tags.append(export.metadata.precision)
     head = {
         "library_name": "timm",
         "pipeline_tag": "image-classification",
@@ -71,9 +73,7 @@ def render_model_card(export: Export) -> str:
     run = export.run
     sections = {
         "Data": card_sections.render_data(export.metadata, run.config.data, export.images),
-        "Accuracy": card_sections.render_accuracy(
-            run, export.metadata.mode, export.images, export.recalibration_batches
-        ),
+        "Accuracy": _accuracy(export),
         "Cost": card_sections.render_cost(export.metadata, run.path),
         "Use": card_sections.render_use(export.metadata, export.usage, export.check, export.file, export.export_format),
         "Training": card_sections.render_training(run),
@@ -100,6 +100,15 @@ def _title(export: Export) -> str:
     return f"{for_markdown(export.metadata.architecture)}, {trained}the {mode} network of {_pair_of(export)}"
 
 
+def _accuracy(export: Export) -> str:
+    accuracy = card_sections.render_accuracy(
+        export.run, export.metadata.mode, export.images, export.recalibration_batches
+    )
+    if not export.metadata.quantization:
+        return accuracy
+    return f"{card_sections.render_quantization(export.metadata)}\n\n{accuracy}"
+
+
 def _introduction(export: Export) -> str:
     name = export.metadata.architecture
     mode = export.metadata.mode
@@ -107,7 +116,8 @@ def _introduction(export: Export) -> str:
         f"An image classifier of {export.metadata.num_classes:,} classes: timm's {markdown_code(name)}. "
         f"It is the *{mode}* network of a nested pair, {_pair_of(export)}, "
         "whose weights are shared in training by nestnet. "
-        f"{markdown_code(export.file)} ({format_mebibytes(export.size)} MiB) holds {for_markdown(name)} alone."
+        f"{markdown_code(export.file)} ({format_mebibytes(export.size)} MiB) holds {for_markdown(name)} alone"
+        f"{', in 8-bit integers' if export.metadata.quantization else ''}."
     )
     # The condition of a run may never have motivated a batch, for example.
     warning = describe_untrained(mode, export.run.trained, base_is_given=export.run.config.extends_given_base)

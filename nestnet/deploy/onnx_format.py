@@ -148,10 +148,22 @@ class OnnxFormat(ExportFormat):
                 f"{path} does not hold what its metadata says: its input and output have the shapes {shapes}"
             )
 
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+        return metadata, _as_network(session)
 
-        return metadata, run
+    def create_network(self, proto: Any, path: Path) -> LoadedModel:
+        """Return a network that has not been stored yet.
+
+        Args:
+            proto: network from `trace`, which may have been changed since.
+            path: file that it is for, for error messages.
+
+        Returns:
+            The network, run by onnxruntime.
+
+        Raises:
+            ValueError: If onnxruntime cannot run it.
+        """
+        return _as_network(self._create_session(proto.SerializeToString(), path))
 
     def _create_session(self, content: bytes, path: Path) -> Any:
         """Return an `onnxruntime.InferenceSession` with as many threads as torch has."""
@@ -179,3 +191,12 @@ def _find_opset(proto: Any) -> int:
     """Return the opset of an `onnx.ModelProto`."""
     # Other domains are those of operators that are not ONNX's own.
     return int(next(imported.version for imported in proto.opset_import if imported.domain == ""))
+
+
+def _as_network(session: Any) -> LoadedModel:
+    """Return an `onnxruntime.InferenceSession` as a function from images to logits."""
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return run

@@ -1,0 +1,31 @@
+"""The top-1 accuracy of exported networks, as their users run them."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from nestnet.deploy.export_format import LoadedModel
+
+
+@torch.inference_mode()
+def count_top1(networks: Sequence[LoadedModel], batches: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
+    """Return the percentage of images for which the true class has the largest logit, for each of some networks.
+
+    Each image is read once, however many networks see it.
+
+    Args:
+        networks: functions from images `[B, C, H, W]` to logits `[B, K]`, which all take the same images.
+        batches: images `[B, C, H, W]` and labels `[B]`, where the networks expect them.
+
+    Returns:
+        The top-1 accuracy of each network in percent.
+    """
+    correct = [0] * len(networks)
+    total = 0
+    for images, labels in batches:
+        total += len(labels)
+        for index, network in enumerate(networks):
+            predicted = network(images).argmax(dim=1)
+            correct[index] += int((predicted == labels).sum())
+    return [100 * count / total for count in correct]
