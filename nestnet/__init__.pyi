@@ -25,6 +25,7 @@ from .step.train_step import TrainStep
 from .trackers.callback import Callback
 from .trackers.registry import register_tracker
 from .version import __version__
+from .weights.backbone import freeze_backbone
 from .weights.exporting import export
 from .weights.pretrained import load_weights
 
@@ -57,6 +58,7 @@ __all__ = [
     "create_model",
     "export",
     "fill_momentum",
+    "freeze_backbone",
     "list_models",
     "load_weights",
     "nest",

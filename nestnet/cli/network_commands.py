@@ -57,6 +57,7 @@ def evaluate(arguments: list[str]) -> None:
         output=f"{mode}.safetensors",
         best=options.best,
         base_is_given=run.config.extends_given_base,
+        statistics_are_given=run.config.model.freeze is not None,
     )
     for shortcoming in shortcomings:
         log_notice(shortcoming)

@@ -25,6 +25,7 @@ COMMON_FIELDS = (
     "base_weights",
     "motivated_weights",
     "select",
+    "freeze",
 )
 """Fields of `model` that concern every family."""
 

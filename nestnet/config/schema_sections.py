@@ -78,6 +78,10 @@ class ModelConfig:
     """Which channels of `motivated_weights` the base starts from: the `first` ones, as is the default, evenly spaced ones
     (`uniform`, as in Xu et al. 2024, arXiv 2311.18823), or those with the largest `norm`. The motivated network's
     channels are put into another order for this, wherever that leaves what it computes unchanged."""
+    # What of them is trained.
+    freeze: Literal["backbone"] | None = None
+    """`backbone`: everything but the head keeps the weights that it starts from (`motivated_weights`, `base_weights`), and
+    BatchNorm its running statistics, so that only the head is trained. null: all weights are trained."""
 
 
 @dataclass

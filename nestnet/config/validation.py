@@ -15,6 +15,7 @@ import torch
 
 from nestnet.config.condition_checks import check_condition, check_condition_name, check_policy
 from nestnet.config.data_checks import check_data
+from nestnet.config.fine_tuning_checks import check_freeze
 from nestnet.config.finish_checks import check_finish
 from nestnet.config.network_checks import check_networks
 from nestnet.config.optimizer_checks import check_differential_lr_scale, check_optimizer, check_optimizer_name
@@ -48,6 +49,7 @@ def validate(config: Config) -> Config:
     check_optimizer_name(config.optimizer.name)
     check_networks(config)
     check_finish(config)
+    check_freeze(config)
     check_pairs(config)
     check_data(config)
     _check_loss(config)

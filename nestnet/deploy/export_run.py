@@ -132,6 +132,7 @@ def _log_shortcomings(run: Run, net: NestedModel, mode: Mode, batches: int, path
         best=run.best,
         output=path,
         base_is_given=run.config.extends_given_base,
+        statistics_are_given=run.config.model.freeze is not None,
     )
     for shortcoming in shortcomings:
         log_notice(shortcoming)

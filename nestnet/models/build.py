@@ -8,7 +8,7 @@ from nestnet.models.timm_options import split_options, structural_options
 from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 
-PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights", "differential_init", "select")
+PAIR_FIELDS = ("base", "motivated", "base_weights", "motivated_weights", "differential_init", "select", "freeze")
 """Fields of `model` that are not options of a family: the pair, and its initial weights."""
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -45,6 +45,7 @@ class NestedModel(NestedModule, ABC):
         timm_options: keyword arguments for timm of each network.
         has_family_layers: whether the network consists of the layers in `nestnet.nn`, and not of two plain modules.
         weights_map: placement of each base tensor in the state dict (`nestnet.WeightsMap`).
+        frozen_norms: BatchNorm layers that stay in evaluation mode in training: see `nestnet.freeze_backbone`.
 
     Example:
         >>> import nestnet, torch
@@ -71,6 +72,8 @@ class NestedModel(NestedModule, ABC):
         self.timm_options = timm_options
         self.num_classes = num_classes
         self.in_chans = in_chans
+        # A list hides the modules from torch, which would otherwise find them twice.
+        self.frozen_norms: list[nn.Module] = []
 
     def forward(self, x: Tensor, mode: Mode | str) -> Tensor:
         """Return the logits of the subnet of `mode`.
@@ -201,6 +204,20 @@ class NestedModel(NestedModule, ABC):
                 in_chans=self.in_chans,
                 **self.timm_options.of(mode),
             )
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode, in which BatchNorm layers of a frozen backbone are always.
+
+        Args:
+            mode: whether to set training mode.
+
+        Returns:
+            The network.
+        """
+        super().train(mode)
+        for layer in self.frozen_norms:
+            layer.eval()
+        return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear all gradients by setting them to `None`.

@@ -123,7 +123,8 @@ def _trained_parameters(trainer: Trainer, mode: str, modes: Modes) -> list[nn.Pa
     trained: dict[int, nn.Parameter] = {}
     for trained_mode in modes:
         for parameter in trainer.net.subnet(trained_mode).parameters():
-            trained[id(parameter)] = parameter
+            if parameter.requires_grad:
+                trained[id(parameter)] = parameter
     return list(trained.values())
 
 

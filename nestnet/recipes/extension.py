@@ -203,6 +203,8 @@ def _extended_model(model: ModelConfig, motivated: str) -> ModelConfig:
         differential_init="random",
         base_weights=None,
         motivated_weights=None,
+        select=None,
+        freeze=None,
     )
 
 

@@ -72,6 +72,7 @@ def log_subnet_warnings(trainer: "Trainer") -> None:
             run_dir=trainer.run.path,
             output=trainer.run.path / f"{mode}-recalibrated.safetensors",
             base_is_given=trainer.config.extends_given_base,
+            statistics_are_given=trainer.config.model.freeze is not None,
         )
         # A run exports two files: name the one that is meant.
         for warning in warnings:

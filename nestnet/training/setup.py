@@ -39,6 +39,7 @@ from nestnet.training.motivation_plan import build_limits, build_policy, check_l
 from nestnet.training.objective import Objective, create_objectives
 from nestnet.training.resolve import check_batch_divides, resolve_config, resolve_precision
 from nestnet.training.watched_quantity import WatchedQuantity
+from nestnet.weights.backbone import freeze_backbone
 from nestnet.weights.initial import load_initial_weights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -225,6 +226,8 @@ def _build_network(config: Config, images: ImageData, context: DeviceContext, *,
     # A resumed run takes its weights from the checkpoint.
     if initial_weights:
         net = load_initial_weights(net, config, images.class_names)
+    if config.model.freeze is not None:
+        net = freeze_backbone(net)
     net = net.to(context.device).to(memory_format=context.memory_format)
     if not process_group.is_first:
         # All processes draw the same initial weights, but each draws its own dropout.

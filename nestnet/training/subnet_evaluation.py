@@ -95,7 +95,9 @@ def kept_statistics(trainer: "Trainer") -> dict[str, dict[str, Tensor]]:
 
 def _average_statistics(trainer: "Trainer", net: NestedModel) -> None:
     """Average the statistics of a network over the processes."""
-    # The mean of equal numbers may differ from them in the last bit: a finished base is left alone.
+    # The mean of equal numbers may differ from them in the last bit: what is frozen is left alone.
+    if trainer.config.model.freeze is not None:
+        return
     if trainer.is_finishing:
         trainer.process_group.average_buffers(net.subnet(Mode.MOTIVATED))
     else:

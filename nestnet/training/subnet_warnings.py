@@ -23,6 +23,7 @@ def subnet_warnings(
     output: str | os.PathLike[str],
     best: bool = False,
     base_is_given: bool = False,
+    statistics_are_given: bool = False,
 ) -> list[str]:
     """Return warnings about a subnet of a run.
 
@@ -36,6 +37,7 @@ def subnet_warnings(
         output: file that this command writes.
         best: whether the subnet is from the best epoch instead of the last.
         base_is_given: whether the base came finished, so that the run did not train it.
+        statistics_are_given: whether the statistics came with the initial weights, and the run did not update them.
 
     Returns:
         Sentences without a full stop; an empty list if nothing is wrong.
@@ -44,7 +46,7 @@ def subnet_warnings(
     if never_trained is not None:
         return [never_trained]
     # The number of batches of a recalibration was chosen by the user.
-    if recalibrated or (base_is_given and mode is Mode.BASE):
+    if recalibrated or statistics_are_given or (base_is_given and mode is Mode.BASE):
         return []
     updates = count_insufficient_updates(net, mode)
     if updates is None:

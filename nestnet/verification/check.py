@@ -68,6 +68,10 @@ def _check_comparable(trainer: Trainer, sequence: str) -> None:
         raise ValueError(
             f"optimizer.differential_lr_scale = {scale:g}: the reference trains the whole of a weight at one rate; leave it out"
         )
+    # The reference switches its models to training mode as a whole.
+    freeze = trainer.config.model.freeze
+    if freeze is not None:
+        raise ValueError(f"model.freeze = {freeze!r}: the reference trains all weights; leave it out")
     # The layers of the base alone have other numbers than the same layers in the motivated network.
     layer_decay = trainer.config.optimizer.layer_decay
     if layer_decay is not None:

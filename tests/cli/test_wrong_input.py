@@ -437,6 +437,22 @@ train --optimizer.layer_decay 1
     optimizer.layer_decay = 1.0: it must be from 0.1 to below 1
 check --optimizer.layer_decay 0.75 --steps 2
     optimizer.layer_decay = 0.75: the reference's base has fewer layers, and so other rates; leave it out
+train --model.freeze head
+    model.freeze = head: it must be
+train --model.freeze backbone
+    model.freeze = 'backbone': it freezes trained weights; give model.motivated_weights and model.base_weights
+train --model.freeze backbone --model.base_weights timm
+    model.freeze = 'backbone': what the motivated network has beside the base would be frozen at random weights; give
+train --model.freeze backbone --model.motivated_weights timm --finish_epochs 1
+    finish_epochs = 1: model.freeze = 'backbone' trains the head alone; leave one of them out
+train --model.freeze backbone --model.motivated_weights timm --optimizer.layer_decay 0.75
+    optimizer.layer_decay = 0.75: model.freeze = 'backbone' trains the head alone; leave one of them out
+train --model.freeze backbone --model.motivated_weights timm --optimizer.differential_lr_scale 2
+    optimizer.differential_lr_scale = 2.0: model.freeze = 'backbone' trains the head alone; leave one of them out
+train --model.freeze backbone --model.motivated_weights timm --recalibration_batches 2
+    recalibration_batches = 2: model.freeze = 'backbone' keeps the BatchNorm statistics as they are; leave one of them out
+train --model.freeze backbone --model.motivated_weights timm --sync_batch_norm true
+    sync_batch_norm = True: model.freeze = 'backbone' keeps the BatchNorm statistics as they are; leave one of them out
 train --model.differential_init ones
     model.differential_init
 
