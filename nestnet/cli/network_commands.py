@@ -77,6 +77,16 @@ def export(arguments: list[str]) -> None:
         choices=("safetensors", "onnx", "torch-export"),
         help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors",
     )
+    parser.add_argument(
+        "--preprocessing",
+        choices=("outside", "inside"),
+        default="outside",
+        help="inside: the file takes raw pixels, uint8 [batch, height, width, channels] of any size, and resizes, crops and "
+        "normalises them itself (default: outside)",
+    )
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="version of ONNX's operators, for ONNX files (default: torch's choice)"
+    )
     add_state_options(parser)
     parser.add_argument(
         "--precision",
@@ -97,19 +107,30 @@ def export(arguments: list[str]) -> None:
 
     from nestnet.deploy.export_run import export_run
     from nestnet.deploy.formats import choose_format
-    from nestnet.deploy.int8_export import choose_int8_settings, require_onnx
+    from nestnet.deploy.int8_export import choose_int8_settings, require_onnx, require_preprocessing_outside
     from nestnet.nn.mode import Mode
     from nestnet.runs.reading import read_run
 
-    # A missing package is reported before the run is read.
-    export_format = choose_format(options.output, options.format)
+    # A missing package or a wrong option is reported before the run is read.
+    export_format = choose_format(options.output, options.format, opset=options.opset)
     export_format.check_packages()
+    export_format.check_preprocessing(options.preprocessing)
     int8 = choose_int8_settings(options.precision, options.calibration_images, options.tolerance)
     if int8 is not None:
         require_onnx(export_format)
+        require_preprocessing_outside(options.preprocessing)
     mode = Mode(options.mode)
     run = read_run(options.run_dir, best=mode if options.best else None)
-    done = export_run(run, mode, options.output, format_name=options.format, recalibrate=options.recalibrate, int8=int8)
+    done = export_run(
+        run,
+        mode,
+        options.output,
+        format_name=options.format,
+        recalibrate=options.recalibrate,
+        int8=int8,
+        preprocessing=options.preprocessing,
+        opset=options.opset,
+    )
     print_text(for_terminal(f"wrote {done.path} and {done.card}; checked with {done.check}"), file=sys.stderr)
     print_text(done.usage)
 

@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from nestnet.conditions.description import describe_motivation
-from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema_sections import DataConfig
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import ImageData
@@ -42,9 +41,9 @@ def render_data(metadata: Metadata, data: DataConfig, images: ImageData | None) 
         images: images of the run; `None` where they cannot be read.
     """
     source: str = data.name
-    if DATA_SETS[data.name].is_own and data.root:
+    if data.name == "folder" and data.root:
         # Show only the folder's name, because its path belongs to one machine.
-        source = f"{data.name} {markdown_code(Path(data.root).name)}"
+        source = f"folder {markdown_code(Path(data.root).name)}"
     rows = {"data set": source}
     # The images may no longer be on this machine.
     if images is not None:
@@ -54,18 +53,28 @@ def render_data(metadata: Metadata, data: DataConfig, images: ImageData | None) 
         counts.append(f"{len(images.test):,} for testing")
         rows["images"] = ", ".join(counts)
     # Describe the preparation of the input in a way that can be implemented without nestnet.
-    size = " x ".join(map(str, metadata.input_size))
-    colours = COLOURS.get(metadata.input_size[0], "as they were trained")
+    by_file = ""
+    if metadata.preprocessing == "inside":
+        by_file = "by the file itself: "
     mean = _join_numbers(metadata.mean)
     std = _join_numbers(metadata.std)
     rows |= {
         "classes": f"{metadata.num_classes:,}: {_shown_class_names(metadata)}",
-        "input": f"{size} (channels, height, width), {colours}",
+        "input": _describe_input(metadata),
         "reading": metadata.image_reading,
-        "size": describe_eval_transform(metadata.size, metadata.crop_pct),
-        "normalisation": f"values from 0 to 1, minus {mean}, divided by {std}",
+        "size": f"{by_file}{describe_eval_transform(metadata.size, metadata.crop_pct)}",
+        "normalisation": f"{by_file}values from 0 to 1, minus {mean}, divided by {std}",
     }
     return _table(rows)
+
+
+def _describe_input(metadata: Metadata) -> str:
+    channels = metadata.input_size[0]
+    colours = COLOURS.get(channels, "as they were trained")
+    if metadata.preprocessing == "inside":
+        return f"raw pixels, uint8 [batch, height, width, {channels}], of any height and width, {colours}"
+    size = " x ".join(map(str, metadata.input_size))
+    return f"{size} (channels, height, width), {colours}"
 
 
 def _shown_class_names(metadata: Metadata) -> str:
@@ -93,10 +102,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     if not 0 < epochs_done <= len(epochs):
         return "Not measured: the run had not finished its first epoch."
 
-    row = epochs[epochs_done - 1]
-    accuracy = f"Top-1 {float(row[f'{mode}_top1']):.2f} %"
-    if config.data.multi_label:
-        accuracy = f"Mean average precision {float(row[f'{mode}_map']):.2f} %"
+    top1 = float(epochs[epochs_done - 1][f"{mode}_top1"])
     # Include only the parts of the sentence that are informative.
     number = ""
     if images is not None:
@@ -109,7 +115,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     if measured_statistics:
         with_statistics = f", with {measured_statistics}"
     sentences = [
-        f"{accuracy} on the {number}test images, measured by the run{precision} after epoch "
+        f"Top-1 {top1:.2f} % on the {number}test images, measured by the run{precision} after epoch "
         f"{epochs_done} of {config.total_epochs}{with_statistics}."
     ]
 
@@ -200,7 +206,6 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
         file: name of the file.
         export_format: format of the file.
     """
-    size = ", ".join(map(str, metadata.input_size))
     # The example needs torch for its images; each import is written once.
     imports = dict.fromkeys([*usage.imports, "import torch"])
     code = [
@@ -208,7 +213,7 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
         "",
         f"{usage.name} = {usage.load}",
         *usage.setup,
-        f"images = torch.zeros(1, {size})  # normalised as above; any number of them",
+        _example_images(metadata),
         f"logits = {usage.call}",
     ]
     block = markdown_block("\n".join([*code, ""]), "python")
@@ -223,6 +228,14 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
     if export_format.name == "torch-export":
         note = "Loading a file of torch.export can execute code: load only files whose origin you trust."
     return "\n\n".join([block, f"Checked with {for_markdown(check)}.", note])
+
+
+def _example_images(metadata: Metadata) -> str:
+    """Return a line of Python with images that the file takes."""
+    channels, height, width = metadata.input_size
+    if metadata.preprocessing == "inside":
+        return f"images = torch.zeros(1, 480, 640, {channels}, dtype=torch.uint8)  # raw pixels; any number of one size"
+    return f"images = torch.zeros(1, {channels}, {height}, {width})  # normalised as above; any number of them"
 
 
 def render_training(run: Run) -> str:

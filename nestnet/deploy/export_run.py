@@ -5,18 +5,16 @@ Only then is it renamed.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from nestnet.data.image_data import ImageData
 from nestnet.deploy.accuracy_check import AccuracyCheck
 from nestnet.deploy.card_file import choose_card_path, read_described_file
+from nestnet.deploy.class_check import ClassCheck, check_classes
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.deploy.formats import choose_format
-from nestnet.deploy.int8_export import Int8Settings, require_onnx, write_int8
+from nestnet.deploy.int8_export import Int8Settings, require_onnx, require_preprocessing_outside, write_int8
 from nestnet.deploy.logit_check import LogitCheck, choose_check_images, compare_logits
 from nestnet.deploy.model_card import Export, render_model_card
 from nestnet.device import choose_device
@@ -40,13 +38,14 @@ class DeployedFile:
     Attributes:
         path: path of the file.
         card: path of its model card.
-        check: comparison of its logits, or of its accuracy for a file in 8-bit integers, with the network's.
+        check: comparison of its logits with the network's; of its classes for a file that prepares images itself, and of
+            its accuracy for one in 8-bit integers.
         usage: Python code that uses the file.
     """
 
     path: Path
     card: Path
-    check: LogitCheck | AccuracyCheck
+    check: LogitCheck | ClassCheck | AccuracyCheck
     usage: UsageCode
 
 
@@ -58,6 +57,8 @@ def export_run(
     format_name: str | None = None,
     recalibrate: int | None = None,
     int8: Int8Settings | None = None,
+    preprocessing: str = "outside",
+    opset: int | None = None,
 ) -> DeployedFile:
     """Write a subnet of a run, and a model card beside it.
 
@@ -70,6 +71,9 @@ def export_run(
         recalibrate: number of training batches on which the BatchNorm statistics are recomputed; by
             default the run's own number.
         int8: settings of the quantisation to 8-bit integers; `None` for a file in float32.
+        preprocessing: `"inside"` for a file that resizes, crops and normalises raw pixels itself, so that it takes images
+            of any size; `"outside"` for one that takes normalised images.
+        opset: version of ONNX's operators, for ONNX files; by default torch's own choice.
 
     Returns:
         The file and its card.
@@ -78,10 +82,12 @@ def export_run(
         ValueError: If packages of the format are absent, the file cannot be written to its place, it does not
             compute what the network computes, or 8-bit integers cost too much accuracy; no file is left then.
     """
-    export_format = choose_format(path, format_name)
+    export_format = choose_format(path, format_name, opset=opset)
     if int8 is not None:
         require_onnx(export_format)
+        require_preprocessing_outside(preprocessing)
     export_format.check_packages()
+    export_format.check_preprocessing(preprocessing)
     # Check that the output can be written before anything is computed.
     card = _check_card(path)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
@@ -89,14 +95,13 @@ def export_run(
     # The accuracy of 8-bit integers is measured, so the images must be there.
     images, absence = _load_images(run, needed=int8 is not None or needs_images(run, mode, batches))
     net = prepare_for_eval(run, mode, images, choose_device("auto"), batches).cpu().eval()
-    metadata = _create_metadata(run, net, mode)
+    metadata = _create_metadata(run, net, mode, preprocessing)
     with staging_folder(path) as folder:
         unfinished = folder / path.name
-        check: LogitCheck | AccuracyCheck
+        check: LogitCheck | ClassCheck | AccuracyCheck
         if int8 is None:
             export_format.write(net, metadata, unfinished)
-            check_images, description = choose_check_images(images, absence, metadata)
-            check = _check_file(export_format, unfinished, metadata, net, check_images, description)
+            check = _check_file(export_format, unfinished, metadata, net, images, absence)
         else:
             assert images is not None
             metadata, check = write_int8(require_onnx(export_format), net, metadata, unfinished, run, images, int8)
@@ -143,22 +148,26 @@ def _check_file(
     file: Path,
     metadata: Metadata,
     net: NestedModel,
-    batches: Sequence[Tensor],
-    description: str,
-) -> LogitCheck:
+    images: ImageData | None,
+    absence: str,
+) -> LogitCheck | ClassCheck:
     """Load a file as its user would, and compare it with the network that it was written from."""
     model = export_format.load(file, metadata)
-    difference, scale = compare_logits(model, net.subnet(metadata.mode), batches)
+    network = net.subnet(metadata.mode)
+    if metadata.preprocessing == "inside":
+        return check_classes(model, export_format.runtime, network, images, absence, metadata)
+    batches, description = choose_check_images(images, absence, metadata)
+    difference, scale = compare_logits(model, network, batches)
     return LogitCheck(export_format.runtime, description, difference, scale)
 
 
-def _require_passed(check: LogitCheck | AccuracyCheck, path: Path) -> None:
+def _require_passed(check: LogitCheck | ClassCheck | AccuracyCheck, path: Path) -> None:
     """Raise a ValueError if a file did not pass its check."""
     if not check.passed:
         raise ValueError(f"output = {quoted(path)}: it was not written, {check.describe_failure()}")
 
 
-def _create_metadata(run: Run, net: NestedModel, mode: Mode) -> Metadata:
+def _create_metadata(run: Run, net: NestedModel, mode: Mode, preprocessing: str) -> Metadata:
     data = run.config.data
     return Metadata.from_network(
         net,
@@ -168,6 +177,7 @@ def _create_metadata(run: Run, net: NestedModel, mode: Mode) -> Metadata:
         mean=data.mean,
         std=data.std,
         crop_pct=data.crop_pct,
+        preprocessing=preprocessing,
     )
 
 

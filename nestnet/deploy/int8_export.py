@@ -93,6 +93,22 @@ def require_onnx(export_format: ExportFormat) -> OnnxFormat:
     return export_format
 
 
+def require_preprocessing_outside(preprocessing: str) -> None:
+    """Check that a file in 8-bit integers is not to prepare images itself.
+
+    Args:
+        preprocessing: `"inside"` or `"outside"`.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if preprocessing == "inside":
+        raise ValueError(
+            "preprocessing = 'inside': files in 8-bit integers take normalised images; leave it out, or set precision "
+            "to float32"
+        )
+
+
 def write_int8(
     export_format: OnnxFormat,
     net: NestedModel,

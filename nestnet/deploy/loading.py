@@ -23,7 +23,8 @@ class LoadedExport:
 
     Attributes:
         metadata: metadata of the file.
-        network: function from normalised images `[B, C, H, W]` on the device to logits `[B, K]`.
+        network: function from images on the device to logits `[B, K]`: from normalised images `[B, C, H, W]`, or from raw
+            pixels `[B, H, W, C]` if `metadata.preprocessing` is `"inside"`.
         device: device on which the network runs.
         format: name of the format, as in `nestnet.deploy.formats.EXPORT_FORMATS`.
     """

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from nestnet.data.image_decoding import read_image
-from nestnet.data.preprocessing import create_eval_transform
+from nestnet.data.preprocessing import Transform, create_eval_transform
 from nestnet.deploy.loading import load_export
+from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
+from nestnet.weights.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ class Predictor:
 
     Attributes:
         metadata: metadata of the file.
-        network: function from normalised images `[B, C, H, W]` to logits `[B, K]`.
+        network: function from normalised images `[B, C, H, W]`, or from raw pixels `[B, H, W, C]` if the file prepares
+            images itself, to logits `[B, K]`.
         device: device on which the network runs.
-        transform: function from an image to the network's input `[C, H, W]`.
+        transform: function from an image to the network's input, `[C, H, W]` or `[H, W, C]`.
 
     Raises:
         ValueError: If the file is absent, damaged, or no export of nestnet; nothing in it is executed.
@@ -77,11 +80,9 @@ class Predictor:
         self.metadata = export.metadata
         self.network = export.network
         self.device = export.device
-        size = self.metadata.size
-        crop_pct = self.metadata.crop_pct
-        self.transform = create_eval_transform(size, self.metadata.mean, self.metadata.std, crop_pct)
         # Pillow's modes are "L" for grey and "RGB" for colour.
         self.image_mode = "L" if self.metadata.input_size[0] == 1 else "RGB"
+        self.transform = _choose_transform(self.metadata)
 
     def predict(self, files: Iterable[Path], *, top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
         """Classify image files.
@@ -120,24 +121,27 @@ class Predictor:
                 errors[position] = str(error)
         tops: dict[int, list[ClassProbability]] = {}
         if images:
-            classified = self._classify(torch.stack(list(images.values())), top)
+            classified = self._classify(list(images.values()), top)
             tops = dict(zip(images, classified, strict=True))
         # Yield the predictions in the order of the files.
         for position, file in enumerate(files):
             yield Prediction(file, tops.get(position, []), errors.get(position))
 
     def _read(self, file: Path) -> Tensor:
-        """Return the normalised image `[C, H, W]`."""
+        """Return the image as the network takes it, normalised or as raw pixels."""
         # `Path.exists` would raise an error for a name that the system does not allow.
         if not os.path.exists(file):
             raise ValueError(f"{file}: there is no such file")
         return self.transform(read_image(str(file), self.image_mode))
 
     @torch.inference_mode()
-    def _classify(self, images: Tensor, top: int) -> list[list[ClassProbability]]:
-        """Return the most probable classes of each image of a batch `[B, C, H, W]`."""
+    def _classify(self, images: list[Tensor], top: int) -> list[list[ClassProbability]]:
+        """Return the most probable classes of each image."""
+        if self.metadata.preprocessing == "inside":
+            logits = run_raw(self.network, images)
+        else:
+            logits = self.network(torch.stack(images).to(self.device))
         # Compute probabilities in float32, whatever precision the network has.
-        logits = self.network(images.to(self.device))
         probabilities, indices = logits.float().softmax(dim=1).topk(top)  # [B, top]
         classified = []
         for image_indices, image_probabilities in zip(indices.tolist(), probabilities.tolist(), strict=True):
@@ -146,3 +150,10 @@ class Predictor:
                 classes.append(ClassProbability(index, self.metadata.class_name(index), probability))
             classified.append(classes)
         return classified
+
+
+def _choose_transform(metadata: Metadata) -> Transform:
+    """Return the function from an image to the input of a network, which may prepare images itself."""
+    if metadata.preprocessing == "inside":
+        return to_raw_pixels
+    return create_eval_transform(metadata.size, metadata.mean, metadata.std, metadata.crop_pct)

@@ -5,6 +5,7 @@ normalisation. The decoding of files, with their EXIF orientation, remains outsi
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -100,3 +101,25 @@ def to_raw_pixels(image: Any) -> Tensor:
     if isinstance(image, Image.Image):
         image = v2.functional.pil_to_tensor(image)
     return image.permute(1, 2, 0).contiguous()
+
+
+def run_raw(network: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
+    """Run a network with the preparation inside on images of several sizes, those of one size together.
+
+    Args:
+        network: function from raw pixels, uint8 `[B, H, W, C]`, to logits `[B, K]`.
+        images: raw pixels, uint8 `[H, W, C]`, at least one image.
+
+    Returns:
+        The logits `[B, K]`, in the order of the images.
+    """
+    positions_by_size: dict[torch.Size, list[int]] = {}
+    for position, image in enumerate(images):
+        positions_by_size.setdefault(image.shape, []).append(position)
+    order: list[int] = []
+    logits = []
+    for positions in positions_by_size.values():
+        order += positions
+        logits.append(network(torch.stack([images[position] for position in positions])))
+    # The inverse of a permutation brings the logits back into the order of the images.
+    return torch.cat(logits)[torch.tensor(order).argsort()]

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config, dotted
 from nestnet.runs.resumable import RESUMABLE_FIELDS, config_differences
 
@@ -71,6 +70,6 @@ def training_fields(config: Config) -> dict[str, Any]:
         The values of these fields, by dotted name.
     """
     left_out = RESUMABLE_FIELDS | {"seed"}
-    if DATA_SETS[config.data.name].is_own:
-        left_out = left_out - {"data.root", "data.labels"}
+    if config.data.name == "folder":
+        left_out = left_out - {"data.root"}
     return {name: value for name, value in dotted(asdict(config)).items() if name not in left_out}
