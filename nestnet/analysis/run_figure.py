@@ -1,5 +1,6 @@
 """The figure of one run: the loss of each batch, and the top-1 accuracy of both subnets after each epoch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from nestnet.analysis.plotting import (
 from nestnet.nn.mode import Mode
 from nestnet.runs.history import Steps, read_run_tables
 from nestnet.runs.outputs import check_output_beside_runs
+from nestnet.runs.parts import read_parts
 from nestnet.storage.paths import real_path
 from nestnet.text.escape import for_figure
 
@@ -43,7 +45,8 @@ def draw_run(run_dir: Path, output: Path) -> Path:
         ValueError: If the folder is not a run with at least one finished epoch, the format is unknown, or no file of this name
             can be written.
     """
-    _, steps, epochs = read_run_tables(run_dir)
+    config, steps, epochs = read_run_tables(run_dir)
+    parts = read_parts(run_dir, config)
     check_output_beside_runs(output)
     if not len(epochs["epoch"]):
         raise ValueError(f"{run_dir} has no finished epoch to draw")
@@ -56,11 +59,27 @@ def draw_run(run_dir: Path, output: Path) -> Path:
         draw_losses(loss_axes, steps)
         loss_axes.set_xlabel("batch")
         draw_top1(top1_axes, epochs)
+        mark_parts(loss_axes, [part.start_step for part in parts])
+        mark_parts(top1_axes, [part.start_epoch for part in parts])
         for axes in (loss_axes, top1_axes):
             axes.legend(frameon=False)
         figure.suptitle(for_figure(real_path(run_dir).name), fontsize=11)
         save_figure(figure, output, dpi=120)
     return output
+
+
+def mark_parts(axes: "Axes", starts: Sequence[int]) -> None:
+    """Mark where a run was resumed for more epochs, by a dotted line.
+
+    Args:
+        axes: axes with the batches or the epochs of a run.
+        starts: number of batches or epochs before each part of the run. The first part has no line.
+    """
+    label = "resumed for more epochs"
+    for start in starts[1:]:
+        axes.axvline(start + 0.5, color="0.3", linestyle=":", linewidth=1, label=label)
+        # One entry of the legend stands for all lines.
+        label = ""
 
 
 def draw_losses(axes: "Axes", steps: Steps) -> None:

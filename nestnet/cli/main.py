@@ -28,8 +28,8 @@ Train one nested image classifier, deploy two.
             --config FILE | --data.root FOLDER [--epochs N] [--seed N] [--run_dir DIR] [--section.key value ...] [--dry_run]
   extend    make a bigger network out of a finished base, which stays as it is
             RUN_DIR|FILE --motivated NAME [--finish_epochs N] [--data.root FOLDER] [--run_dir DIR] [--section.key value ...]
-  resume    resume a run exactly from its last checkpoint
-            RUN_DIR [--section.key value ...]
+  resume    resume a run exactly from its last checkpoint, or train it further
+            RUN_DIR [--epochs N] [--section.key value ...]
   models    list which networks nest in which
             [PATTERN] [--img_size N]
   cost      print what a run will cost, before any of it is trained

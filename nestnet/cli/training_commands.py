@@ -78,7 +78,7 @@ def resume(arguments: list[str]) -> None:
     """Resume a run that was killed, interrupted or stopped, exactly from its last checkpoint.
 
     Fields that do not change what is trained can be overridden, such as --data.root FOLDER, --device cpu or
-    --non_finite skip.
+    --non_finite skip. With more --epochs than before the run trains further, also if it was finished.
     """
     parser = Parser("nestnet resume", resume.__doc__)
     parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")

@@ -10,6 +10,7 @@ SCHEDULES_BY_SETTING = {
     "interval": ("cosine", "tanh", "step", "multistep", "poly"),
     "warmup_epochs": ("cosine", "tanh", "step", "multistep", "poly"),
     "min_lr": ("cosine", "tanh", "poly"),
+    "further_epochs": ("cosine", "tanh", "poly"),
     "decay_epochs": ("step",),
     "decay_milestones": ("multistep",),
     "decay_rate": ("step", "multistep", "poly"),

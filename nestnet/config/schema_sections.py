@@ -269,6 +269,10 @@ class ScheduleConfig:
     decay_rate: float = limited(0.1, above(0))
     """step, multistep: factor by which a decay multiplies the learning rate, above 0; poly: exponent, above 0.
     With a factor above 1 the learning rate grows, to 1e30 at most."""
+    further_epochs: Literal["stretch", "restart"] = "stretch"
+    """cosine, tanh, poly: what a run that is resumed for more `epochs` does to its schedule. `stretch`: it is recomputed as
+    if the run had had all epochs from the start, so that the learning rate may jump. `restart`: the further epochs
+    have a schedule of their own from `optimizer.lr`, without warm-up."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.models.registry import find_architecture
 from nestnet.nn.mode import Mode
 from nestnet.nn.recalibration import has_running_statistics
+from nestnet.runs.parts import describe_parts, read_parts
 from nestnet.runs.reading import Run, read_cost, read_table
 from nestnet.text.commands import format_command
 from nestnet.text.escape import for_markdown, markdown_block, markdown_code
@@ -251,7 +252,7 @@ def render_training(run: Run) -> str:
         "networks": for_markdown(f"{config.model.base} in {config.model.motivated}"),
         "what motivates": for_markdown(_describe_phases(run)),
         "batches": batches,
-        "epochs": f"{run.checkpoint['epochs_done']} of {config.total_epochs}",
+        "epochs": _describe_epochs(run),
         "batch": f"{config.data.batch_size} images",
         "optimizer": f"{optimizer}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
         "seed": str(config.seed),
@@ -262,6 +263,15 @@ def render_training(run: Run) -> str:
     block = markdown_block(text, "yaml")
     details = f"<details><summary>The complete configuration</summary>\n\n{block}\n\n</details>"
     return f"{_table(rows)}\n\n{details}"
+
+
+def _describe_epochs(run: Run) -> str:
+    """Return the number of epochs, and the parts of a run that was resumed for more."""
+    epochs = f"{run.checkpoint['epochs_done']} of {run.config.total_epochs}"
+    parts = read_parts(run.path, run.config)
+    if len(parts) == 1:
+        return epochs
+    return f"{epochs}; {describe_parts(parts)}"
 
 
 def _describe_phases(run: Run) -> str:

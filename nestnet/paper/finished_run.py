@@ -15,6 +15,7 @@ from nestnet.models.registry import find_architecture
 from nestnet.nn.mode import PerMode
 from nestnet.runs.contents import TABLE_REMEDY
 from nestnet.runs.history import read_metrics
+from nestnet.runs.parts import RunPart, read_parts
 from nestnet.runs.reading import read_cost
 from nestnet.runtime.log import log_notice
 from nestnet.storage.read_back import damaged
@@ -32,6 +33,7 @@ class FinishedRun:
         motivated_top1: top-1 of the motivated network after the last epoch, in percent.
         cost: operations of the run's forward passes in the convention of `choose_convention`, per batch of `epochs`. It is
             the average forward pass unless the run extends its base at the end.
+        parts: parts of the run.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class FinishedRun:
     base_top1: float
     motivated_top1: float
     cost: float
+    parts: list[RunPart]
 
 
 def read_finished_run(path: Path) -> FinishedRun | None:
@@ -67,6 +70,7 @@ def read_finished_run(path: Path) -> FinishedRun | None:
         base_top1=float(metrics["base_top1"][-1]),
         motivated_top1=float(metrics["motivated_top1"][-1]),
         cost=_training_cost(path, config, metrics),
+        parts=read_parts(path, config),
     )
 
 

@@ -37,7 +37,8 @@ class ResultRow:
         top1: accuracy of each run after its last epoch, in percent.
         cost: operations of an average forward pass in training, to which the epochs that extend the base are added; the
             mean over the runs.
-        setting: fields in which its configuration differs from those of other rows with the same name.
+        setting: fields in which its configuration differs from those of other rows with the same name, and its parts.
+        parts: number of epochs of each part of the runs, such as `20 + 40`, if they were resumed for more.
         acc_flops: percentage points per operation gained over the base trained alone; `None` if there are no
             such runs.
         f_ratio: quotient of `acc_flops` and that of the motivated network trained alone; `None` without runs of
@@ -49,6 +50,7 @@ class ResultRow:
     top1: tuple[float, ...]
     cost: float
     setting: str = ""
+    parts: str = ""
     acc_flops: float | None = None
     f_ratio: float | None = None
 
@@ -105,10 +107,10 @@ class ResultRow:
         """The paper's result of this network, if there is one.
 
         A run that starts from given weights has none, because their training is not known, and neither has a
-        run with another policy than the paper's, or that extends its base at the end.
+        run with another policy than the paper's, in several parts, or that extends its base at the end.
         """
         model = self.config.model
-        if model.base_weights or model.motivated_weights:
+        if model.base_weights or model.motivated_weights or self.parts:
             return None
         if self.role == "C":
             return find_classical_result(self.network, self.dataset)
@@ -167,16 +169,29 @@ def _leave_out_repeated_seeds(runs: list[FinishedRun]) -> list[FinishedRun]:
 def _rows_of_group(runs: list[FinishedRun]) -> list[ResultRow]:
     """Return the rows of one configuration: of a network trained alone, or of both networks of a pair."""
     config = runs[0].config
+    parts = _count_epochs_of_parts(runs[0])
     cost = statistics.fmean(run.cost for run in runs)
     base_top1 = tuple(run.base_top1 for run in runs)
     motivated_top1 = tuple(run.motivated_top1 for run in runs)
     match trained_alone(config):
         case Mode.BASE:
-            return [ResultRow(config, "C", base_top1, cost)]
+            return [ResultRow(config, "C", base_top1, cost, parts=parts)]
         case Mode.MOTIVATED:
-            return [ResultRow(config, "C", motivated_top1, cost)]
+            return [ResultRow(config, "C", motivated_top1, cost, parts=parts)]
         case _:
-            return [ResultRow(config, "B", base_top1, cost), ResultRow(config, "M", motivated_top1, cost)]
+            base = ResultRow(config, "B", base_top1, cost, parts=parts)
+            return [base, ResultRow(config, "M", motivated_top1, cost, parts=parts)]
+
+
+def _count_epochs_of_parts(run: FinishedRun) -> str:
+    """Return the numbers of epochs of a run's parts, such as `20 + 40`; empty for a run of one part."""
+    if len(run.parts) == 1:
+        return ""
+    ends = [part.start_epoch for part in run.parts[1:]] + [run.config.epochs]
+    numbers = []
+    for part, end in zip(run.parts, ends, strict=True):
+        numbers.append(str(end - part.start_epoch))
+    return " + ".join(numbers)
 
 
 def _add_efficiency(row: ResultRow, rows: list[ResultRow]) -> ResultRow:
@@ -229,6 +244,9 @@ def _describe_setting(row: ResultRow, rows: list[ResultRow]) -> str:
         if name in differing:
             text = "null" if value is None else value  # as in YAML
             settings.append(f"{name}={text}")
+    # No published result and no run of one part was trained in this way.
+    if row.parts:
+        settings.append(f"{row.parts} epochs")
     return ", ".join(settings)
 
 

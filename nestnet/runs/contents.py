@@ -75,11 +75,17 @@ TABLE_REMEDY = "put back a copy of it, or train the run again"
 RECORD = "images.json"
 """Name of the record of the images."""
 
-FILES = ("config.yaml", RECORD, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
+PARTS = "parts.json"
+"""Name of the record of the parts of a run. Only a run of more than one part has it."""
+
+FILES = ("config.yaml", RECORD, PARTS, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
 """Names of the files of a run."""
 
 FOLDERS = ("checkpoints", "snapshots", "tensorboard", "wandb", "mlflow", "trackio")
 """Names of the folders of a run, of which the last ones are those of trackers."""
+
+EARLIER_EXPORT = re.compile(rf"({'|'.join(Mode)})-epoch-\d+\.safetensors", re.ASCII)
+"""Names of the exports of an earlier part of a run."""
 
 # Patterns are as strict as the names that nestnet writes: a run that starts again deletes what they match.
 SNAPSHOT = re.compile(r"step-(\d{6,})\.safetensors", re.ASCII)

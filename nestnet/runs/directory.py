@@ -4,6 +4,7 @@ config.yaml               the resolved configuration
 images.json               the images on which the run is trained and tested: see `nestnet.data.image_record`
 steps.csv                 a row per batch: step, epoch, mode, loss, lr
 metrics.csv               a row per epoch
+parts.json                the parts of a run that was resumed for more epochs: see `nestnet.runs.parts`
 cost.json                 the forward cost of both networks, and the expected and actual average, after the last epoch
 checkpoints/              the last two, and those after which each subnet was best: see `nestnet.runs.checkpoints`
 snapshots/                the base's weights every `snapshot_steps` batches, if the configuration asks for them
@@ -13,7 +14,7 @@ motivated.safetensors
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from nestnet.data.image_record import ImageRecord
 from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import METRIC_COLUMNS, RECORD, STEP_COLUMNS, VAL_COLUMNS
 from nestnet.runs.held_folder import HeldFolder
+from nestnet.runs.parts import RunPart, write_parts
 from nestnet.runs.run_files import check_names
 from nestnet.runtime.log import log_notice
 from nestnet.storage.atomic import write_atomically
@@ -176,6 +178,20 @@ class RunDirectory:
         # A run cannot be resumed from a checkpoint whose rows were lost in a loss of power.
         self._sync()
         self.checkpoints.save(state)
+
+    def save_parts(self, parts: Sequence[RunPart]) -> None:
+        """Write `parts.json`.
+
+        Args:
+            parts: parts of the run.
+
+        Raises:
+            ValueError: If there is a damaged one.
+            OSError: If it cannot be written.
+            RunStopped: If the folder was moved or removed.
+        """
+        self.folder.check_in_place()
+        write_parts(self.path, parts)
 
     def save_cost(self, summary: dict[str, Any]) -> None:
         """Write `cost.json`.

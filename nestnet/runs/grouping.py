@@ -1,18 +1,22 @@
 """Groups of runs that train the same thing and differ at most in their seed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from nestnet.config.schema import Config, dotted
+from nestnet.runs.parts import RunPart
 from nestnet.runs.resumable import RESUMABLE_FIELDS, config_differences
 
 
 class HasConfig(Protocol):
-    """Anything that holds the configuration of a run."""
+    """Anything that holds the configuration of a run, and its parts."""
 
     @property
     def config(self) -> Config: ...
+
+    @property
+    def parts(self) -> Sequence[RunPart]: ...
 
 
 RunT = TypeVar("RunT", bound=HasConfig)
@@ -22,7 +26,7 @@ def group_by_training(runs: Iterable[RunT]) -> list[list[RunT]]:
     """Return runs in groups whose members train the same thing and differ at most in their seed.
 
     Args:
-        runs: runs, each with its configuration as `config`.
+        runs: runs, each with its configuration as `config`, and its parts, which are part of what was trained.
 
     Returns:
         The groups in the order of their first runs, each with its runs in the order in which they were given.
@@ -31,7 +35,8 @@ def group_by_training(runs: Iterable[RunT]) -> list[list[RunT]]:
     for run in runs:
         # Training the same thing is transitive, so that comparing with one member of a group suffices.
         for group in groups:
-            if not training_differences(run.config, group[0].config):
+            first = group[0]
+            if list(run.parts) == list(first.parts) and not training_differences(run.config, first.config):
                 group.append(run)
                 break
         else:

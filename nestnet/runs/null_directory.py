@@ -1,6 +1,6 @@
 """The run directory of processes that write nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nestnet.config.schema import Config
 from nestnet.data.image_record import ImageRecord
+from nestnet.runs.parts import RunPart
 from nestnet.storage.state_codec import State
 
 
@@ -25,6 +26,7 @@ class NullRunDirectory:
     def add_step(self, row: Mapping[str, Any]) -> None: ...
     def add_epoch(self, row: Mapping[str, Any]) -> None: ...
     def save_checkpoint(self, state: State) -> None: ...
+    def save_parts(self, parts: Sequence[RunPart]) -> None: ...
     def save_cost(self, summary: dict[str, Any]) -> None: ...
     def save_snapshot(self, step: int, tensors: Mapping[str, Tensor]) -> None: ...
 

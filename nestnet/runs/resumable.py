@@ -24,6 +24,9 @@ RESUMABLE_FIELDS = {
 }
 """Fields that may change when a run is resumed: where it runs and what it writes, but not what it trains."""
 
+LONGER_RUN_FIELDS = {"epochs", "schedule.further_epochs"}
+"""Fields that may change too when a run is resumed for more epochs."""
+
 # Largest number of characters of a value in a message, because a record of images can be very long.
 LONGEST_SHOWN = 100
 
@@ -63,12 +66,15 @@ def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any], name: s
     Raises:
         ValueError: If they differ in what is trained. The message names the fields.
     """
-    changed_fields = describe_changes(before, now, ignored=RESUMABLE_FIELDS)
+    ignored = RESUMABLE_FIELDS
+    if now["epochs"] > before["epochs"]:
+        ignored = RESUMABLE_FIELDS | LONGER_RUN_FIELDS
+    changed_fields = describe_changes(before, now, ignored=ignored)
     if changed_fields:
         may_change = ", ".join(sorted(RESUMABLE_FIELDS - {"run_dir"}))
         raise ValueError(
             f"{name} is of another configuration: {', '.join(changed_fields)}; set these fields back, or train in another "
-            f"folder; only {may_change} may change"
+            f"folder; only {may_change} may change, and epochs may be raised"
         )
 
 

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from nestnet.runs.checkpoint_file import CHECKPOINT_NAME
-from nestnet.runs.contents import FILES, FOLDERS, SNAPSHOT, TRACKER_FILES
+from nestnet.runs.contents import EARLIER_EXPORT, FILES, FOLDERS, SNAPSHOT, TRACKER_FILES
 from nestnet.storage.folders import remove_file, remove_folder
 from nestnet.storage.opening import describe_file_type
 from nestnet.storage.unfinished import remove_unfinished
@@ -64,6 +64,7 @@ def delete_run(run_dir: Path) -> None:
 def _written_paths(run_dir: Path) -> list[Path]:
     """Return the paths with the names of files that a run writes."""
     paths = [run_dir / name for name in (*FILES, ".lock")]
+    paths += [path for path in _list_folder(run_dir) if EARLIER_EXPORT.fullmatch(path.name)]
     patterns = {"checkpoints": CHECKPOINT_NAME, "snapshots": SNAPSHOT}
     for folder in FOLDERS:
         pattern = patterns.get(folder, TRACKER_FILES)

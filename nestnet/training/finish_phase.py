@@ -4,6 +4,7 @@ In it every batch trains only what the motivated network has beside the base (`T
 rate has a schedule of its own. The condition is neither asked nor told anything.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim import Optimizer
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from nestnet.config.schema import Config
 from nestnet.nn.mode import FINISH
 from nestnet.optim.schedule import create_scheduler, without_warm_up
+from nestnet.runs.parts import RunPart, restart_epoch
 from nestnet.step.outcome import Outcome
 from nestnet.step.views import BatchTensor
 
@@ -48,7 +50,9 @@ def is_finishing(config: Config, epochs_done: int) -> bool:
     return config.finish_epochs > 0 and epochs_done >= config.epochs
 
 
-def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, epochs_done: int) -> Any:
+def start_schedule(
+    config: Config, optimizer: Optimizer, steps_per_epoch: int, epochs_done: int, parts: Sequence[RunPart]
+) -> Any:
     """Create the learning rate schedule of a phase, and set the phase's first learning rate.
 
     Args:
@@ -56,12 +60,17 @@ def start_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int, e
         optimizer: optimizer whose learning rates it sets.
         steps_per_epoch: number of batches of an epoch.
         epochs_done: number of epochs that have been trained, which tells the phase.
+        parts: parts of the run; the last one may have restarted the schedule.
 
     Returns:
         timm's scheduler, or `None` for a constant learning rate.
     """
     if not is_finishing(config, epochs_done):
-        return create_scheduler(optimizer, config.schedule, config.epochs, steps_per_epoch)
+        restarted_at = restart_epoch(parts)
+        if restarted_at == 0:
+            return create_scheduler(optimizer, config.schedule, config.epochs, steps_per_epoch)
+        further_epochs = config.epochs - restarted_at
+        return create_scheduler(optimizer, without_warm_up(config.schedule), further_epochs, steps_per_epoch)
     for group in optimizer.param_groups:
         # timm's schedulers start from `initial_lr`, and multiply the rate of a group by its `lr_scale`.
         group["initial_lr"] = config.first_finish_lr
@@ -79,19 +88,30 @@ def step_schedule(trainer: "Trainer", interval: Literal["step", "epoch"]) -> Non
     config = trainer.config
     # This is before the checkpoint of the epoch, so that a resumed run finds the new phase there.
     if interval == "epoch" and trainer.is_finishing and trainer.epochs_done == config.epochs:
-        trainer.schedule = start_schedule(config, trainer.optimizer, len(trainer.train_batches), trainer.epochs_done)
+        trainer.schedule = start_schedule(
+            config, trainer.optimizer, len(trainer.train_batches), trainer.epochs_done, trainer.parts
+        )
         if trainer.step.average is not None:
             trainer.step.average.finish_base()
         return
-    if trainer.schedule is None or config.schedule.interval != interval:
+    if config.schedule.interval == interval:
+        set_learning_rate(trainer)
+
+
+def set_learning_rate(trainer: "Trainer") -> None:
+    """Set the learning rate that the present schedule has at the position of the run.
+
+    Args:
+        trainer: trainer of the run.
+    """
+    config = trainer.config
+    if trainer.schedule is None:
         return
-    # The last phase counts its own batches and epochs.
-    steps = trainer.steps_done
-    epochs = trainer.epochs_done
+    # The last phase, and a part that restarted the schedule, count their own batches and epochs.
+    start = restart_epoch(trainer.parts)
     if trainer.is_finishing:
-        steps -= config.epochs * len(trainer.train_batches)
-        epochs -= config.epochs
-    if interval == "step":
-        trainer.schedule.step_update(steps)
+        start = config.epochs
+    if config.schedule.interval == "step":
+        trainer.schedule.step_update(trainer.steps_done - start * len(trainer.train_batches))
     else:
-        trainer.schedule.step(epochs)
+        trainer.schedule.step(trainer.epochs_done - start)

@@ -1,4 +1,4 @@
-"""The resumption of a run that was killed, interrupted, or stopped by a failure."""
+"""The resumption of a run that was killed, interrupted, or stopped by a failure, or that is to train more epochs."""
 
 import os
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from nestnet.runtime.torchrun import is_first_process
 from nestnet.storage.state_codec import State
 from nestnet.text.escape import quoted
 from nestnet.trackers.callback import Callback
+from nestnet.training.longer_run import check_base_unfinished, check_epochs, is_longer, keep_exports
 from nestnet.training.trainer import Trainer
 
 
@@ -36,11 +37,12 @@ def resume(
     """Resume a run in its folder, from its last complete checkpoint.
 
     On a CPU the run ends with the same bits as without the interruption: the same weights, exports and tables,
-    except for the times in them. For a finished run, only the exports are written again.
+    except for the times in them. For a finished run, only the exports are written again, unless it is resumed for more
+    `epochs`: then it trains further, and `parts.json` records both parts.
 
     Args:
         run_dir: folder of the run.
-        changes: command-line arguments for fields that do not change what is trained.
+        changes: command-line arguments for fields that do not change what is trained, and for more `epochs`.
         images: images in place of those that the configuration names, if the run's `Trainer` was given them.
         condition: condition in place of the one that the configuration names, if the run's `Trainer` was given it.
         callbacks: callbacks that follow the run: see `Trainer`.
@@ -76,7 +78,11 @@ def resume(
         )
         state = trainer.process_group.broadcast_object(state)
         if state is not None:
+            if is_longer(config, state):
+                check_base_unfinished(config, state)
             _load_state(trainer, state, run, path)
+            if is_longer(config, state) and isinstance(run, RunDirectory):
+                keep_exports(path, state["epochs_done"])
             _notice_other_bits(state, trainer)
         elif (path / "steps.csv").exists():
             log_notice(f"{path} has no checkpoint: it is trained from its first batch again")
@@ -117,6 +123,9 @@ def _change_config(path: Path, changes: Sequence[str]) -> Config:
         ValueError: If a change would alter what is trained, or the folder is not a run directory.
     """
     stored = read_config(path)
+    epochs = parsing.read_given(changes, prog="nestnet resume").get("epochs")
+    if epochs is not None:
+        check_epochs(stored, epochs)
     arguments = [parsing.option_of(path / "config.yaml"), *changes]
     changed = parsing.parse(arguments, prog="nestnet resume", literal=parsing.paths_of(stored), run_dirs=[path])
     # Refuse it even if it names the folder of the run, because the folder may have been moved.

@@ -29,6 +29,7 @@ from nestnet.nn.recalibration import has_running_statistics
 from nestnet.optim.factory import create_optimizer, try_optimizer
 from nestnet.optim.momentum import fill_momentum
 from nestnet.optim.step_counts import share_step_counts
+from nestnet.runs.parts import RunPart
 from nestnet.step.policy import Policy
 from nestnet.step.random_state import seed_all
 from nestnet.step.train_step import TrainStep
@@ -135,7 +136,7 @@ def build_training(
     # Build the network, its optimizer and its schedule.
     net = _build_network(config, images, context, initial_weights=initial_weights)
     optimizer = _build_optimizer(config, net)
-    schedule = start_schedule(config, optimizer, len(batches.train), epochs_done=0)
+    schedule = start_schedule(config, optimizer, len(batches.train), 0, [RunPart(0, 0, config.epochs)])
     if class_weights is not None:
         class_weights = class_weights.to(context.device)
     objectives = create_objectives(config.data, config.loss, net.num_classes, class_weights)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from nestnet.optim.state_loading import load_optimizer_state
+from nestnet.runs.parts import RunPart
 from nestnet.runs.resumable import check_same_run
 from nestnet.step.random_state import get_random_state, restore_random_state
 from nestnet.storage.state_codec import State, check_tensors
 from nestnet.training.epoch_totals import EpochTotals
 from nestnet.training.finish_phase import start_schedule
+from nestnet.training.longer_run import begin_part, is_longer
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
@@ -60,6 +62,7 @@ def get_state(trainer: "Trainer", *, end_of_epoch: bool) -> State:
         "steps_done": trainer.steps_done,
         "end_of_epoch": end_of_epoch,
         "best": trainer.best,
+        "parts": [asdict(part) for part in trainer.parts],
         # Configuration and data, which must be the same when the run is resumed.
         "config": asdict(trainer.config),
         "condition_name": type(trainer.condition).__name__,
@@ -81,9 +84,10 @@ def restore_state(trainer: "Trainer", state: State) -> None:
         ValueError: If the state is of another run or damaged; the message says what differs.
     """
     _check_state(trainer, state)
+    trainer.parts = [RunPart(**part) for part in state["parts"]]
     # Each phase has a schedule of its own, whose state is loaded below.
     trainer.schedule = start_schedule(
-        trainer.config, trainer.optimizer, len(trainer.train_batches), state["epochs_done"]
+        trainer.config, trainer.optimizer, len(trainer.train_batches), state["epochs_done"], trainer.parts
     )
     average = trainer.step.average
     # The optimizer comes first, because its state is checked while it is loaded.
@@ -92,7 +96,8 @@ def restore_state(trainer: "Trainer", state: State) -> None:
     if average is not None:
         average.module.load_state_dict(state["average"])
         average.updates = state["averaged_steps"]
-    if trainer.schedule is not None:
+    becomes_longer = is_longer(trainer.config, state)
+    if trainer.schedule is not None and not becomes_longer:
         trainer.schedule.load_state_dict(state["schedule"])
     trainer.condition.load_state_dict(state["condition"])
     trainer.cost.batches = dict(state["cost"]["batches"])
@@ -104,6 +109,8 @@ def restore_state(trainer: "Trainer", state: State) -> None:
     # Restore the position in the run.
     trainer.epochs_done = state["epochs_done"]
     trainer.steps_done = state["steps_done"]
+    if becomes_longer:
+        begin_part(trainer, state["config"]["epochs"])
     # With another number of processes the batches are divided differently, and no process corresponds to an
     # earlier one.
     if len(state["processes"]) == trainer.process_group.size:

@@ -25,6 +25,7 @@ from nestnet.data.transformed_images import Views
 from nestnet.nn.mode import FINISH, Mode, PerMode
 from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
+from nestnet.runs.parts import RunPart
 from nestnet.runtime.interrupts import Interrupts
 from nestnet.storage.state_codec import State
 from nestnet.trackers.callback import Callback, TrackedRun
@@ -69,6 +70,7 @@ class Trainer:
         steps_done: number of batches that have been trained, over all epochs.
         best: for each mode the checkpoint, the number and the top-1 of its best epoch; `None` before the
             first evaluation.
+        parts: parts of the run: a run that is resumed for more epochs begins another one.
         recalibrated: for each mode the BatchNorm statistics that it was last evaluated with, if they were
             recalibrated.
         callbacks: trackers and other callbacks that follow the run.
@@ -120,6 +122,7 @@ class Trainer:
         self.steps_done = 0
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
+        self.parts = [RunPart(0, 0, self.config.epochs)]
         self.recalibrated: dict[str, dict[str, Tensor]] = {}
         # Signals, display, callbacks, and checkpoints.
         self.is_stepping = False
@@ -294,6 +297,8 @@ class Trainer:
         # Only the first process knows the name of a new folder: send it to the others.
         self.config = replace(self.config, run_dir=self.process_group.broadcast_object(str(run.path)))
         run.begin(self.config, self.record, self.steps_done, self.epochs_done)
+        if len(self.parts) > 1:
+            run.save_parts(self.parts)
         self.progress.started(self.net, run.path, self.config.precision, self.epochs_done, self.totals.batches)
         log_emulated_precision(self.config, self.device)
         self.callbacks.start(TrackedRun(run.path, asdict(self.config), self.steps_done, self.epochs_done))

@@ -4,6 +4,7 @@ from nestnet.analysis.report.html import Html, element, format_percent, mode_lab
 from nestnet.analysis.report.summary import RunSummary
 from nestnet.conditions.description import describe_motivation
 from nestnet.nn.mode import Mode
+from nestnet.runs.parts import describe_parts
 from nestnet.text.units import format_count, format_duration, format_macs
 
 NOT_TRAINED = "not trained"
@@ -74,6 +75,8 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
         "data": f"{data.name}: {config.model.num_classes} classes, {data.img_size} x {data.img_size} pixels",
         "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.batch_size} images",
     }
+    if len(run.parts) > 1:
+        facts["parts"] = describe_parts(run.parts)
     if config.epochs:
         facts["condition"] = describe_motivation(config.motivation)
     if config.finish_epochs:

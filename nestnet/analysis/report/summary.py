@@ -13,6 +13,7 @@ from nestnet.cost.run import expected_cost
 from nestnet.models.build import structural_options_of
 from nestnet.nn.mode import BOTH, FINISH, Mode, PerMode
 from nestnet.runs.history import Steps, read_run_tables, select_steps, without_finish
+from nestnet.runs.parts import RunPart, read_parts
 from nestnet.runs.reading import name_runs
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
@@ -34,6 +35,7 @@ class RunSummary:
             base; `None` where the condition has no forecast, and before an epoch is finished, because a forecast depends on
             its length.
         expected_cost: forecast of the multiply-accumulates of an average forward pass; `None` where there is none.
+        parts: parts of the run: a run that is resumed for more epochs begins another one.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class RunSummary:
     network_costs: PerMode[Cost]
     expected_fraction: float | None
     expected_cost: float | None
+    parts: list[RunPart]
 
     @property
     def network_names(self) -> PerMode[str]:
@@ -235,6 +238,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         network_costs=costs,
         expected_fraction=fraction,
         expected_cost=expected_cost(macs, fraction, build_policy(config), config.epochs, config.finish_epochs),
+        parts=read_parts(run_dir, config),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from nestnet.analysis.plotting import MANY_EPOCHS, MODE_COLOURS, set_epoch_axis, style_axes
 from nestnet.analysis.report.rendering import TEXT_COLOUR
 from nestnet.analysis.report.summary import RunSummary
-from nestnet.analysis.run_figure import draw_losses, draw_top1
+from nestnet.analysis.run_figure import draw_losses, draw_top1, mark_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +36,7 @@ def plot_loss(run: RunSummary) -> "Figure":
         loss_axes = figure.subplots()
         bottom_axes = loss_axes
     draw_losses(loss_axes, run.steps)
+    mark_parts(loss_axes, [part.start_step for part in run.parts])
     if has_lr:
         lr_axes.plot(run.steps.number, run.steps.lr, color="0.5", linewidth=1)
         lr_axes.set(ylabel="learning\nrate", ylim=(0, None))
@@ -57,6 +58,7 @@ def plot_top1(run: RunSummary) -> "Figure":
     """
     figure, axes = _create_panel()
     draw_top1(axes, run.epochs)
+    mark_parts(axes, [part.start_epoch for part in run.parts])
     for mode in run.trained_modes:
         top1, epoch = run.best_epoch(mode)
         axes.plot(epoch, top1, "o", markersize=9, markerfacecolor="none", color=MODE_COLOURS[mode])
