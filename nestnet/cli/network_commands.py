@@ -71,11 +71,12 @@ def export(arguments: list[str]) -> None:
     parser = Parser("nestnet export", export.__doc__)
     parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")
     parser.add_argument("--mode", required=True, choices=("base", "motivated"), help="subnet to use")
-    parser.add_argument("--output", required=True, type=path, metavar="FILE")
+    parser.add_argument("--output", required=True, type=path, metavar="FILE|FOLDER")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "onnx", "torch-export"),
-        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors",
+        choices=("safetensors", "onnx", "torch-export", "timm"),
+        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors; timm "
+        "makes a FOLDER that timm loads without any argument and that can be pushed to the Hugging Face Hub",
     )
     parser.add_argument(
         "--preprocessing",
@@ -143,7 +144,13 @@ def predict(arguments: list[str]) -> None:
     """
     parser = Parser("nestnet predict", predict.__doc__)
     parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
-    parser.add_argument("--model", required=True, type=path, metavar="FILE", help=".safetensors or .onnx export")
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=path,
+        metavar="FILE",
+        help=".safetensors or .onnx export, or folder of the format timm",
+    )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
     parser.add_argument(
         "--batch_size", type=int, default=32, metavar="N", help="number of images at a time (default: 32)"

@@ -61,9 +61,26 @@ def create_eval_transform(
         return v2.Compose([v2.Resize(size, antialias=True), *create_normalizing_transforms(mean, std)])
     # timm's own evaluation: resize the shorter side, then crop the centre.
     resize_and_crop = timm.data.create_transform(
-        (len(mean), *size), mean=tuple(mean), std=tuple(std), crop_pct=crop_pct, interpolation="bicubic"
+        (len(mean), *size), mean=tuple(mean), std=tuple(std), **timm_eval_config(crop_pct)
     )
     return v2.Compose([_CropLongImages(MAX_ASPECT_RATIO * max(size) / min(size)), resize_and_crop])
+
+
+def timm_eval_config(crop_pct: float | None) -> dict[str, Any]:
+    """Return what `timm.data.create_transform` must be told to prepare images as `create_eval_transform` does.
+
+    The results are the same, except that of an image of which one side is more than `MAX_ASPECT_RATIO` times as long as
+    the other: its crop may be off by a pixel. Images that are used whole may differ by rounding, by less than 1e-6.
+
+    Args:
+        crop_pct: result of `choose_crop_pct`.
+
+    Returns:
+        `crop_pct`, `crop_mode` and `interpolation`, as in a `pretrained_cfg`.
+    """
+    if crop_pct is None:
+        return {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
+    return {"crop_pct": crop_pct, "crop_mode": "center", "interpolation": "bicubic"}
 
 
 class _CropLongImages:

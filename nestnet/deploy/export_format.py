@@ -52,7 +52,8 @@ class ExportFormat(ABC):
 
     Attributes:
         name: name of the format in commands and messages.
-        suffix: usual suffix of its files.
+        suffix: usual suffix of its files, in lower case; empty for folders, which have none.
+        weights_name: name of the file of the weights, for a format that is a folder; `None` for a single file.
         packages: packages that it needs in addition to nestnet's dependencies; the extra of nestnet that
             installs them has the name of the format.
         holds_program: whether files hold a program, which can prepare images, or weights alone.
@@ -60,6 +61,7 @@ class ExportFormat(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    weights_name: ClassVar[str | None] = None
     packages: ClassVar[tuple[str, ...]] = ()
     holds_program: ClassVar[bool] = True
 
@@ -75,7 +77,7 @@ class ExportFormat(ABC):
         Args:
             net: nested network, on the CPU.
             metadata: metadata of the file, which names the subnet.
-            path: file to write.
+            path: file to write, or folder to make.
 
         Raises:
             ValueError: If the network cannot be written in this format.
@@ -130,6 +132,27 @@ class ExportFormat(ABC):
                 f"preprocessing = 'inside': files of the format {self.name} hold weights alone; "
                 "set format to onnx, or to another one that holds a program"
             )
+
+    def check_target(self, architecture: str, path: Path) -> None:  # noqa: B027  # most formats hold every network
+        """Check that a network can be written in this format under this path, before anything is computed.
+
+        Args:
+            architecture: timm's name of the network.
+            path: path of the file or folder.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+
+    def weights_file(self, path: Path) -> Path:
+        """Return the file of the weights.
+
+        Args:
+            path: file or folder of this format.
+        """
+        if self.weights_name is None:
+            return path
+        return path / self.weights_name
 
     def check_packages(self) -> None:
         """Check that all packages are installed.

@@ -1,17 +1,16 @@
-"""The export of a subnet of a run to a file for a device.
+"""The export of a subnet of a run to a file or folder for a device.
 
-The file is written under a temporary name, loaded again in its own runtime, and checked against the network.
-Only then is it renamed.
+It is written under a temporary name, loaded again in its own runtime, and checked against the network. Only then is
+it renamed.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nestnet.data.image_data import ImageData
 from nestnet.deploy.accuracy_check import AccuracyCheck
-from nestnet.deploy.card_file import choose_card_path, read_described_file
 from nestnet.deploy.class_check import ClassCheck, check_classes
+from nestnet.deploy.destination import choose_destination
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.deploy.formats import choose_format
 from nestnet.deploy.int8_export import Int8Settings, require_onnx, require_preprocessing_outside, write_int8
@@ -20,10 +19,9 @@ from nestnet.deploy.model_card import Export, render_model_card
 from nestnet.device import choose_device
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.runs.outputs import check_output_beside_runs
 from nestnet.runs.reading import Run
 from nestnet.runtime.log import log_notice
-from nestnet.storage.atomic import move_into_place, resolve_destination, staging_folder, write_atomically
+from nestnet.storage.atomic import staging_folder
 from nestnet.text.escape import quoted
 from nestnet.text.messages import message_of
 from nestnet.training.evaluation import needs_images, prepare_for_eval
@@ -33,10 +31,10 @@ from nestnet.weights.metadata import Metadata
 
 @dataclass(frozen=True)
 class DeployedFile:
-    """File that was written and checked.
+    """File or folder that was written and checked.
 
     Attributes:
-        path: path of the file.
+        path: path of the file or folder.
         card: path of its model card.
         check: comparison of its logits with the network's; of its classes for a file that prepares images itself, and of
             its accuracy for one in 8-bit integers.
@@ -65,8 +63,8 @@ def export_run(
     Args:
         run: run from `nestnet.runs.reading.read_run`.
         mode: mode of the subnet to write.
-        path: file to write. The card has the same name with the suffix `.md`, or `.md` appended to the whole
-            name if the former is the card of another file.
+        path: file to write, or folder to make. The card of a file has the same name with the suffix `.md`, or `.md`
+            appended to the whole name if the former is the card of another file; that of a folder lies in it.
         format_name: one of `nestnet.deploy.formats.EXPORT_FORMATS`; by default chosen by the suffix of `path`.
         recalibrate: number of training batches on which the BatchNorm statistics are recomputed; by
             default the run's own number.
@@ -79,8 +77,9 @@ def export_run(
         The file and its card.
 
     Raises:
-        ValueError: If packages of the format are absent, the file cannot be written to its place, it does not
-            compute what the network computes, or 8-bit integers cost too much accuracy; no file is left then.
+        ValueError: If packages of the format are absent, the format cannot hold the network, the file cannot be
+            written to its place, it does not compute what the network computes, or 8-bit integers cost too much accuracy;
+            no file is left then.
     """
     export_format = choose_format(path, format_name, opset=opset)
     if int8 is not None:
@@ -89,15 +88,16 @@ def export_run(
     export_format.check_packages()
     export_format.check_preprocessing(preprocessing)
     # Check that the output can be written before anything is computed.
-    card = _check_card(path)
+    export_format.check_target(run.net.architectures.of(mode), path)
+    destination = choose_destination(path, export_format)
     batches = run.config.recalibration_batches if recalibrate is None else recalibrate
     # Prepare the network on the CPU, with the statistics for the file.
     # The accuracy of 8-bit integers is measured, so the images must be there.
     images, absence = _load_images(run, needed=int8 is not None or needs_images(run, mode, batches))
     net = prepare_for_eval(run, mode, images, choose_device("auto"), batches).cpu().eval()
     metadata = _create_metadata(run, net, mode, preprocessing)
-    with staging_folder(path) as folder:
-        unfinished = folder / path.name
+    with staging_folder(destination.target) as folder:
+        unfinished = folder / destination.name
         check: LogitCheck | ClassCheck | AccuracyCheck
         if int8 is None:
             export_format.write(net, metadata, unfinished)
@@ -107,27 +107,36 @@ def export_run(
             metadata, check = write_int8(require_onnx(export_format), net, metadata, unfinished, run, images, int8)
         _require_passed(check, path)
 
-        # Write the card before the file, so that a file always has its card.
         export = Export(
             run=run,
             metadata=metadata,
-            file=path.name,
-            size=unfinished.stat().st_size,
+            file=destination.name,
+            size=export_format.weights_file(unfinished).stat().st_size,
             export_format=export_format,
-            usage=export_format.usage(path.name, metadata),
+            usage=export_format.usage(destination.name, metadata),
             images=images,
             recalibration_batches=batches,
             check=str(check),
         )
-        write_atomically(card, render_model_card(export))
-        move_into_place(unfinished, path)
+        destination.put(unfinished, render_model_card(export))
 
-    _log_shortcomings(run, net, mode, batches, path)
-    return DeployedFile(path, card, check, export_format.usage(str(path), metadata))
+    _log_shortcomings(run, net, mode, batches, destination.again, format_name)
+    return DeployedFile(path, destination.card, check, export_format.usage(str(path), metadata))
 
 
-def _log_shortcomings(run: Run, net: NestedModel, mode: Mode, batches: int, path: Path) -> None:
-    """Log warnings about the written network, such as that it was not trained."""
+def _log_shortcomings(
+    run: Run, net: NestedModel, mode: Mode, batches: int, output: Path, format_name: str | None
+) -> None:
+    """Log warnings about the written network, such as that it was not trained.
+
+    Args:
+        run: run that trained it.
+        net: nested network, as it was written.
+        mode: mode of the subnet.
+        batches: number of training batches on which the BatchNorm statistics were recomputed.
+        output: path that a recommended command writes.
+        format_name: format that the user named, if any.
+    """
     shortcomings = subnet_warnings(
         net,
         mode,
@@ -135,7 +144,8 @@ def _log_shortcomings(run: Run, net: NestedModel, mode: Mode, batches: int, path
         recalibrated=batches,
         run_dir=run.path,
         best=run.best,
-        output=path,
+        output=output,
+        format_name=format_name,
         base_is_given=run.config.extends_given_base,
         statistics_are_given=run.config.model.freeze is not None,
     )
@@ -179,24 +189,6 @@ def _create_metadata(run: Run, net: NestedModel, mode: Mode, preprocessing: str)
         crop_pct=data.crop_pct,
         preprocessing=preprocessing,
     )
-
-
-def _check_card(path: Path) -> Path:
-    """Return the path of a file's model card, after checking that both can be written."""
-    check_output_beside_runs(path)
-    card = choose_card_path(path)
-    field = f"output = {quoted(path)}"
-    if path == card:
-        raise ValueError(f"{field}: the model card takes this name; name a file with another ending")
-    # A card that nestnet wrote for this file may be replaced, but not a file of the user.
-    if os.path.exists(card) and read_described_file(card) != path.name:
-        raise ValueError(f"{field}: {card} exists and is not a model card of nestnet; move it, or name another file")
-    # The card may be a symbolic link into an absent folder, for example.
-    try:
-        resolve_destination(card)
-    except OSError as error:
-        raise ValueError(f"{field}: {card}, the model card, cannot be written: {error.strerror}") from error
-    return card
 
 
 def _load_images(run: Run, *, needed: bool) -> tuple[ImageData | None, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from nestnet.deploy.export_format import ExportFormat
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.safetensors_format import SafetensorsFormat
+from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
 
 # To add a format, write a subclass of `ExportFormat` in its own file, and add an entry here.
@@ -12,6 +13,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     "safetensors": SafetensorsFormat(),
     "onnx": OnnxFormat(),
     "torch-export": TorchExportFormat(),
+    "timm": TimmFormat(),
 }
 
 
@@ -39,8 +41,9 @@ def _find_format(path: Path, name: str | None) -> ExportFormat:
     """Return the format of a name; without one, the format of a file's suffix."""
     if name is not None:
         return EXPORT_FORMATS[name]
+    suffix = path.suffix.lower()
     for export_format in EXPORT_FORMATS.values():
-        if export_format.suffix == path.suffix.lower():
+        if suffix and export_format.suffix == suffix:
             return export_format
-    # The suffix is unknown, such as `.bin`.
+    # There is no suffix, or an unknown one, such as `.bin`.
     return EXPORT_FORMATS["safetensors"]

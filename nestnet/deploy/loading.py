@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from nestnet.deploy.export_format import LoadedModel
 from nestnet.deploy.onnx_format import OnnxFormat
+from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
 from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
@@ -39,7 +40,7 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
     """Read an exported file. Nothing in it is executed.
 
     Args:
-        path: file that `nestnet export` or `nestnet.export` wrote.
+        path: file that `nestnet export` or `nestnet.export` wrote, or folder of timm's format.
         device: device on which the network of a safetensors file runs; an ONNX file always runs on the CPU.
 
     Returns:
@@ -49,6 +50,9 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
         ValueError: If the file is absent, damaged, no export of nestnet, or of a format whose loading can
             execute code.
     """
+    # A folder of timm's format holds an export.
+    if path.is_dir():
+        path = TimmFormat().weights_file(path)
     suffix = path.suffix.lower()
     if suffix == OnnxFormat.suffix:
         metadata, network = OnnxFormat().read(path)

@@ -31,8 +31,8 @@ class Export:
     Attributes:
         run: run that trained the network.
         metadata: metadata of the file.
-        file: name of the file.
-        size: size of the file in bytes.
+        file: name of the file, or of the folder.
+        size: size in bytes of the file, or of that of the weights in a folder.
         export_format: format of the file.
         usage: Python code that uses the file, run in its folder.
         images: images of the run; `None` where they cannot be read.
@@ -68,7 +68,7 @@ def render_model_card(export: Export) -> str:
         "library_name": "timm",
         "pipeline_tag": "image-classification",
         "tags": tags,
-        "model_file": export.file,
+        "model_file": export.export_format.weights_name or export.file,
     }
     run = export.run
     sections = {

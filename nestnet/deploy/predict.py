@@ -26,7 +26,7 @@ def predict(
 
     Args:
         paths: image files, and folders of them.
-        model: `.safetensors` or `.onnx` export.
+        model: `.safetensors` or `.onnx` export, or folder of timm's format.
         top: number of classes per image, at least 1.
         batch_size: number of images per forward pass, at least 1.
         layout: format of the lines: `"text"` for reading, `"csv"` or `"json"`.

@@ -1,7 +1,7 @@
-"""Writing files atomically: a file that is written here is either complete or absent.
+"""Writing files and folders atomically: what is written here is either complete or absent.
 
-It is written under another name in the same folder, `.NAME.PROCESS.tmp`, and then renamed. Only regular files
-are replaced.
+It is written under another name in the same folder, `.NAME.PROCESS.tmp`, and then renamed. Only regular files and
+empty folders are replaced.
 """
 
 import errno
@@ -81,10 +81,10 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
 
 @contextmanager
 def staging_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside a file, in which the file is written and checked before `move_into_place` moves it.
+    """Make a folder beside a path, in which its content is written and checked before `move_into_place` moves it.
 
     Args:
-        path: final path of the file.
+        path: final path of a file or of a folder, as `resolve_destination` or `resolve_new_folder` returns it.
 
     Yields:
         The folder, which only this user can open. It is removed afterwards, with whatever is left in it.
@@ -93,7 +93,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made.
     """
     try:
-        folder = unfinished_name(resolve_destination(path))
+        folder = unfinished_name(path)
         if folder.exists():
             shutil.rmtree(folder)  # left by a killed process that had the same process id
         folder.mkdir(mode=0o700)
@@ -106,17 +106,17 @@ def staging_folder(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(finished: Path, path: Path) -> None:
-    """Move a file from the `staging_folder` of a path to that path, as `write_atomically` does.
+    """Move a file or folder from the `staging_folder` of a path to that path, as `write_atomically` does.
 
     Args:
-        finished: path of the file in the staging folder.
-        path: final path of the file.
+        finished: path of the file or folder in the staging folder.
+        path: its final path, of which a file is replaced by a file, and an empty folder by a folder.
 
     Raises:
-        OSError: If it cannot be moved there.
+        OSError: If it cannot be moved there, such as onto a folder that is no longer empty.
     """
     try:
-        _put_in_place(finished, resolve_destination(path))
+        _put_in_place(finished, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -145,6 +145,31 @@ def resolve_destination(path: Path) -> Path:
     return path
 
 
+def resolve_new_folder(path: Path) -> Path:
+    """Return the absolute path of the folder that writing to a path creates.
+
+    Args:
+        path: path of a folder, or of a symbolic link to one, which is absent or empty.
+
+    Returns:
+        The path without symbolic links.
+
+    Raises:
+        OSError: If there is something other than an empty folder, or if it is the current folder, which must not be
+            replaced by another.
+    """
+    target = Path(os.path.realpath(path))
+    if not os.path.lexists(target):
+        return target
+    if not target.is_dir():
+        raise OSError(errno.EEXIST, f"it is {describe_file_type(target.lstat().st_mode)}", str(path))
+    if os.listdir(target):
+        raise OSError(errno.ENOTEMPTY, "it is a folder that is not empty", str(path))
+    if target.samefile(os.curdir):
+        raise OSError(errno.EBUSY, "it is the current folder", str(path))
+    return target
+
+
 def _create(unfinished: Path) -> int:
     """Create a file and return its descriptor."""
     # O_EXCL never opens a file that exists, nor one through a link.
@@ -157,7 +182,7 @@ def _create(unfinished: Path) -> int:
 
 
 def _put_in_place(unfinished: Path, target: Path) -> None:
-    """Rename a file that is on the disk, with the permissions and the owner of the one that it replaces."""
+    """Rename a file or folder that is on the disk, with the permissions and the owner of what it replaces."""
     with suppress(FileNotFoundError):
         replaced = os.stat(target)
         with suppress(OSError):  # only root can give a file away, and not every file system has owners

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nestnet.storage.atomic import resolve_destination
+from nestnet.storage.atomic import resolve_destination, resolve_new_folder
 from nestnet.storage.opening import describe_file_type
 from nestnet.text.escape import quoted
 
@@ -23,6 +23,28 @@ def check_output(path: Path, field: str = "output") -> None:
         folder = resolve_destination(path).parent
     except OSError as error:
         raise ValueError(f"{field} = {quoted(path)}: {error.strerror}; name a file") from error
+    _check_writable(folder, path, field)
+
+
+def check_new_folder(path: Path, field: str = "output") -> None:
+    """Check that a folder can be written whole to a path that a user gives.
+
+    Args:
+        path: path of the folder, which must be absent or empty.
+        field: name of the argument that gives the path, for the message.
+
+    Raises:
+        ValueError: If the path is that of something else, or its folder is absent or cannot be written to.
+    """
+    try:
+        folder = resolve_new_folder(path).parent
+    except OSError as error:
+        raise ValueError(f"{field} = {quoted(path)}: {error.strerror}; name a new folder") from error
+    _check_writable(folder, path, field)
+
+
+def _check_writable(folder: Path, path: Path, field: str) -> None:
+    """Raise ValueError unless a folder exists and can be written to."""
     if not folder.is_dir():
         raise ValueError(f"{field} = {quoted(path)}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -21,6 +21,7 @@ def subnet_warnings(
     recalibrated: int,
     run_dir: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    format_name: str | None = None,
     best: bool = False,
     base_is_given: bool = False,
     statistics_are_given: bool = False,
@@ -34,7 +35,8 @@ def subnet_warnings(
         recalibrated: number of training batches on which its BatchNorm statistics were recomputed; 0 for the
             running statistics.
         run_dir: folder of the run, for the recommended command.
-        output: file that this command writes.
+        output: file or folder that this command writes.
+        format_name: format that it names; `None` if the file's suffix is enough.
         best: whether the subnet is from the best epoch instead of the last.
         base_is_given: whether the base came finished, so that the run did not train it.
         statistics_are_given: whether the statistics came with the initial weights, and the run did not update them.
@@ -52,7 +54,8 @@ def subnet_warnings(
     if updates is None:
         return []
     batches = format_count(updates, "batch", "batches")
-    command = format_command("export", run_dir, mode=mode, output=output, best=best, recalibrate=RECALIBRATION_BATCHES)
+    options = {"format": format_name, "best": best, "recalibrate": RECALIBRATION_BATCHES}
+    command = format_command("export", run_dir, mode=mode, output=output, **options)
     return [
         f"the running BatchNorm statistics of the {mode} network are of {batches} only, and its accuracy may be far below "
         f"what its weights allow; `{command}` recomputes them"

@@ -14,6 +14,7 @@ from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.data.image_data import load_data
+from nestnet.deploy.export_format import ExportFormat
 from nestnet.deploy.formats import EXPORT_FORMATS, choose_format
 from nestnet.deploy.logit_check import TOLERANCE, compare_logits
 from nestnet.deploy.onnx_format import OnnxFormat
@@ -132,7 +133,7 @@ def test_an_export_to_onnx_serves_predict(run_dir, tmp_path, capsys):
             OnnxFormat().read(tmp_path / "bad.onnx")
 
 
-class Wrong:
+class Wrong(ExportFormat):
     """A format whose files hold other weights than they should."""
 
     name, suffix, runtime = "safetensors", ".safetensors", "a wrong runtime"
@@ -140,7 +141,8 @@ class Wrong:
     def __init__(self, off: float) -> None:
         self.off = off
 
-    def check_packages(self) -> None: ...
+    def usage(self, path, metadata): ...
+
     def write(self, net, metadata, path) -> None:
         path.write_bytes(b"wrong")
         self.network = net.subnet(metadata.mode)
