@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from registries import forgotten
+from sources import write_hf_datasets, write_webdataset
 
 from nestnet.cli.main import COMMANDS, main
 from nestnet.cli.parser import Parser
@@ -48,6 +49,10 @@ def test_the_pages_code_works_as_printed(page, tmp_path, monkeypatch):
                 exec(compile(code, page.name, "exec"), vars(module))
 
 
+SOURCES = {"SAVED": write_hf_datasets, "SHARDS": write_webdataset}
+"""What makes the folders that stand for data sets of other kinds."""
+
+
 class Understood(Exception):
     """The program has understood a command, and would do it now."""
 
@@ -75,13 +80,23 @@ def understands(monkeypatch, tmp_path):
         (tmp_path / "FOLDER" / name).mkdir(parents=True)
         for number in range(4):
             Image.new("RGB", (40, 40)).save(tmp_path / "FOLDER" / name / f"{number}.png")
+    rows = [f"{name}/{number}.png,{name}\n" for name in ("cats", "dogs") for number in range(4)]
+    (tmp_path / "FOLDER" / "labels.csv").write_text("path,label\n" + "".join(rows))
+    places = {"FOLDER": tmp_path / "FOLDER", "SAVED": tmp_path / "saved", "SHARDS": tmp_path / "shards"}
+
+    def fill_in(argument):
+        for name, place in places.items():
+            if name in argument and not place.exists():
+                SOURCES[name](tmp_path)
+            argument = argument.replace(name, str(place))
+        return argument
 
     def understands(arguments):
         with forgotten():
             importlib.import_module("own_condition")
             importlib.import_module("plain_net")
             with pytest.raises(Understood):
-                assert main([argument.replace("FOLDER", str(tmp_path / "FOLDER")) for argument in arguments]) == 0
+                assert main(list(map(fill_in, arguments))) == 0
 
     return understands
 

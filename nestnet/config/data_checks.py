@@ -21,16 +21,30 @@ def check_data(config: Config) -> None:
     Raises:
         ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
     """
-    _check_source(config.data)
+    check_source(config.data)
+    _check_multi_label(config)
     _check_augmentation(config)
     _check_mixing(config.data)
     _check_balance(config.data)
 
 
-def _check_source(data: DataConfig) -> None:
+def check_source(data: DataConfig) -> None:
+    """Check which images are named, and that each field is for images of this kind.
+
+    Args:
+        data: configuration of the images.
+
+    Raises:
+        ValueError: If a field breaks a rule. The message names the field, its value, the rule and the remedy.
+    """
     facts = DATA_SETS[data.name]
-    if data.name == "folder" and data.root is None:
+    if facts.is_own and data.root is None:
         refuse("data.root", data.root, "it must be a folder of images: set data.root")
+    if data.name == "csv" and data.labels is None:
+        refuse("data.labels", data.labels, "it must be the CSV file with the labels: set data.labels")
+    if data.name == "python" and data.root is not None:
+        refuse("data.root", data.root, "the images are data sets that are given in Python; leave it out")
+    _check_own_fields(data)
     if data.name == "digits" and data.root is not None:
         reason = (
             "the digits come with scikit-learn; leave it out, or set data.name to what the folder holds, such as folder"
@@ -42,6 +56,36 @@ def _check_source(data: DataConfig) -> None:
     if data.corrupt != "stop" and not facts.has_image_files:
         with_files = [name for name, facts in DATA_SETS.items() if facts.has_image_files]
         refuse("data.corrupt", data.corrupt, f"{data.name} has no image files; it is for {', '.join(with_files)}")
+
+
+def _check_multi_label(config: Config) -> None:
+    data = config.data
+    if data.multi_label and config.loss.name != "bce":
+        reason = f"a softmax chooses one label, and data.multi_label = {data.multi_label}; set it to bce"
+        refuse("loss.name", config.loss.name, reason)
+    if data.multi_label:
+        reason = "it is for images with one label each; leave it out"
+        if data.class_weights is not None:
+            refuse("data.class_weights", data.class_weights, reason)
+        if data.sampler == "balanced":
+            refuse("data.sampler", data.sampler, reason)
+    if data.label_separator is not None and not data.multi_label:
+        reason = "it is for images with several labels; leave it out, or set data.multi_label to true"
+        refuse("data.label_separator", data.label_separator, reason)
+
+
+def _check_own_fields(data: DataConfig) -> None:
+    """Refuse a field that is for images of another kind."""
+    sources_of_field: dict[str, list[str]] = {}
+    for source, facts in DATA_SETS.items():
+        for field in facts.fields:
+            sources_of_field.setdefault(field, []).append(source)
+    for field, sources in sources_of_field.items():
+        value = getattr(data, field)
+        if value and data.name not in sources:
+            refuse(
+                f"data.{field}", value, f"it is for data.name = {' or '.join(sources)}; leave it out, or set data.name"
+            )
 
 
 def _check_augmentation(config: Config) -> None:

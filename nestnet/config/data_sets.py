@@ -20,8 +20,10 @@ class DataSetFacts:
             themselves or the network decide.
         std: standard deviation of each channel over the training images; `None` like `mean`.
         can_download: whether torchvision can download the data set.
-        has_image_files: whether each image is stored in a file of its own.
+        has_image_files: whether images are stored as encoded files, by themselves or inside of larger files.
         may_be_subset: whether the folder may hold fewer than `num_classes` classes.
+        is_own: whether these are a user's own images, below a folder that must be named.
+        fields: names of the fields of `data` that are for this data set and not for every one.
     """
 
     img_size: int = 224
@@ -34,6 +36,8 @@ class DataSetFacts:
     can_download: bool = False
     has_image_files: bool = False
     may_be_subset: bool = False
+    is_own: bool = False
+    fields: tuple[str, ...] = ()
 
 
 DATA_SETS: dict[str, DataSetFacts] = {
@@ -67,6 +71,16 @@ DATA_SETS: dict[str, DataSetFacts] = {
         num_classes=37, train_images=3_680, channels=3, can_download=True, has_image_files=True
     ),
     "imagenet": DataSetFacts(num_classes=1_000, train_images=1_281_167, has_image_files=True, may_be_subset=True),
-    "folder": DataSetFacts(has_image_files=True),
+    "folder": DataSetFacts(has_image_files=True, is_own=True),
+    "csv": DataSetFacts(
+        has_image_files=True,
+        is_own=True,
+        fields=("labels", "image_column", "label_column", "split_column", "multi_label", "label_separator"),
+    ),
+    "hf_datasets": DataSetFacts(
+        has_image_files=True, is_own=True, fields=("image_column", "label_column", "multi_label")
+    ),
+    "webdataset": DataSetFacts(has_image_files=True, is_own=True, fields=("label_column", "multi_label")),
+    "python": DataSetFacts(),
 }
 """The facts of each data set by its name in `data.name`."""

@@ -20,7 +20,7 @@ from nestnet.storage.atomic import write_atomically
 from nestnet.storage.paths import expand_home
 from nestnet.text.escape import is_utf8
 
-PATHS = ("run_dir", "data.root", "model.base_weights", "model.motivated_weights", "motivation.runs")
+PATHS = ("run_dir", "data.root", "data.labels", "model.base_weights", "model.motivated_weights", "motivation.runs")
 """Fields that name files or folders: a `~` at their beginning is the home directory."""
 
 

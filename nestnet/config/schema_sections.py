@@ -9,7 +9,19 @@ Pair = float | list[float]
 Corrupt = Literal["stop", "skip"]
 ClassWeights = Literal["balanced"] | list[float] | dict[str, float]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
-DataName = Literal["digits", "cifar10", "cifar100", "flowers102", "oxford_pets", "imagenet", "folder"]
+DataName = Literal[
+    "digits",
+    "cifar10",
+    "cifar100",
+    "flowers102",
+    "oxford_pets",
+    "imagenet",
+    "folder",
+    "csv",
+    "hf_datasets",
+    "webdataset",
+    "python",
+]
 
 SLICE = "slice"
 """Name, in place of a file, of the part of the motivated network's weights from which the base starts."""
@@ -91,13 +103,33 @@ class DataConfig:
     name: DataName = "digits"
     """`digits`: the 1,797 digits of scikit-learn, 8 x 8 grey pixels, of which a fifth is held out. `cifar10`, `cifar100`,
     `flowers102`, `oxford_pets`: as torchvision stores them below `root`. `imagenet`: `train/` and `val/` with
-    a folder for each WordNet id. `folder`: your own images."""
+    a folder for each WordNet id. Your own images: `folder`, a folder for each class; `csv`, files whose labels are in the
+    CSV file `labels`; `hf_datasets`, a data set that `save_to_disk` of Hugging Face's `datasets` wrote; `webdataset`, tar
+    files with `.cls` or `.json` beside each image; `python`, data sets that are given to `Trainer` in Python."""
     root: str | None = None
     """Folder of the images. For `folder` it holds `train/` and `test/` or `val/` (or other usual names), each
     with a folder of images for each class, or the class folders themselves: about a fifth of each class is
     then held out for testing, chosen by the names of the files. With both `val/` and `test/` the best epoch
-    is chosen on the former and the latter is reported. null: the folder `data`; for `folder`, `root` must be
+    is chosen on the former and the latter is reported. null: the folder `data`; for your own images, `root` must be
     set."""
+    # Labels that are stored beside the images.
+    labels: str | None = None
+    """csv: CSV file in UTF-8 whose first line names its columns, with a row for each image. Its paths are relative to
+    `root`."""
+    image_column: str | None = None
+    """csv: column with the paths of the images; null: `path`. hf_datasets: column with the images; null: the only one."""
+    label_column: str | None = None
+    """csv: column with the labels; null: `label`. hf_datasets: column with the labels; null: the only one. webdataset:
+    field of the `.json` members that holds the label; null: `label`."""
+    split_column: str | None = None
+    """csv: column with the split of each image, `train`, `val` or `test` (or other usual names); null: `split`. Without
+    such a column about a fifth of each class is held out for testing, chosen by the paths of the images."""
+    multi_label: bool = False
+    """Whether an image may have any number of labels: in a csv, several rows for an image, or several labels in one cell
+    (`label_separator`); in hf_datasets and webdataset, a list of labels. It needs `loss.name` bce. The best epoch is then
+    the one with the highest mean average precision."""
+    label_separator: str | None = None
+    """csv with `multi_label`: text between the labels in one cell, such as `;` or `|`; null: a cell holds one label."""
     corrupt: Corrupt = "stop"
     """What happens when an image file cannot be read. `stop`: the run ends. `skip`: in training, the next
     readable image takes its place; a test image is left out, and all test images are read once at the start to

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from nestnet.config.schema import Config
 from nestnet.data.image_data import ImageData
@@ -19,7 +20,7 @@ def split_off_held_out_batch(images: ImageData, config: Config) -> tuple[ImageDa
 
     Returns:
         The images without that batch, and the batch itself: images `[B, C, H, W]`, transformed as test images
-        are, and labels `[B]`.
+        are, and labels `[B]`, or `[B, K]` if images have several.
     """
     size = config.data.batch_size
     generator = torch.Generator().manual_seed(mix_seed(config.seed))
@@ -33,5 +34,5 @@ def split_off_held_out_batch(images: ImageData, config: Config) -> tuple[ImageDa
         image, label = remaining.test[index]
         held_out_images.append(image)
         held_out_labels.append(label)
-    batch = torch.stack(held_out_images), torch.tensor(held_out_labels)
+    batch = torch.stack(held_out_images), default_collate(held_out_labels)
     return replace(remaining, test=images.test), batch

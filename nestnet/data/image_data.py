@@ -1,20 +1,20 @@
 """Training and test images: from a stored data set to normalised images."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
 from timm.models import PretrainedCfg
 
 from nestnet.config.data_sets import DATA_SETS
+from nestnet.config.schema import Config
 from nestnet.config.schema_rules import as_pair
 from nestnet.config.schema_sections import Augmentation, DataConfig, ModelConfig
 from nestnet.data.augmentation import create_train_transform
 from nestnet.data.class_names import validate_class_names
-from nestnet.data.image_files import ImageFiles
+from nestnet.data.image_files import ImageFiles, Label, numbers_of
 from nestnet.data.image_record import ImageRecord
 from nestnet.data.preprocessing import (
     MAX_SMALL_IMG_SIZE,
@@ -25,6 +25,8 @@ from nestnet.data.preprocessing import (
 )
 from nestnet.data.readers import DEFAULT_ROOT, read_data_set
 from nestnet.data.recorded_images import restore_recorded_images
+from nestnet.data.sources.python_datasets import store_datasets
+from nestnet.data.sources.python_images import PythonImages
 from nestnet.data.stored_data_set import StoredDataSet, take_subset
 from nestnet.data.transformed_images import EvalImages, TrainImages
 from nestnet.text.escape import quoted
@@ -44,7 +46,7 @@ class ImageData:
         val: images on which the best epoch is chosen; gives an image `[C, H, W]` and its label for an index.
             `None` if the best epoch is chosen on the test images.
         test: test images, in the form of `val`.
-        train_labels: label of each training image, in the order of `train`.
+        train_labels: label of each training image, or tuple of its labels, in the order of `train`.
         class_names: name of each class, in the order of the labels.
         input_size: number of channels, height and width in pixels of training images.
         eval_size: height and width of test images in pixels.
@@ -61,7 +63,7 @@ class ImageData:
     train: TrainImages
     val: EvalImages | None
     test: EvalImages
-    train_labels: list[int]
+    train_labels: Sequence[Label]
     class_names: list[str]
     input_size: tuple[int, int, int]
     eval_size: tuple[int, int]
@@ -78,10 +80,59 @@ class ImageData:
         num_classes = len(self.class_names)
         validate_class_names(self.class_names, num_classes)
         for label in self.train_labels:
-            if not 0 <= label < num_classes:
+            if not all(0 <= number < num_classes for number in numbers_of(label)):
                 raise ValueError(
                     f"train_labels: there is a label {label}, but only {num_classes} class names; labels count from 0"
                 )
+
+    @classmethod
+    def from_datasets(
+        cls, config: Config, *, train: Any, test: Any, val: Any = None, class_names: Sequence[str] | None = None
+    ) -> "ImageData":
+        """Return data sets of PyTorch as the images of a run, for `Trainer(config, images=...)`.
+
+        Each item is an image and its label, a whole number from 0. An image is one of Pillow, or a tensor of bytes
+        `[C, H, W]`, and is augmented and normalised as `config.data` says. A data set may augment its images itself:
+        its random numbers then follow from the seed of the run, so that a run resumes exactly.
+
+        Args:
+            config: configuration of the run, whose `data.name` is `python`.
+            train: training images: a map-style data set, such as one of torchvision without a transform to tensors. If it
+                has `targets`, the labels of all images, they need not be read from its items.
+            test: test images.
+            val: images on which the best epoch is chosen; `None` if it is chosen on the test images.
+            class_names: name of each class, in the order of the labels; by default `train.classes`, or numbers.
+
+        Returns:
+            The images.
+
+        Raises:
+            ValueError: If a data set has no length or no images, or an item is not an image and its label.
+
+        Example:
+            >>> from nestnet.config.schema import Config, DataConfig
+            >>> config = Config(data=DataConfig(name="python", img_size=8))
+            >>> items = [(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in (0, 1)]
+            >>> len(ImageData.from_datasets(config, train=items, test=items).train)
+            2
+        """
+        if config.data.name != "python":
+            raise ValueError(
+                f"data.name = {config.data.name!r}: it must be python for data sets that are given in Python"
+            )
+        stored = store_datasets(train, test, val, class_names=class_names, in_chans=config.model.in_chans)
+        return prepare_images(config.data, config.model, stored)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have any number of labels, which are then given as a vector `[K]` of zeros and ones."""
+        return any(isinstance(label, tuple) for label in self.train_labels[:1])
+
+    @property
+    def single_labels(self) -> Sequence[int]:
+        """Label of each training image, where each has one."""
+        assert not self.is_multi_label
+        return cast(Sequence[int], self.train_labels)
 
     def record(self) -> ImageRecord:
         """Return the record that lets a resumed run read the same images.
@@ -111,7 +162,7 @@ class ImageData:
                 take_subset(stored, train_indices), self.train.transform, torch_only=self.train.torch_only
             ),
             train_labels=[self.train_labels[index] for index in train_indices],
-            test=EvalImages(take_subset(stored, test_indices), self.eval_transform),
+            test=_eval_images(take_subset(stored, test_indices), self.eval_transform),
         )
 
     def fold(self, number: int, folds: int) -> "ImageData":
@@ -128,8 +179,13 @@ class ImageData:
             training images.
 
         Raises:
-            ValueError: If a class has fewer training images than there are folds.
+            ValueError: If a class has fewer training images than there are folds, or images have several labels.
         """
+        if self.is_multi_label:
+            raise ValueError(
+                "data.multi_label = True: cross-validation compares top-1 over equal shares of every class, and these "
+                "images have several labels; compare runs with different k by their mean average precision"
+            )
         # scikit-learn only warns if a class is too rare for the number of folds.
         images_per_class = np.bincount(self.train_labels, minlength=len(self.class_names))
         if images_per_class.min() < folds:
@@ -144,7 +200,7 @@ class ImageData:
         placeholder = np.zeros(len(self.train_labels))  # the splitter looks at the labels alone
         train_indices, test_indices = list(splitter.split(placeholder, self.train_labels))[number]
         fold = replace(self.resplit(train_indices.tolist(), test_indices.tolist()), val=None)
-        return replace(fold, test=EvalImages(_drop_unreadable(fold.test.dataset), self.eval_transform))
+        return replace(fold, test=_eval_images(_drop_unreadable(fold.test.dataset), self.eval_transform))
 
 
 def load_data(
@@ -202,11 +258,11 @@ def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) 
     augment = data.augment or DATA_SETS[data.name].augment or _usual_augmentation(size)
     train_transform = create_train_transform(data, augment, size, mean, std)
     # timm's RandAugment and random erasing draw from Python's and numpy's generators too.
-    torch_only = not (data.auto_augment or any(as_pair(data.random_erasing)))
+    torch_only = not (data.auto_augment or any(as_pair(data.random_erasing)) or data.name == "python")
     return ImageData(
         train=TrainImages(stored.train, train_transform, torch_only=torch_only),
-        val=None if val is None else EvalImages(val, eval_transform),
-        test=EvalImages(test, eval_transform),
+        val=None if val is None else _eval_images(val, eval_transform),
+        test=_eval_images(test, eval_transform),
         train_labels=stored.train_labels,
         class_names=stored.class_names,
         input_size=(stored.channels, size, size),
@@ -236,12 +292,19 @@ def check_train_images_exist(images: ImageData, data: DataConfig) -> None:
     stored = images.train.dataset
     if not isinstance(stored, ImageFiles) or stored.skip:
         return
-    absent = [path for path in stored.paths if not os.path.lexists(path)]
+    absent = [path for path in stored.paths if not stored.store.has(path)]
     if absent:
         raise ValueError(
             f"data.root = {quoted(data.root)}: {len(absent):,} training images of the run are absent, such as {absent[0]}; "
             "put them back, or set data.corrupt to skip to train on others in their place"
         )
+
+
+def _eval_images(stored: Any, transform: Transform) -> EvalImages:
+    """Return stored images as a network is evaluated on them: each is always the same."""
+    if isinstance(stored, PythonImages):
+        stored = stored.fixed()
+    return EvalImages(stored, transform)
 
 
 def _drop_unreadable(stored: Any) -> Any:
@@ -285,6 +348,8 @@ def _find_reason_not_resident(
         return f"it is for images that are used whole, of up to {MAX_SMALL_IMG_SIZE} pixels a side"
     if data.auto_augment or any(as_pair(data.random_erasing)):
         return "data.auto_augment and data.random_erasing change images one by one"
+    if data.name == "python":
+        return "data sets that are given in Python are read anew in every epoch, because they may augment their images"
     if num_images * channels * size**2 > MAX_RESIDENT_BYTES:
         return f"{num_images} images take more than {MAX_RESIDENT_BYTES / 2**30:g} GiB"
     return None

@@ -9,8 +9,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from nestnet.data.image_store import FILES, ImageStore
 from nestnet.data.png_rows import ends_empty, has_all_rows
-from nestnet.storage.opening import SHORTAGES, open_regular
+from nestnet.storage.opening import SHORTAGES
 
 # Pillow warns about large images (from 89 million pixels; above twice that it refuses them) and about odd EXIF
 # data that are not used here. Anything that matters about a file is raised as an `UnreadableImageError`.
@@ -44,7 +45,7 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
-def read_image(path: str, mode: str) -> Image.Image:
+def read_image(path: str, mode: str, store: ImageStore = FILES) -> Image.Image:
     """Read an image file as a viewer would display it.
 
     The image is rotated by its EXIF orientation, transparent pixels are laid on white, and 16-bit grey is scaled
@@ -53,6 +54,7 @@ def read_image(path: str, mode: str) -> Image.Image:
     Args:
         path: path of the image file.
         mode: mode of Pillow that the image is converted to, `"RGB"` or `"L"`.
+        store: store that has the image; by default the path is that of a file.
 
     Returns:
         The image in the given mode.
@@ -61,7 +63,7 @@ def read_image(path: str, mode: str) -> Image.Image:
         UnreadableImageError: If the file is absent, not a regular file, damaged, or of none of
             `IMAGE_FORMATS`, or if the range of its pixels is not known (32 bits, floating point).
     """
-    with open_image(path) as (image, file):
+    with open_image(path, store) as (image, file):
         image.load()
         # Counting the rows takes a second decompression, so it is done only where the last row is all zero.
         if image.format == "PNG" and ends_empty(image) and not has_all_rows(file):
@@ -72,11 +74,12 @@ def read_image(path: str, mode: str) -> Image.Image:
 
 
 @contextmanager
-def open_image(path: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
+def open_image(path: str, store: ImageStore = FILES) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """Open an image and its file within a context: size, mode and EXIF data are read, the pixels are not.
 
     Args:
         path: path of the image file.
+        store: store that has the image; by default the path is that of a file.
 
     Yields:
         The image, and the file that it is read from.
@@ -87,7 +90,7 @@ def open_image(path: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
         OSError, MemoryError: If the system runs out of a resource, whatever the state of the file.
     """
     try:
-        with open_regular(path) as file, Image.open(file, formats=OPENABLE_FORMATS) as image:
+        with store.open(path) as file, Image.open(file, formats=OPENABLE_FORMATS) as image:
             yield image, file
     except Exception as error:  # a damaged file can make a decoder raise any exception
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES:

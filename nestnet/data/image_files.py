@@ -8,13 +8,25 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from nestnet.data.image_decoding import UnreadableImageError, read_image
+from nestnet.data.image_store import FILES, ImageStore
 from nestnet.runtime.log import log_notice
 
-Sample = tuple[str, int]
+Label = int | tuple[int, ...]
+"""The number of an image's class, or the numbers of its classes where images may have several labels."""
+
+Sample = tuple[str, Label]
 """The path of an image and its label."""
+
+
+def numbers_of(label: Label) -> tuple[int, ...]:
+    """Return the numbers of an image's classes, of which most images have one."""
+    if isinstance(label, tuple):
+        return label
+    return (label,)
 
 
 class ImageFiles(Dataset[Any]):
@@ -28,22 +40,35 @@ class ImageFiles(Dataset[Any]):
             it. Otherwise it is an error. The replacement depends on the files only, not on chance.
         command: command that resumes the run, for advice about an unreadable image; `None` if the current command
             accepts the field `data.corrupt` itself.
+        store: store of the images; by default each is a file.
+        num_targets: number of classes `K` if images may have several labels, which are then given as a vector `[K]`;
+            `None` if each has one.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], mode: str, *, root: str = "", skip: bool = False, command: str | None = None
+        self,
+        samples: Sequence[Sample],
+        mode: str,
+        *,
+        root: str = "",
+        skip: bool = False,
+        command: str | None = None,
+        store: ImageStore = FILES,
+        num_targets: int | None = None,
     ) -> None:
         self.samples = list(samples)
         self.mode = mode
         self.root = root
         self.skip = skip
         self.command = command
+        self.store = store
+        self.num_targets = num_targets
         # Shared by all worker processes that read these images, so that each file is named once.
         flags = len(self.samples) if skip else 0
         self.is_named = torch.zeros(flags, dtype=torch.uint8).share_memory_()
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return an image and its label.
+    def __getitem__(self, index: int) -> tuple[Image.Image, int | Tensor]:
+        """Return an image and its label, or the vector `[K]` that is 1 for each of its labels.
 
         Raises:
             UnreadableImageError: Naming the file, if it cannot be read and is not to be skipped, or none can
@@ -69,7 +94,7 @@ class ImageFiles(Dataset[Any]):
         return len(self.samples)
 
     @property
-    def labels(self) -> list[int]:
+    def labels(self) -> list[Label]:
         """Label of each image."""
         return [label for _, label in self.samples]
 
@@ -98,7 +123,15 @@ class ImageFiles(Dataset[Any]):
         Args:
             samples: path and label of each image.
         """
-        return ImageFiles(samples, self.mode, root=self.root, skip=self.skip, command=self.command)
+        return ImageFiles(
+            samples,
+            self.mode,
+            root=self.root,
+            skip=self.skip,
+            command=self.command,
+            store=self.store,
+            num_targets=self.num_targets,
+        )
 
     def drop_unreadable(self) -> "ImageFiles":
         """Return a dataset without the unreadable images. Every image is read once, and notices name the unreadable ones.
@@ -139,6 +172,12 @@ class ImageFiles(Dataset[Any]):
             self.is_named[index] = 1
             log_notice(notice, from_any_process=from_any_process)
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
+    def _read(self, index: int) -> tuple[Image.Image, int | Tensor]:
         path, label = self.samples[index]
-        return read_image(path, self.mode), label
+        image = read_image(path, self.mode, self.store)
+        if isinstance(label, int):
+            return image, label
+        assert self.num_targets is not None
+        target = torch.zeros(self.num_targets)
+        target[list(label)] = 1
+        return image, target

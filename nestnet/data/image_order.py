@@ -44,8 +44,8 @@ class ImageOrder:
         # Relative probability of each image [N], as torch's `WeightedRandomSampler` takes it.
         self.probabilities: Tensor | None = None
         if config.sampler == "balanced":
-            counts = count_images(images.train_labels, images.class_names, f"data.sampler = {config.sampler}")
-            self.probabilities = 1 / counts.double()[torch.tensor(images.train_labels)]
+            counts = count_images(images.single_labels, images.class_names, f"data.sampler = {config.sampler}")
+            self.probabilities = 1 / counts.double()[torch.tensor(images.single_labels)]
 
     def epoch(self, number: int) -> EpochOrder:
         """Return the order of an epoch.

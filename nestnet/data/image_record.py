@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nestnet.data.image_files import ImageFiles, Sample
-from nestnet.storage.opening import open_regular
+from nestnet.data.image_files import ImageFiles, Label, Sample, numbers_of
+from nestnet.data.image_store import FILES, ImageStore
+from nestnet.data.sources.python_images import PythonImages
 from nestnet.storage.rules import Rule, of_type
 from nestnet.text.escape import quoted
 
@@ -35,9 +36,10 @@ class ImageRecord:
     Attributes:
         class_names: name of each class, in the order of the labels.
         labels: SHA-256 of the labels of the training images, in their order.
-        files: name and label of each image file, in their order, by split; empty for data sets that do not
+        files: name and label, or labels, of each image file, in their order, by split; empty for data sets that do not
             store each image in a file of its own.
-        contents: SHA-256 of size and beginning of some of these files, by name.
+        contents: SHA-256 of size and beginning of some of these files, by name; for data sets that are given in
+            Python, of the pixels and labels of some images.
     """
 
     class_names: list[str]
@@ -46,7 +48,7 @@ class ImageRecord:
     contents: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, class_names: Sequence[str], train_labels: Sequence[int], splits: Mapping[str, Any]) -> "ImageRecord":
+    def of(cls, class_names: Sequence[str], train_labels: Sequence[Label], splits: Mapping[str, Any]) -> "ImageRecord":
         """Create the record of a data set as it is now.
 
         Args:
@@ -60,6 +62,8 @@ class ImageRecord:
         files: dict[str, list[Sample]] = {}
         contents: dict[str, str] = {}
         for split, images in splits.items():
+            if isinstance(images, PythonImages):
+                contents |= images.digests()
             if not isinstance(images, ImageFiles):
                 continue
             names = images.names
@@ -68,10 +72,16 @@ class ImageRecord:
             step = max(math.ceil(len(images) / MAX_HASHED_FILES), 1)
             for index in range(0, len(images), step):
                 path, _ = images.samples[index]
-                digest = hash_content(path)
+                digest = hash_content(path, images.store)
                 if digest is not None:
                     contents[names[index]] = digest
         return cls(list(class_names), hash_labels(train_labels), files, contents)
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there are validation images, on which the best epoch is chosen."""
+        # Data sets that are given in Python have no files.
+        return "val" in self.files or any(name.startswith("val/") for name in self.contents if not self.files)
 
     @property
     def fingerprint(self) -> str:
@@ -81,6 +91,9 @@ class ImageRecord:
         """
         training = self.files.get("train", [])
         facts = json.dumps([self.class_names, self.labels, training])
+        # Images from Python have no names, but their pixels tell them apart.
+        if not self.files and self.contents:
+            facts += json.dumps(self.contents)
         digest = hashlib.sha256(facts.encode()).hexdigest()
         # The count is for readers: it shows at once which of two records has more images.
         if not training:
@@ -119,8 +132,10 @@ class ImageRecord:
         names: set[str] = set()
         for split, samples in stored["files"].items():
             files[split] = []
-            for name, label in samples:
-                if not 0 <= label < num_classes:
+            for name, stored_label in samples:
+                # JSON has lists for tuples.
+                label = tuple(stored_label) if isinstance(stored_label, list) else stored_label
+                if not all(0 <= number < num_classes for number in numbers_of(label)):
                     raise ValueError(f"files.{split} has a label {label}, and there are {num_classes} classes")
                 if name in names:
                     raise ValueError(f"files.{split} has {quoted(name)}, which comes twice")
@@ -129,26 +144,29 @@ class ImageRecord:
         return cls(stored["class_names"], stored["labels"], files, stored["contents"])
 
 
-def hash_labels(labels: Sequence[int]) -> str:
+def hash_labels(labels: Sequence[Label]) -> str:
     """Return the SHA-256 of labels in their order."""
     # JSON cannot encode numpy's integers.
-    return hashlib.sha256(json.dumps(list(map(int, labels))).encode()).hexdigest()
+    plain = [label if isinstance(label, tuple) else int(label) for label in labels]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
-def hash_content(path: str) -> str | None:
+def hash_content(path: str, store: ImageStore = FILES) -> str | None:
     """Return a hash of size and beginning of a file.
 
     Args:
         path: path of the file.
+        store: store that has the file.
 
     Returns:
         The hash; `None` if the file cannot be read, or is empty and thus equal to any other empty file.
     """
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        with store.open(path) as file:
+            size = file.seek(0, os.SEEK_END)
             if size == 0:
                 return None
+            file.seek(0)
             return hashlib.sha256(size.to_bytes(8, "little") + file.read(HASHED_BYTES)).hexdigest()
     except OSError:
         return None
@@ -172,7 +190,9 @@ def _is_sample(sample: Any) -> bool:
     if not isinstance(sample, list) or len(sample) != 2:
         return False
     name, label = sample
-    return isinstance(name, str) and type(label) is int  # True and False are integers too, but no labels
+    numbers = label if isinstance(label, list) else [label]
+    # True and False are integers too, but no labels.
+    return isinstance(name, str) and all(type(number) is int for number in numbers)
 
 
 # The rule that each field of a stored record must keep to.

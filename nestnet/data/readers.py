@@ -1,4 +1,4 @@
-"""The reader of each data set: digits of scikit-learn, data sets of torchvision, ImageNet, any folder of images.
+"""The reader of each data set: digits of scikit-learn, data sets of torchvision, ImageNet, your own images.
 
 Facts that are known without reading a data set, such as its number of classes, are in
 `nestnet.config.data_sets`.
@@ -15,8 +15,9 @@ from torchvision import datasets
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema_sections import DataConfig, DataName, ModelConfig
 from nestnet.data.class_names import imagenet_class_names
-from nestnet.data.folder.image_folder import read_folder
 from nestnet.data.image_files import ImageFiles, Sample
+from nestnet.data.image_store import FILES, ImageStore
+from nestnet.data.sources.own_images import find_own_images, name_source
 from nestnet.data.stored_data_set import StoredDataSet
 from nestnet.runtime.log import log_notice
 from nestnet.text.escape import quoted
@@ -111,7 +112,7 @@ def _read_pets(data: DataConfig, model: ModelConfig) -> StoredDataSet:
 
 def _read_imagenet(data: DataConfig, model: ModelConfig) -> StoredDataSet:
     """Read ImageNet-1k, or some of its classes, from folders named by WordNet id; classes are named by their descriptions."""
-    stored = _read_folder(data, model)
+    stored = _read_own(replace(data, root=data.root or DEFAULT_ROOT), model)
     descriptions = imagenet_class_names()
     for wordnet_id in stored.class_names:
         if wordnet_id not in descriptions:
@@ -122,18 +123,31 @@ def _read_imagenet(data: DataConfig, model: ModelConfig) -> StoredDataSet:
     return replace(stored, class_names=[descriptions[wordnet_id] for wordnet_id in stored.class_names])
 
 
-def _read_folder(data: DataConfig, model: ModelConfig) -> StoredDataSet:
-    """Read a folder of images as `nestnet.data.folder.image_folder.read_folder` divides it."""
+def _read_own(data: DataConfig, model: ModelConfig) -> StoredDataSet:
+    """Read images below a folder that a user names; see `find_own_images`."""
+    channels = _file_channels(model)
+    own = find_own_images(data)
+    for notice in own.notices:
+        log_notice(f"{name_source(data)}: {notice}")
+    return _store_files(
+        data, own.root, own.train, own.test, own.class_names, channels, val_samples=own.val, store=own.store
+    )
+
+
+def _refuse_python(data: DataConfig, model: ModelConfig) -> StoredDataSet:
+    """Say that images from Python are known in Python only."""
+    raise ValueError(
+        "data.name = 'python': these images are data sets that are given in Python, and no command can read them; pass "
+        "images=ImageData.from_datasets(...) to Trainer, resume, read_run or write_report in a program of your own"
+    )
+
+
+def _file_channels(model: ModelConfig) -> int:
+    """Return the number of channels with which image files are read."""
     channels = model.in_chans or 3
     if channels not in (1, 3):
         raise ValueError(f"model.in_chans = {channels}: image files are read with 1 or 3 channels")
-    root = data.root or DEFAULT_ROOT
-    folder = read_folder(root, needs_splits=data.name != "folder")
-    if folder.left_out:
-        log_notice(f"data.root = {quoted(root)}: {folder.left_out}")
-    return _store_files(
-        data, folder.root, folder.train, folder.test, folder.class_names, channels, val_samples=folder.val
-    )
+    return channels
 
 
 def _open_torchvision(data: DataConfig, model: ModelConfig, dataset_class: Any, **split: Any) -> Any:
@@ -168,12 +182,15 @@ def _store_files(
     channels: int,
     *,
     val_samples: Sequence[Sample] = (),
+    store: ImageStore = FILES,
 ) -> StoredDataSet:
-    """Return a data set whose images are files below the folder `root`."""
+    """Return a data set whose images are files below the folder `root`, or in another store."""
     mode = "RGB"
     if channels == 1:
         mode = "L"
-    files = ImageFiles([], mode, root=root, skip=data.corrupt == "skip")
+    files = ImageFiles([], mode, root=root, skip=data.corrupt == "skip", store=store)
+    if data.multi_label:
+        files.num_targets = len(class_names)
     val = None
     if val_samples:
         val = files.with_samples(val_samples)
@@ -195,6 +212,10 @@ READERS: dict[DataName, Callable[[DataConfig, ModelConfig], StoredDataSet]] = {
     "flowers102": _read_flowers,
     "oxford_pets": _read_pets,
     "imagenet": _read_imagenet,
-    "folder": _read_folder,
+    "folder": _read_own,
+    "csv": _read_own,
+    "hf_datasets": _read_own,
+    "webdataset": _read_own,
+    "python": _refuse_python,
 }
 """The function that reads each data set, by its name in `data.name`."""

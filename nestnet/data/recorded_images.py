@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nestnet.data.image_files import ImageFiles, Sample
+from nestnet.data.image_files import ImageFiles, Label, Sample, numbers_of
 from nestnet.data.image_record import SPLITS, ImageRecord, hash_content, hash_labels
 from nestnet.data.stored_data_set import StoredDataSet
 from nestnet.runtime.log import log_notice
@@ -63,6 +63,7 @@ class _PresentFiles:
     """
 
     def __init__(self, stored: StoredDataSet) -> None:
+        self.store = stored.train.store
         self._by_name: dict[str, str] = {}
         self._by_composed_name: dict[str, str] = {}
         for split in SPLITS:
@@ -158,11 +159,7 @@ class _ClassChanges:
 
 def _check_contents(record: ImageRecord, present: _PresentFiles, root_field: str) -> None:
     """Check that the files still hold the recorded images, as far as their contents were hashed."""
-    # Look up the split and label of each file in the record.
-    split_and_label: dict[str, tuple[str, int]] = {}
-    for split, samples in record.files.items():
-        for name, label in samples:
-            split_and_label[name] = (split, label)
+    split_and_label = _look_up_labels(record)
     # Ignore digests of files that the record does not list.
     name_of_digest: dict[str, str] = {}
     for name, digest in record.contents.items():
@@ -170,17 +167,22 @@ def _check_contents(record: ImageRecord, present: _PresentFiles, root_field: str
             name_of_digest[digest] = name
     # Compare the files that are hashed in the record with what they hold now.
     classes = [_ClassChanges() for _ in record.class_names]
+    all_changed: list[str] = []
     confused: list[tuple[str, str, str]] = []  # path, its recorded name, and the recorded name of what it holds now
     for name, digest in record.contents.items():
         path = present.find(name)
         if path is None or name not in split_and_label:
             continue
         _, label = split_and_label[name]
-        classes[label].hashed += 1
-        digest_now = hash_content(path)
+        changes_of_classes = [classes[number] for number in numbers_of(label)]
+        for changes in changes_of_classes:
+            changes.hashed += 1
+        digest_now = hash_content(path, present.store)
         if digest_now == digest:
             continue
-        classes[label].changed.append(path)
+        all_changed.append(path)
+        for changes in changes_of_classes:
+            changes.changed.append(path)
         # Two images of one class and split may be exchanged: it makes no difference to the run.
         holds = name_of_digest.get(digest_now or "")
         if holds is not None and split_and_label[holds] != split_and_label[name]:
@@ -194,11 +196,19 @@ def _check_contents(record: ImageRecord, present: _PresentFiles, root_field: str
             f"{root_field}: {len(confused):,} images have the names of others, such as {path}: the run had {before} there, "
             f"and now there is {holds}, {now}; give the files their names again, or remove them"
         )
-    changed: list[str] = []
-    for changes in classes:
-        changed += changes.changed
-    if changed:
-        log_notice(f"{root_field}: {len(changed):,} images have changed since the run began, such as {changed[0]}")
+    if all_changed:
+        log_notice(
+            f"{root_field}: {len(all_changed):,} images have changed since the run began, such as {all_changed[0]}"
+        )
+
+
+def _look_up_labels(record: ImageRecord) -> dict[str, tuple[str, Label]]:
+    """Return the split and the label of each file in a record, by its name."""
+    split_and_label: dict[str, tuple[str, Label]] = {}
+    for split, samples in record.files.items():
+        for name, label in samples:
+            split_and_label[name] = (split, label)
+    return split_and_label
 
 
 def _check_classes_kept_images(class_names: Sequence[str], classes: Sequence[_ClassChanges], root_field: str) -> None:
@@ -213,5 +223,8 @@ def _check_classes_kept_images(class_names: Sequence[str], classes: Sequence[_Cl
             )
 
 
-def _describe_image(split: str, label: int, class_names: Sequence[str]) -> str:
-    return f"a {split} image of the class {class_names[label]}"
+def _describe_image(split: str, label: Label, class_names: Sequence[str]) -> str:
+    names = [class_names[number] for number in numbers_of(label)]
+    if isinstance(label, int):
+        return f"a {split} image of the class {names[0]}"
+    return f"a {split} image with the labels {', '.join(names) or 'none'}"

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch.utils.data import Subset
 
-from nestnet.data.image_files import ImageFiles
+from nestnet.data.image_files import ImageFiles, Label
+from nestnet.data.sources.python_images import PythonImages
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class StoredDataSet:
     Attributes:
         train: training images; gives a PIL image or bytes `[C, H, W]`, and a label, for an index.
         test: test images, in the same form.
-        train_labels: label of each training image, in the order of `train`.
+        train_labels: label of each training image, or tuple of its labels, in the order of `train`.
         class_names: name of each class, in the order of the labels.
         channels: number of channels of each image, 1 or 3.
         img_size: height and width of training images in pixels where the configuration names no other.
@@ -28,7 +29,7 @@ class StoredDataSet:
 
     train: Any
     test: Any
-    train_labels: list[int]
+    train_labels: Sequence[Label]
     class_names: list[str]
     channels: int
     img_size: int
@@ -46,9 +47,9 @@ def take_subset(dataset: Any, indices: Sequence[int]) -> Any:
 
     Returns:
         The subset. For image files it is another `ImageFiles`, so that the replacement of an unreadable file
-        belongs to the subset.
+        belongs to the subset, and for images from Python another `PythonImages`.
     """
     # With torch's Subset, an unreadable file would be replaced by one that is not in the subset.
-    if isinstance(dataset, ImageFiles):
+    if isinstance(dataset, ImageFiles | PythonImages):
         return dataset.subset(indices)
     return Subset(dataset, list(indices))

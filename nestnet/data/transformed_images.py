@@ -31,8 +31,9 @@ class TrainImages(Dataset[tuple[Views, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Views, int]:
         index, seed = key
-        image, label = self.dataset[index]
+        # A data set that is given in Python may draw random numbers too.
         with seeded_rng(seed, torch_only=self.torch_only):
+            image, label = self.dataset[index]
             return self.transform(image), label
 
     def __len__(self) -> int:

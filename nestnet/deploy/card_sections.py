@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from nestnet.conditions.description import describe_motivation
+from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema_sections import DataConfig
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import ImageData
@@ -42,9 +43,9 @@ def render_data(metadata: Metadata, data: DataConfig, images: ImageData | None) 
         images: images of the run; `None` where they cannot be read.
     """
     source: str = data.name
-    if data.name == "folder" and data.root:
+    if DATA_SETS[data.name].is_own and data.root:
         # Show only the folder's name, because its path belongs to one machine.
-        source = f"folder {markdown_code(Path(data.root).name)}"
+        source = f"{data.name} {markdown_code(Path(data.root).name)}"
     rows = {"data set": source}
     # The images may no longer be on this machine.
     if images is not None:
@@ -103,7 +104,10 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     if not 0 < epochs_done <= len(epochs):
         return "Not measured: the run had not finished its first epoch."
 
-    top1 = float(epochs[epochs_done - 1][f"{mode}_top1"])
+    row = epochs[epochs_done - 1]
+    accuracy = f"Top-1 {float(row[f'{mode}_top1']):.2f} %"
+    if config.data.multi_label:
+        accuracy = f"Mean average precision {float(row[f'{mode}_map']):.2f} %"
     # Include only the parts of the sentence that are informative.
     number = ""
     if images is not None:
@@ -116,7 +120,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     if measured_statistics:
         with_statistics = f", with {measured_statistics}"
     sentences = [
-        f"Top-1 {top1:.2f} % on the {number}test images, measured by the run{precision} after epoch "
+        f"{accuracy} on the {number}test images, measured by the run{precision} after epoch "
         f"{epochs_done} of {config.total_epochs}{with_statistics}."
     ]
 

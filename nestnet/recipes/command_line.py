@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nestnet.config import parsing
+from nestnet.config.data_checks import check_source
+from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
-from nestnet.config.schema_sections import ModelConfig
+from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.models.pairs import complete_pair, nests
 from nestnet.recipes.folder_recipe import choose_fields, describe_choice
-from nestnet.recipes.folder_summary import FolderSummary, summarise_folder
+from nestnet.recipes.folder_summary import FolderSummary, summarise_images
 from nestnet.weights.config_fields import read_config_fields
 
 
@@ -23,8 +25,9 @@ def parse_with_recipe(
     """Parse a command line, and choose values for the fields that it leaves open.
 
     Without a configuration file, `data.root` alone is enough for a folder of images: all other fields are
-    chosen to suit its images. Where a run starts from exports and names no networks, the networks and the image
-    size are those of the exports. Fields that are given always take precedence.
+    chosen to suit its images. The same holds for images whose labels are stored beside them, once they are named.
+    Where a run starts from exports and names no networks, the networks and the image size are those of the exports.
+    Fields that are given always take precedence.
 
     Args:
         arguments: command line without the name of the command.
@@ -78,11 +81,23 @@ class Recipe:
         elif "config" not in given:
             chosen = _complete_networks(model)
         # A configuration file is complete, and other data sets have their own usual values.
-        names_a_folder = bool(data.get("root")) and data.get("name", "folder") == "folder"
+        facts = DATA_SETS.get(data.get("name", "folder"))
+        names_a_folder = bool(data.get("root")) and facts is not None and facts.is_own
         if "config" in given or not names_a_folder:
             return chosen
-        self.folder = summarise_folder(data["root"])
+        own = _name_images(data)
+        check_source(own)
+        self.folder = summarise_images(own)
         return choose_fields(self.folder, merge_fields(chosen, given), needs_k=self.needs_k)
+
+
+def _name_images(data: Mapping[str, Any]) -> DataConfig:
+    """Return a configuration that only says where a user's own images are."""
+    source = {"name": data.get("name", "folder"), "root": data["root"], "corrupt": data.get("corrupt", "stop")}
+    for field in DATA_SETS[source["name"]].fields:
+        if field in data:
+            source[field] = data[field]
+    return DataConfig(**source)
 
 
 def _complete_networks(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
     fields: dict[str, Any] = {
         "model": {"base": base, "motivated": motivated},
         "data": {
-            "name": "folder",
+            "name": data.get("name", "folder"),
             "img_size": img_size,
             "batch_size": batch_size,
             # As He and torchvision: padding, a crop and a flip for small images, a resized crop and a flip for large
@@ -88,7 +88,7 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
             "augment": "crop" if is_small else "resized_crop",
             "workers": _choose_workers(is_small),
         },
-        "loss": {"label_smoothing": 0.1},  # as timm and torchvision
+        "loss": _choose_loss(data),
         "optimizer": _choose_optimizer(optimizer, defaults, batch_size, starts_from_weights),
         "schedule": _choose_schedule(given.get("schedule", {}), epochs),
         "motivation": {} if epochs == 0 else _choose_motivation(given, base == motivated or needs_k, batches),
@@ -124,7 +124,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
     # Describe the folder.
     images = f"{folder.train_images:,} training and {folder.test_images:,} test images"
     if not folder.has_test_split:
-        images += " (about a fifth of each class held out)"
+        images += " (about a fifth held out)" if data.multi_label else " (about a fifth of each class held out)"
     typical = f"typically of {folder.width} x {folder.height} pixels"
     if folder.is_grey:
         typical += ", grey"
@@ -144,10 +144,17 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
         training += ", with flips (set data.augment to shift where left and right matter)"
 
     return (
-        f"{for_terminal(folder.root)}: {images}, {folder.classes} classes, {typical}\n"
+        f"{for_terminal(folder.source)}: {images}, {folder.classes} classes, {typical}\n"
         f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
         f"{training}, motivation {describe_motivation(config.motivation)}; any field that you set takes precedence"
     )
+
+
+def _choose_loss(data: Mapping[str, Any]) -> dict[str, Any]:
+    # A softmax would choose one of several labels. timm's recipes for binary cross-entropy have no smoothing.
+    if data.get("multi_label"):
+        return {"name": "bce"}
+    return {"label_smoothing": 0.1}  # as timm and torchvision
 
 
 def _choose_img_size(shorter_side: int, motivated: str | None, starts_from_weights: bool) -> int:

@@ -1,11 +1,11 @@
-"""The summary of a folder of images: number of images and classes, and typical size."""
+"""The summary of a user's own images: number of images and classes, and typical size."""
 
 import statistics
 from dataclasses import dataclass
 
-from nestnet.data.folder.image_folder import read_folder
+from nestnet.config.schema_sections import DataConfig
 from nestnet.data.image_decoding import UnreadableImageError, open_image, upright_size
-from nestnet.text.escape import quoted
+from nestnet.data.sources.own_images import find_own_images, name_source
 
 MAX_OPENED_IMAGES = 200
 """Approximate number of images, spread over the folder, that are opened for their sizes. Pixels are not decoded."""
@@ -16,14 +16,14 @@ GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """Summary of a folder of images.
+    """Summary of a user's own images.
 
     Attributes:
-        root: path of the folder.
+        source: path of the folder, or of the CSV file with the labels.
         train_images: number of images for training.
         test_images: number of images for testing.
         classes: number of classes.
-        has_test_split: whether the folder itself says which images are for testing; otherwise a part of each
+        has_test_split: whether the source itself says which images are for testing; otherwise a part of each
             class is held out.
         width: median width of the opened images in pixels.
         height: median height of the opened images in pixels.
@@ -31,7 +31,7 @@ class FolderSummary:
         is_grey: whether none of the opened images has colours.
     """
 
-    root: str
+    source: str
     train_images: int
     test_images: int
     classes: int
@@ -42,28 +42,28 @@ class FolderSummary:
     is_grey: bool
 
 
-def summarise_folder(root: str) -> FolderSummary:
-    """Summarise a folder of images, some of which are opened for their sizes.
+def summarise_images(data: DataConfig) -> FolderSummary:
+    """Summarise a user's own images, some of which are opened for their sizes.
 
     Args:
-        root: path of the folder, laid out as `data.root` describes it.
+        data: configuration of the images; its fields that say where they are matter here.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: For the same reasons as `nestnet.data.folder.image_folder.read_folder`, or if none of the opened
+        ValueError: For the same reasons as `nestnet.data.sources.own_images.find_own_images`, or if none of the opened
             files can be read as an image.
     """
-    folder = read_folder(root)
+    own = find_own_images(data)
     # Open images at regular distances, because neighbours in a sorted folder may be similar.
-    step = max(1, len(folder.train) // MAX_OPENED_IMAGES)
+    step = max(1, len(own.train) // MAX_OPENED_IMAGES)
     widths = []
     heights = []
     modes = set()
-    for path, _ in folder.train[::step]:
+    for path, _ in own.train[::step]:
         try:
-            with open_image(path) as (image, _):
+            with open_image(path, own.store) as (image, _):
                 width, height = upright_size(image)
                 modes.add(image.mode)
         except UnreadableImageError:
@@ -73,14 +73,14 @@ def summarise_folder(root: str) -> FolderSummary:
         heights.append(height)
     if not widths:
         raise ValueError(
-            f"data.root = {quoted(root)}: {folder.train[0][0]} and others cannot be read as images; replace or remove them"
+            f"{name_source(data)}: {own.train[0][0]} and others cannot be read as images; replace or remove them"
         )
     return FolderSummary(
-        root=root,
-        train_images=len(folder.train),
-        test_images=len(folder.test),
-        classes=len(folder.class_names),
-        has_test_split=folder.has_splits,
+        source=data.labels or data.root or "",
+        train_images=len(own.train),
+        test_images=len(own.test),
+        classes=len(own.class_names),
+        has_test_split=own.has_splits,
         width=round(statistics.median(widths)),
         height=round(statistics.median(heights)),
         shorter_side=round(statistics.median(map(min, widths, heights))),

@@ -1,6 +1,7 @@
 """The names of the files in a run directory, and the rules for their columns and fields."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from nestnet.conditions.base import WATCHED
@@ -35,8 +36,55 @@ METRIC_COLUMNS = {
 VAL_COLUMNS = {f"{mode}_val_top1": optional(number(0, 100)) for mode in Mode}
 """Further columns of `metrics.csv` if the data has validation images, on which the best epoch is chosen."""
 
-COLUMNS = {"steps.csv": STEP_COLUMNS, "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS}
+# Runs on images that have one label each do not have them.
+MAP_COLUMNS = {f"{mode}_map": optional(number(0, 100)) for mode in Mode}
+"""Further columns of `metrics.csv` if images may have several labels: the mean average precision."""
+
+VAL_MAP_COLUMNS = {f"{mode}_val_map": optional(number(0, 100)) for mode in Mode}
+"""Columns for such images if the data has validation images."""
+
+COLUMNS = {
+    "steps.csv": STEP_COLUMNS,
+    "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS | MAP_COLUMNS | VAL_MAP_COLUMNS,
+}
 """Columns of each table, by the name of its file."""
+
+CRITERIA = ("val_map", "map", "val_top1", "top1")
+"""Ends of the columns of `metrics.csv` by which the best epoch may be chosen, the preferred one first."""
+
+
+def choose_metric_columns(*, has_val: bool, multi_label: bool) -> dict[str, Rule]:
+    """Return the columns of a run's `metrics.csv` with their rules.
+
+    Args:
+        has_val: whether the data has validation images.
+        multi_label: whether images may have several labels.
+    """
+    columns = dict(METRIC_COLUMNS)
+    if has_val:
+        columns |= VAL_COLUMNS
+    if multi_label:
+        columns |= MAP_COLUMNS
+    if has_val and multi_label:
+        columns |= VAL_MAP_COLUMNS
+    return columns
+
+
+def choose_criterion(mode: Mode | str, columns: Collection[str]) -> str:
+    """Return the column of `metrics.csv` by which the best epoch of a subnet is chosen: its highest value.
+
+    It is the mean average precision if images may have several labels, and otherwise the top-1, on the validation
+    images if there are any.
+
+    Args:
+        mode: mode of the subnet.
+        columns: columns that the run has.
+
+    >>> choose_criterion("base", ["epoch", "base_top1", "base_val_top1"])
+    'base_val_top1'
+    """
+    return next(f"{mode}_{criterion}" for criterion in CRITERIA if f"{mode}_{criterion}" in columns)
+
 
 COST_FIELDS = {
     "convention": word("macs"),

@@ -25,7 +25,7 @@ from nestnet.config import parsing
 from nestnet.config.schema import Config
 from nestnet.data.image_record import ImageRecord
 from nestnet.runs.checkpoints import Checkpoints
-from nestnet.runs.contents import METRIC_COLUMNS, RECORD, STEP_COLUMNS, VAL_COLUMNS
+from nestnet.runs.contents import RECORD, STEP_COLUMNS, choose_metric_columns
 from nestnet.runs.held_folder import HeldFolder
 from nestnet.runs.parts import RunPart, write_parts
 from nestnet.runs.run_files import check_names
@@ -123,10 +123,8 @@ class RunDirectory:
         """
         # Everything is checked before anything is changed.
         check_names(self.path)
-        metric_columns = METRIC_COLUMNS
         # The columns of a run never change, because the record of its images does not.
-        if "val" in record.files:
-            metric_columns = METRIC_COLUMNS | VAL_COLUMNS
+        metric_columns = choose_metric_columns(has_val=record.has_val, multi_label=config.data.multi_label)
         end_of_steps = _end_of_row(self.path / "steps.csv", STEP_COLUMNS, steps)
         end_of_metrics = _end_of_row(self.path / "metrics.csv", metric_columns, epochs)
         for folder in (self.path, self.path / "checkpoints", self.path / "snapshots"):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
+from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config, dotted
 from nestnet.runs.parts import RunPart
 from nestnet.runs.resumable import RESUMABLE_FIELDS, config_differences
@@ -75,6 +76,6 @@ def training_fields(config: Config) -> dict[str, Any]:
         The values of these fields, by dotted name.
     """
     left_out = RESUMABLE_FIELDS | {"seed"}
-    if config.data.name == "folder":
-        left_out = left_out - {"data.root"}
+    if DATA_SETS[config.data.name].is_own:
+        left_out = left_out - {"data.root", "data.labels"}
     return {name: value for name, value in dotted(asdict(config)).items() if name not in left_out}

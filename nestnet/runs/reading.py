@@ -37,6 +37,7 @@ class Run:
         checkpoint: state that the checkpoint holds.
         record: images of the run.
         best: whether the checkpoint is that of a subnet's best epoch instead of the last one.
+        given_images: images that were given in Python, as to the run's `Trainer`; `None` for those of the configuration.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Run:
     checkpoint: State
     record: ImageRecord
     best: bool = False
+    given_images: ImageData | None = None
 
     @property
     def trained(self) -> dict[str, int]:
@@ -63,6 +65,8 @@ class Run:
         Raises:
             ValueError: If the images are absent, or are not those of the run.
         """
+        if self.given_images is not None:
+            return self.given_images
         data = replace(self.config.data, download=download and self.config.data.download)
         command = f"nestnet resume {for_shell(self.path)}"
         try:
@@ -72,20 +76,21 @@ class Run:
             raise ValueError(f"{error} (run `{command}` with data.root set to another folder)") from error
 
 
-def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
+def read_run(path: str | os.PathLike[str], *, best: Mode | None = None, images: ImageData | None = None) -> Run:
     """Read a run with the network of its last checkpoint.
 
     Args:
         path: run directory.
         best: mode of the subnet whose best checkpoint is read, after which it had its highest top-1; `None` for
             the last checkpoint.
+        images: images in place of those that the configuration names, if the run's `Trainer` was given them.
 
     Returns:
         The run.
 
     Raises:
-        ValueError: If the folder is not a run directory, or its checkpoint is absent, damaged or of other
-            networks.
+        ValueError: If the folder is not a run directory, its checkpoint is absent, damaged or of other networks, or
+            `images` are not those of the run.
     """
     path = Path(path)
     config = read_config(path)
@@ -104,7 +109,12 @@ def read_run(path: str | os.PathLike[str], *, best: Mode | None = None) -> Run:
     except ValueError as error:
         raise ValueError(f"{checkpoints.last}: {error}") from error
     net.load_state_dict(weights)
-    return Run(path, config, net, checkpoint, read_record(path), best=best is not None)
+    record = read_record(path)
+    if images is not None and images.record() != record:
+        raise ValueError(
+            f"{path}: the images that are given are not those of the run; give those that it was trained on"
+        )
+    return Run(path, config, net, checkpoint, record, best=best is not None, given_images=images)
 
 
 def name_runs(run_dirs: Sequence[Path]) -> list[str]:

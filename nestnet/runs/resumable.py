@@ -12,6 +12,7 @@ RESUMABLE_FIELDS = {
     "imports",
     "device",
     "data.root",
+    "data.labels",
     "data.download",
     "data.workers",
     "data.eval_batch_size",

@@ -1,5 +1,6 @@
 """The objective of each network: mixed images and targets, and the loss."""
 
+import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
@@ -30,13 +31,15 @@ class Objective:
         self.reduction = "mean" if class_weights is None else "none"
         self.smoothing = PerMode(*as_pair(loss.label_smoothing)).of(mode)
         self.mixup_prob = PerMode(*as_pair(data.mixup_prob)).of(mode)
+        self.is_multi_label = data.multi_label
         self.mixup: Mixup | None = None
         if data.mixup or data.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=data.mixup,
                 cutmix_alpha=data.cutmix,
                 prob=self.mixup_prob,
-                label_smoothing=self.smoothing,
+                # Several labels are smoothed after mixing, which is the same.
+                label_smoothing=0.0 if data.multi_label else self.smoothing,
                 num_classes=num_classes,
             )
         # Binary cross-entropy per class, as in the recipes of Wightman et al. 2021 (arXiv 2110.00476).
@@ -51,7 +54,7 @@ class Objective:
 
         Args:
             images: images `[B, C, H, W]`.
-            labels: labels `[B]`.
+            labels: labels `[B]`, or `[B, K]` with ones for the labels of each image if it may have several.
             seed: seed of the random numbers for this batch.
 
         Returns:
@@ -61,7 +64,12 @@ class Objective:
         if self.mixup is None:
             return images, labels
         with seeded_rng(seed):
-            return self.mixup(images, labels)
+            if not self.is_multi_label:
+                return self.mixup(images, labels)
+            # timm mixes one-hot vectors. Those of the images' numbers become the share of each image in each mixed one.
+            self.mixup.num_classes = len(labels)
+            images, shares = self.mixup(images, torch.arange(len(labels), device=labels.device))  # [B, B]
+            return images, shares @ labels
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch, weighted by class if there are weights.
@@ -72,7 +80,7 @@ class Objective:
 
         Args:
             logits: logits `[B, K]`.
-            targets: labels `[B]` or soft targets `[B, K]`.
+            targets: labels `[B]`; or soft targets or several labels per image, `[B, K]`.
 
         Returns:
             The loss `[]` in float32.
@@ -87,6 +95,9 @@ class Objective:
 
     def _compute_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss `[]`; with weights that of each image `[B]`, or of each image and class `[B, K]` (bce)."""
+        if self.is_multi_label:
+            # Each label is a question of its own, with the answers 0 and 1.
+            targets = targets * (1 - self.smoothing) + 0.5 * self.smoothing
         if self.bce is not None:
             return self.bce(logits, targets)
         # Mixup has already smoothed soft targets. timm's binary cross-entropy makes the same distinction

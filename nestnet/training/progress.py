@@ -13,6 +13,7 @@ from rich.text import Text
 from nestnet.cost.run import RunCost
 from nestnet.nn.mode import BOTH, FINISH, Mode
 from nestnet.nn.model import NestedModel
+from nestnet.runs.contents import choose_criterion
 from nestnet.text.escape import for_terminal
 
 STYLES = {Mode.BASE: "cyan", Mode.MOTIVATED: "red", BOTH: "green", FINISH: "magenta"}
@@ -23,12 +24,12 @@ class BestEpoch(NamedTuple):
 
     Attributes:
         chosen_by: accuracy by which it was chosen, in percent: on the validation images if there are any.
-        top1: accuracy on the test images in percent.
+        accuracy: accuracy on the test images in percent.
         epoch: number of the epoch, from 1.
     """
 
     chosen_by: float
-    top1: float
+    accuracy: float
     epoch: int
 
 
@@ -147,9 +148,10 @@ class Progress:
             metrics: row of the epoch in `metrics.csv`.
         """
         epoch = int(metrics["epoch"])
+        measure, column = _name_measure(metrics)
         line = (
             f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
-            f"top-1 base {metrics['base_top1']:.2f} %  motivated {metrics['motivated_top1']:.2f} %  "
+            f"{measure} base {metrics[f'base_{column}']:.2f} %  motivated {metrics[f'motivated_{column}']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
             f"data wait {metrics['data_wait']:.1%}"
         )
@@ -185,13 +187,14 @@ class Progress:
 
     def _show_accuracy(self, mode: Mode, metrics: dict[str, float]) -> None:
         """Show a subnet's accuracy after an epoch, and its best one so far."""
-        top1 = metrics[f"{mode}_top1"]
+        measure, column = _name_measure(metrics)
+        accuracy = metrics[f"{mode}_{column}"]
         # The best epoch is chosen as in the run itself.
-        chosen_by = metrics.get(f"{mode}_val_top1", top1)
+        chosen_by = metrics[choose_criterion(mode, metrics)]
         if mode not in self.best or chosen_by > self.best[mode].chosen_by:
-            self.best[mode] = BestEpoch(chosen_by, top1, int(metrics["epoch"]))
+            self.best[mode] = BestEpoch(chosen_by, accuracy, int(metrics["epoch"]))
         best = self.best[mode]
-        self.facts[f"{mode} top-1"] = Text(f"{top1:.2f} %, best {best.top1:.2f} % (epoch {best.epoch})")
+        self.facts[f"{mode} {measure}"] = Text(f"{accuracy:.2f} %, best {best.accuracy:.2f} % (epoch {best.epoch})")
 
     def _say(self, line: str) -> None:
         # A Text, because rich would interpret brackets in a string as markup.
@@ -203,10 +206,17 @@ class Progress:
     def _render(self) -> RenderableType:
         """Return the bar with the facts in two columns below it, accuracies last."""
         # The sort is stable: the other facts keep the order in which they were added.
-        facts = sorted(self.facts.items(), key=lambda item: item[0].endswith("top-1"))
+        facts = sorted(self.facts.items(), key=lambda item: item[0].endswith(("top-1", "mAP")))
         if len(facts) % 2:
             facts.append(("", Text()))
         table = Table.grid(padding=(0, 2))
         for (left_name, left), (right_name, right) in zip(facts[::2], facts[1::2], strict=True):
             table.add_row(Text(left_name, style="dim"), left, Text(right_name, style="dim"), right)
         return Group(self.bar.get_renderable(), table)
+
+
+def _name_measure(metrics: dict[str, float]) -> tuple[str, str]:
+    """Return how the accuracy of an epoch is called, and the end of its columns in `metrics.csv`."""
+    if "base_map" in metrics:
+        return "mAP", "map"
+    return "top-1", "top1"

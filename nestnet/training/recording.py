@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nestnet.nn.mode import BOTH, FINISH, Mode
 from nestnet.runs.checkpoint_file import checkpoint_name
+from nestnet.runs.contents import choose_criterion
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
@@ -67,16 +68,14 @@ def record_epoch(trainer: "Trainer", metrics: dict[str, float]) -> None:
         trainer: trainer of the run.
         metrics: row of `metrics.csv`.
     """
-    # The test images must not choose the best epoch if there are validation images.
-    column = "top1"
-    if trainer.val_batches is not None:
-        column = "val_top1"
     # The checkpoint of this epoch is written next, and is kept as long as it is the best of a mode.
     for mode, best in trainer.best.items():
-        accuracy = metrics[f"{mode}_{column}"]
-        if best is None or accuracy > best["top1"]:
+        # The test images must not choose the best epoch if there are validation images.
+        criterion = choose_criterion(mode, metrics)
+        measure = "map" if criterion.endswith("map") else "top1"
+        if best is None or metrics[criterion] > best[measure]:
             name = checkpoint_name(trainer.steps_done, trainer.epochs_done)
-            trainer.best[mode] = {"file": name, "epoch": trainer.epochs_done, "top1": accuracy}
+            trainer.best[mode] = {"file": name, "epoch": trainer.epochs_done, measure: metrics[criterion]}
     trainer.run.add_epoch(metrics)
     trainer.callbacks.epoch_end(metrics, trainer.steps_done)
     trainer.run.save_cost(trainer.cost.summary())

@@ -200,7 +200,7 @@ def _compute_class_weights(config: Config, images: ImageData) -> Tensor | None:
     """Return the weight of each class `[K]` in the loss; `None` for no weights."""
     if config.data.class_weights is None:
         return None
-    weights = compute_class_weights(config.data.class_weights, images.train_labels, images.class_names)
+    weights = compute_class_weights(config.data.class_weights, images.single_labels, images.class_names)
     return torch.tensor(weights, dtype=torch.float32)
 
 

@@ -10,6 +10,7 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import compute_statistics, copy_with_statistics
 from nestnet.runtime.interrupts import InterruptibleIterable
 from nestnet.training.evaluation import recalibration_images, top1
+from nestnet.training.multi_label_metrics import evaluate_multi_label
 from nestnet.training.setup import Batches
 from nestnet.weights.exporting import export
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
-    """Return the top-1 accuracy of both subnets in percent.
+    """Return the accuracy of both subnets in percent: top-1, and the mean average precision if images have several labels.
 
     Args:
         trainer: trainer of a run. Its recalibrated statistics are recomputed.
@@ -44,9 +45,9 @@ def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
     accuracies: dict[str, float] = {}
     for modes in passes:
         net = build_eval_network(trainer, modes[0]).eval()
-        accuracies |= _top1(trainer, net, modes, trainer.test_batches, "top1")
+        accuracies |= _measure(trainer, net, modes, trainer.test_batches)
         if trainer.val_batches is not None:
-            accuracies |= _top1(trainer, net, modes, trainer.val_batches, "val_top1")
+            accuracies |= _measure(trainer, net, modes, trainer.val_batches, "val_")
     return accuracies
 
 
@@ -129,13 +130,23 @@ def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
     )
 
 
-def _top1(trainer: "Trainer", net: NestedModel, modes: list[Mode], batches: Batches, name: str) -> dict[str, float]:
+def _measure(
+    trainer: "Trainer", net: NestedModel, modes: list[Mode], batches: Batches, prefix: str = ""
+) -> dict[str, float]:
     """Return the accuracy of some modes on some images, by column of `metrics.csv`."""
     # With a single process, a signal ends the evaluation at once. Several processes could not end together here.
     if trainer.process_group.size == 1:
         batches = InterruptibleIterable(batches, trainer.interrupts)
-    by_mode = top1(net, batches, modes, precision=trainer.config.precision, process_group=trainer.process_group)
+    precision = trainer.config.precision
+    group = trainer.process_group
     accuracies: dict[str, float] = {}
-    for mode, accuracy in by_mode.items():
-        accuracies[f"{mode}_{name}"] = accuracy
+    if not trainer.config.data.multi_label:
+        for mode, accuracy in top1(net, batches, modes, precision=precision, process_group=group).items():
+            accuracies[f"{mode}_{prefix}top1"] = accuracy
+        return accuracies
+    class_names = trainer.images.class_names
+    by_mode = evaluate_multi_label(net, batches, class_names, modes, precision=precision, process_group=group)
+    for mode, metrics in by_mode.items():
+        accuracies[f"{mode}_{prefix}top1"] = metrics.top1
+        accuracies[f"{mode}_{prefix}map"] = metrics.mean_average_precision
     return accuracies

@@ -68,8 +68,8 @@ class Trainer:
         totals: sums over the batches of the current epoch.
         epochs_done: number of epochs that have been trained and evaluated.
         steps_done: number of batches that have been trained, over all epochs.
-        best: for each mode the checkpoint, the number and the top-1 of its best epoch; `None` before the
-            first evaluation.
+        best: for each mode the checkpoint, the number and the top-1, or mean average precision, of its best epoch;
+            `None` before the first evaluation.
         parts: parts of the run: a run that is resumed for more epochs begins another one.
         recalibrated: for each mode the BatchNorm statistics that it was last evaluated with, if they were
             recalibrated.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from nestnet.data import image_decoding
+from nestnet.data import image_store
 from nestnet.data.image_decoding import UnreadableImageError, open_image, read_image, upright_size
 from nestnet.data.image_files import ImageFiles
 from nestnet.data.preprocessing import create_eval_transform
@@ -211,7 +211,7 @@ def test_a_shortage_of_the_system_is_no_fault_of_a_file(tmp_path, monkeypatch):
     def refuse(name):
         raise OSError(errno.EMFILE, "Too many open files", name)
 
-    monkeypatch.setattr(image_decoding, "open_regular", refuse)
+    monkeypatch.setattr(image_store, "open_regular", refuse)
     with pytest.raises(OSError, match="Too many open files") as caught:
         ImageFiles([(path, 0)], "L", skip=True)[0]
     assert not isinstance(caught.value, UnreadableImageError)

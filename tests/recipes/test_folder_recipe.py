@@ -21,7 +21,7 @@ from nestnet.data.loaders import create_eval_loader, create_train_loader
 from nestnet.models.registry import ARCHITECTURES
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.recipes.folder_recipe import choose_fields
-from nestnet.recipes.folder_summary import summarise_folder
+from nestnet.recipes.folder_summary import summarise_images
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ CHOSEN = [
 def seen(tmp_path_factory):
     root = tmp_path_factory.mktemp("seen")
     plant(root, {"cat": 5, "dog": 5}, size=(10, 8))
-    return summarise_folder(str(root))
+    return summarise_images(DataConfig(name="folder", root=str(root)))
 
 
 @pytest.mark.parametrize(("images", "side", "given", "wanted"), CHOSEN)
@@ -213,7 +213,7 @@ def test_the_recipe_of_any_network_follows_from_its_kind(motivated, channels_las
     "motivated", ["resnet32", "resnet101", "efficientnet_b1", "vit_base_patch16_224", "convnextv2_femto"]
 )
 def test_every_family_s_recipe_is_a_configuration(motivated, seen):
-    found = parse_with_recipe(["--data.root", seen.root, "--model.motivated", motivated, "--data.workers", "0"])
+    found = parse_with_recipe(["--data.root", seen.source, "--model.motivated", motivated, "--data.workers", "0"])
     assert found.model.motivated == motivated != found.model.base
 
 
@@ -234,7 +234,7 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
         "--device",
         "cpu",
         "--data.root",
-        seen.root,
+        seen.source,
         "--optimizer.lr",
         "0.7",
         "--loss.label_smoothing",
@@ -248,7 +248,7 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
     assert found.precision == (settings[-1] if settings else "auto")
     (text,) = told
     assert text.splitlines() == [
-        f"{seen.root}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
+        f"{seen.source}: 7 training and 3 test images (about a fifth of each class held out), 2 classes, "
         "typically of 10 x 8 pixels",
         f"trained as resnet20 in resnet32 at 32 x 32, 200 epochs of 3 batches of 2, momentum at lr 0.7{said}, "
         "motivation always, trains = both, distillation = 0.5, start = 0.5; any field that you set takes precedence",
@@ -268,13 +268,15 @@ def test_what_is_given_goes_over_the_recipe(settings, features, said, seen, monk
     ],
 )
 def test_what_is_chosen_goes_with_what_is_given(settings, seen):
-    given = parse_with_recipe(["--data.root", seen.root, "--data.workers", "0", *settings])
+    given = parse_with_recipe(["--data.root", seen.source, "--data.workers", "0", *settings])
     assert given.data.name == "folder"
 
 
 def test_a_batch_size_below_0_is_refused_as_such(seen):
     with pytest.raises(ValueError, match=r"^data\.batch_size = -5: it must be at least 2"):
-        parse_with_recipe(["--data.root", seen.root, "--model.base", "vit_tiny_patch16_224", "--data.batch_size", "-5"])
+        parse_with_recipe(
+            ["--data.root", seen.source, "--model.base", "vit_tiny_patch16_224", "--data.batch_size", "-5"]
+        )
 
 
 def test_a_folder_without_a_name_is_refused_as_such():
@@ -289,19 +291,19 @@ def test_a_small_network_without_the_option_has_no_start_chosen(seen, monkeypatc
 
 
 def test_a_file_or_another_data_set_has_no_recipe(seen, tmp_path):
-    (tmp_path / "own.yaml").write_text(f"data:\n  name: folder\n  root: {seen.root}\n")
+    (tmp_path / "own.yaml").write_text(f"data:\n  name: folder\n  root: {seen.source}\n")
     found = parse_with_recipe(["--config", str(tmp_path / "own.yaml")])
     assert (found.data.img_size, found.optimizer) == (None, schema.OptimizerConfig())
     assert (
-        parse_with_recipe(["--data.name", "imagenet", "--data.root", seen.root]).optimizer == schema.OptimizerConfig()
+        parse_with_recipe(["--data.name", "imagenet", "--data.root", seen.source]).optimizer == schema.OptimizerConfig()
     )
-    assert parse_with_recipe(["--data.name", "folder", "--data.root", seen.root]).data.img_size == 32
+    assert parse_with_recipe(["--data.name", "folder", "--data.root", seen.source]).data.img_size == 32
 
 
 def test_grey_images_are_read_as_such_and_damaged_ones_do_not_stop_a_look(tmp_path):
     plant(tmp_path, {"cat": 3, "dog": 3}, mode="L", size=(90, 70))
     (tmp_path / "cat" / "00.png").write_bytes(b"no image")
-    found = summarise_folder(str(tmp_path))
+    found = summarise_images(DataConfig(name="folder", root=str(tmp_path)))
     assert (found.width, found.height, found.shorter_side, found.is_grey) == (90, 70, 70, True)
     assert parse_with_recipe(["--data.root", str(tmp_path)]).model.in_chans == 1
 

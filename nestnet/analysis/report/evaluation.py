@@ -17,7 +17,9 @@ from nestnet.analysis.report.summary import RunSummary
 from nestnet.data.image_data import ImageData
 from nestnet.data.loaders import Batch
 from nestnet.device import choose_device
+from nestnet.nn.mode import Mode
 from nestnet.runs.reading import read_run
+from nestnet.text.commands import format_command
 from nestnet.text.escape import for_terminal
 from nestnet.text.messages import message_of
 
@@ -66,19 +68,25 @@ class NoEvaluation:
     reason: str
 
 
-def evaluate_test_images(run: RunSummary) -> Evaluation | NoEvaluation:
+def evaluate_test_images(run: RunSummary, given_images: ImageData | None = None) -> Evaluation | NoEvaluation:
     """Evaluate the weights of a run's last checkpoint on its test images.
 
     Args:
         run: run whose folder is read.
+        given_images: images of the run, if they were given in Python.
 
     Returns:
         The evaluation, or the reason for its absence: the images or the checkpoint cannot be read, or do not match.
     """
     try:
-        trained_run = read_run(run.path)
+        trained_run = read_run(run.path, images=given_images)
         # Do not download images: a report is often made on another machine than the run.
         images = trained_run.images(download=False)
+        if images.is_multi_label:
+            command = format_command("evaluate", run.path, mode=Mode.BASE)
+            return NoEvaluation(
+                f"the images have several labels; `{command}` prints the average precision of each class."
+            )
         batches = math.ceil(len(images.test) / trained_run.config.data.eval_batch_size)
         # Loaders of test images have no length.
         track = partial(show_progress, run_name=run.name, total=batches)

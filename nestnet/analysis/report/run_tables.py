@@ -53,6 +53,10 @@ def _describe_network(run: RunSummary, mode: Mode) -> dict[str, str]:
             best_top1, best_epoch = run.best_epoch(mode)
             cells[final_label] = f"{run.final_top1(mode):.2f} %"
             cells[best_label] = f"{best_top1:.2f} % (epoch {best_epoch})"
+        precisions = run.mean_average_precision(mode)
+        if precisions is not None and mode in run.trained_modes:
+            cells[f"mAP after epoch {run.finished_epochs}"] = f"{precisions[-1]:.2f} %"
+            cells["mAP after the best epoch"] = f"{precisions[best_epoch - 1]:.2f} % (epoch {best_epoch})"
     if run.training_cost is not None:
         cells["cost of this run / of it alone"] = f"{run.training_cost / network_cost.macs:.3f}"
     return cells

@@ -12,6 +12,7 @@ from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost
 from nestnet.models.build import structural_options_of
 from nestnet.nn.mode import BOTH, FINISH, Mode, PerMode
+from nestnet.runs.contents import choose_criterion
 from nestnet.runs.history import Steps, read_run_tables, select_steps, without_finish
 from nestnet.runs.parts import RunPart, read_parts
 from nestnet.runs.reading import name_runs
@@ -176,12 +177,19 @@ class RunSummary:
         """Return the top-1 of a subnet on the test images after its best epoch, and the number of this epoch.
 
         The best epoch is the first one with the highest top-1 on the validation images, or on the test images if the run has
-        no validation images. At least one epoch must be finished.
+        no validation images; with several labels per image, that with the highest mean average precision. At least one
+        epoch must be finished.
         """
         # `argmax` returns the first of equal maxima.
-        criterion = self.epochs.get(f"{mode}_val_top1", self.top1(mode))
-        index = int(criterion.argmax())
+        index = int(self.epochs[choose_criterion(mode, self.epochs)].argmax())
         return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
+
+    def mean_average_precision(self, mode: Mode) -> np.ndarray | None:
+        """Return the mean average precision of a subnet on the test images after each epoch [E], in percent.
+
+        It is `None` unless images may have several labels.
+        """
+        return self.epochs.get(f"{mode}_map")
 
     def mean_metric(self, column: str) -> float | None:
         """Return a column of `metrics.csv`, averaged over the time of training; `None` where the run has no such column."""

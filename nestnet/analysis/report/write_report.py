@@ -18,6 +18,7 @@ from nestnet.analysis.report.rendering import RenderedFigure, render_figure
 from nestnet.analysis.report.run_section import RunReport
 from nestnet.analysis.report.summary import RunSummary, read_summaries
 from nestnet.analysis.report.training_figures import plot_cost, plot_loss, plot_motivated_fraction, plot_top1
+from nestnet.data.image_data import ImageData
 from nestnet.nn.mode import Mode
 from nestnet.runs.contents import TABLE_REMEDY
 from nestnet.runs.grouping import group_by_training
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images: bool = True) -> Path:
+def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images: bool | ImageData = True) -> Path:
     """Write `report.html`, which needs no other file, and its figures as PNGs.
 
     For an unfinished run, the report shows the training so far. If a run's test images or its checkpoint cannot
@@ -42,7 +43,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, images
         output: folder to write to. It is created if it is absent, and files of the same names in it are
             replaced. By default it is `report` in the folder of a single run, or in the current folder for
             several runs.
-        images: whether to evaluate the test images, which takes a forward pass of both networks over each.
+        images: whether to evaluate the test images, which takes a forward pass of both networks over each; or the
+            images of the runs, if they were given in Python.
 
     Returns:
         The path of the page.
@@ -83,18 +85,18 @@ def _default_output(runs: Sequence[RunSummary]) -> Path:
     return Path("report")
 
 
-def _report_run(run: RunSummary, number: int, *, images: bool) -> RunReport:
+def _report_run(run: RunSummary, number: int, *, images: bool | ImageData) -> RunReport:
     """Collect everything that a report shows of a run.
 
     Args:
         run: numbers of the run.
         number: number of the run on the page, from 1.
-        images: whether to evaluate the test images.
+        images: whether to evaluate the test images, or the images themselves.
     """
     # The reason is the end of a sentence on the page.
     evaluation: Evaluation | NoEvaluation = NoEvaluation("they were not requested.")
-    if images:
-        evaluation = evaluate_test_images(run)
+    if images is not False:
+        evaluation = evaluate_test_images(run, None if images is True else images)
     # The number in a figure's name keeps its ids apart from those of the other runs on the page.
     figures = {}
     for name, plot in _choose_figures(run, evaluation).items():
