@@ -13,6 +13,7 @@ from PIL import Image
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.deploy.formats import EXPORT_FORMATS
+from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.runs.reading import read_run
 from nestnet.training.trainer import Trainer
@@ -128,13 +129,9 @@ def test_predict_takes_raw_pixels(file, exports, run_dir, root, capsys):
     assert answers[0].count("\n") == 24
 
 
-class Flipped:
+class Flipped(OnnxFormat):
     """A format whose files give the first image another class."""
 
-    name, suffix, runtime = "onnx", ".onnx", "a wrong runtime"
-
-    def check_packages(self) -> None: ...
-    def check_preprocessing(self, preprocessing) -> None: ...
     def write(self, net, metadata, path) -> None:
         path.write_bytes(b"wrong")
 
