@@ -31,6 +31,7 @@ from nestnet.analysis.report.evaluation import (
     denormalize_test_image,
     evaluate_test_images,
 )
+from nestnet.analysis.report.evaluation_section import _build_class_table
 from nestnet.analysis.report.findings import describe_progress, describe_results
 from nestnet.analysis.report.inference import predict_test_images
 from nestnet.analysis.report.page import build_page
@@ -275,6 +276,28 @@ def test_kinds_confusions_and_lead(classes, number, seed):
     more = Counter({pair: n for pair, n in (counts[Mode.BASE] | counts[Mode.MOTIVATED]).items() if pair[0] != pair[1]})
     most = found.find_most_confused(5)
     assert [more[pair] for pair in most] == sorted(more.values(), reverse=True)[:5]
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_each_class_has_its_metrics_and_of_many_the_worst_are_shown(classes):
+    """Two classes have no images, and so no metrics; of many classes they come last."""
+    found = made_up(classes, 900)
+    found = replace(found, labels=found.labels % (classes - 2))
+    sentence, table = _build_class_table(found)
+    reports = []
+    for mode in Mode:
+        predicted = found.subnets.of(mode).classes
+        means = [np.mean(predicted[found.labels == label] == label) for label in range(classes - 2)]
+        assert f"{mode} {100 * np.mean(means):.2f} %" in sentence
+        reports.append(means)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", table)[1:]]
+    if classes == 3:
+        assert [row[0] for row in rows] == found.class_names
+        assert rows[0][3::3] == [f"{100 * means[0]:.1f}\xa0%" for means in reports]
+        assert rows[1][1:] == ["0", *"------"]
+    else:
+        order = np.argsort(np.sum(reports, axis=0), kind="stable")
+        assert [row[0] for row in rows] == [found.class_names[label] for label in order[:20]]
 
 
 @pytest.mark.parametrize("kind", EXAMPLE_ORDER)

@@ -131,6 +131,8 @@ def test_every_command_takes_hostile_names(corpus, trained, tmp_path, capsys, mo
     commands = {
         "resume": ["resume", trained],
         "evaluate": ["evaluate", trained, "--mode", "base"],
+        "evaluate csv": ["evaluate", trained, "--mode", "base", "--format", "csv", "--data.root", corpus / "images"],
+        "evaluate json": ["evaluate", trained, "--mode", "base", "--format", "json"],
         "safetensors": ["export", trained, "--mode", "motivated", "--output", corpus / "m.safetensors"],
         "report": ["report", trained],
         "reports": ["report", trained, trained / "..", "--output", corpus / "pages"],
@@ -163,6 +165,11 @@ def test_every_command_takes_hostile_names(corpus, trained, tmp_path, capsys, mo
         assert code == expected, (name, err)
         printed[name] = out
     assert not (tmp_path / "hacked").exists()
+    classes = list(csv.DictReader(io.StringIO(printed["evaluate csv"], newline="")))
+    assert [row["class"] for row in classes] == [
+        entry["name"] for entry in json.loads(printed["evaluate json"])["classes"]
+    ]
+    assert {row["class"] for row in classes} == set(CLASSES)
     rows = list(csv.DictReader(io.StringIO(printed["predict csv"], newline="")))
     assert {row["name"] for row in rows} <= set(CLASSES)
     answered = [entry["file"] for entry in json.loads(printed["predict json"])]

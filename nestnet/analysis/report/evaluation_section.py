@@ -1,14 +1,16 @@
 """The part of a report on the test images: predictions and confusions of both subnets, and images on which they differ."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
+import numpy as np
 from torch import Tensor
 
 from nestnet.analysis.report.confusion_figure import MAX_LABELLED_CLASSES, pool_classes
 from nestnet.analysis.report.evaluation import Evaluation, ExampleImage
-from nestnet.analysis.report.html import Html, element, figure, format_percent, mode_label, table
+from nestnet.analysis.report.html import Html, element, figure, format_percent, join_html, mode_label, table
 from nestnet.analysis.report.predictions import EXAMPLE_ORDER, Agreement, Predictions
 from nestnet.analysis.report.rendering import RenderedFigure
 from nestnet.nn.mode import Mode
@@ -22,6 +24,8 @@ MAX_EMBEDDED_SIZE = 2 * DISPLAY_SIZE
 """Largest height and width of an image in the file, in pixels."""
 MAX_PIXELATED_SIZE = DISPLAY_SIZE // 2
 """Height and width up to which an image is shown with visible pixels."""
+MAX_LISTED_CLASSES = 20
+"""Largest number of classes in the table of their metrics."""
 CONFUSED_PAIRS = 12
 """Largest number of pairs of classes in the table of confusions."""
 
@@ -41,6 +45,7 @@ def build_evaluation(evaluation: Evaluation, figures: Mapping[str, RenderedFigur
     parts = [
         _build_accuracy(evaluation),
         _build_agreement_table(predictions),
+        *_build_class_table(predictions),
         _build_confusion_matrices(predictions, figures),
         _build_confusion_table(predictions),
     ]
@@ -70,6 +75,37 @@ def _build_agreement_table(predictions: Predictions) -> Html:
         count = len(predictions.find_images(agreement))
         rows.append([agreement, f"{count:,}", format_percent(count / len(predictions))])
     return table(["the two predictions", "images", "share"], rows, class_="numbers")
+
+
+def _build_class_table(predictions: Predictions) -> list[Html]:
+    """Build the metrics of each class, or of the worst recognised of many, with a sentence on their means."""
+    metrics = [predictions.metrics(mode) for mode in Mode]
+    means = ", ".join(f"{mode} {each.balanced_accuracy:.2f} %" for mode, each in zip(Mode, metrics, strict=True))
+    sentence = f"The balanced accuracy, which is the mean recall of the classes, is: {means}."
+    labels = range(len(predictions.class_names))
+    if len(labels) > MAX_LISTED_CLASSES:
+        # Classes without images come last, because they have no recall.
+        recall = metrics[0].recall + metrics[1].recall
+        labels = np.argsort(recall, kind="stable")[:MAX_LISTED_CLASSES].tolist()
+        sentence += f" The table has the {MAX_LISTED_CLASSES} classes with the lowest recall."
+    head: list[object] = ["class", "images"]
+    for mode in Mode:
+        for name in ("precision", "recall", "F1"):
+            head.append(join_html([mode_label(mode), f" {name}"]))
+    rows = []
+    for label in labels:
+        row = [predictions.class_names[label], f"{metrics[0].images_per_class[label]:,}"]
+        for each in metrics:
+            row += [_format_metric(values[label]) for values in (each.precision, each.recall, each.f1)]
+        rows.append(row)
+    return [element("p", sentence), table(head, rows, class_="numbers")]
+
+
+def _format_metric(percentage: float) -> str:
+    """Return a metric of a class for a cell; a dash if the class has no images."""
+    if math.isnan(percentage):
+        return "-"
+    return format_percent(percentage / 100, 1)
 
 
 def _build_confusion_matrices(predictions: Predictions, figures: Mapping[str, RenderedFigure]) -> Html:

@@ -6,6 +6,7 @@ from enum import StrEnum
 import numpy as np
 
 from nestnet.nn.mode import Mode, PerMode
+from nestnet.training.classification_metrics import ClassificationMetrics, compute_metrics
 
 
 class Agreement(StrEnum):
@@ -141,6 +142,17 @@ class Predictions:
         variance_of_sum = won + lost - (won - lost) ** 2 / images
         return difference, 100 * variance_of_sum**0.5 / images
 
+    def metrics(self, mode: Mode) -> ClassificationMetrics:
+        """Return precision, recall, F1 and confusions of each class for a subnet.
+
+        Args:
+            mode: mode of the subnet.
+
+        Returns:
+            The metrics, in percent.
+        """
+        return compute_metrics(self.labels, self.subnets.of(mode).classes, self.class_names)
+
     def confusion_matrix(self, mode: Mode) -> np.ndarray:
         """Return how many images of each true class (rows) a subnet predicted as each class (columns) [K, K].
 
@@ -150,10 +162,7 @@ class Predictions:
         Returns:
             The numbers of images [K, K].
         """
-        from sklearn.metrics import confusion_matrix
-
-        classes = np.arange(len(self.class_names))
-        return confusion_matrix(self.labels, self.subnets.of(mode).classes, labels=classes)
+        return self.metrics(mode).confusion
 
     def find_most_confused(self, count: int) -> list[tuple[int, int]]:
         """Return the pairs of a true class and a wrong prediction that occur most often.
