@@ -79,10 +79,11 @@ class ModelConfig:
     outputs, also from `base_weights`. Only for networks that differ in depth alone: ResNets, and EfficientNet B0 in
     B1."""
     base_weights: str | None = None
-    """Weights from which the base starts: a checkpoint file, such as an export; `timm`, the weights that timm
-    downloads for it; or `slice`, its part of `motivated_weights`, as is the default with these. The rows of a head are
-    matched by the names of its classes; a head for other classes, or for classes without names, is left out with a
-    notice. If no networks are named, they and the image size are those of the export."""
+    """Weights from which the base starts: a checkpoint file, such as an export; a folder in timm's format; `timm`, the
+    weights that timm downloads for it, or some of them by timm's name, such as `resnet18.a1_in1k`; `hf-hub:OWNER/NAME`, a
+    repository of the Hugging Face Hub; or `slice`, its part of `motivated_weights`, as is the default with these. The
+    rows of a head are matched by the names of its classes; a head for other classes, or for classes without names, is
+    left out with a notice. If no networks are named, they and the image size are those of the export or folder."""
     motivated_weights: str | None = None
     """The same for the motivated network, of which the base is a part; `base_weights` are then written over
     that part, unless they are `slice`."""

@@ -26,6 +26,7 @@ from nestnet.text.escape import for_markdown, markdown_block, markdown_code
 from nestnet.text.units import format_count, format_macs
 from nestnet.version import __version__
 from nestnet.weights.metadata import Metadata
+from nestnet.weights.source import parse_source
 
 # With more classes than this, only some names are shown.
 MAX_SHOWN_NAMES = 20
@@ -299,7 +300,8 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     model = config["model"]
     for name in ("base_weights", "motivated_weights"):
         if model[name]:
-            model[name] = Path(model[name]).name
+            source = parse_source(model[name])
+            model[name] = source.name if isinstance(source, Path) else str(source)
     motivation = config["motivation"]
     if motivation["runs"]:
         motivation["runs"] = [Path(run).name for run in motivation["runs"]]

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from nestnet.deploy.export_format import LoadedModel
 from nestnet.deploy.onnx_format import OnnxFormat
-from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
 from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
+from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
         ValueError: If the file is absent, damaged, no export of nestnet, or of a format whose loading can
             execute code.
     """
-    # A folder of timm's format holds an export.
-    if path.is_dir():
-        path = TimmFormat().weights_file(path)
+    # nestnet's folders of timm's format hold an export.
+    if is_timm_folder(path):
+        path = find_weights_file(path)
     suffix = path.suffix.lower()
     if suffix == OnnxFormat.suffix:
         metadata, network = OnnxFormat().read(path)

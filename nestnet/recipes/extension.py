@@ -20,6 +20,7 @@ from nestnet.recipes.command_line import Recipe, merge_fields
 from nestnet.runs.reading import read_config
 from nestnet.text.commands import format_command
 from nestnet.weights.metadata import Metadata
+from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
 from nestnet.weights.weights_file import read_file_metadata
 
 GIVEN_BY_EXTENSION = {
@@ -65,7 +66,7 @@ def parse_extension(
     if given.get("model", {}).get("batch_norm") == "shared" and "model.batch_norm" not in names_of_options(arguments):
         # That of a configuration file is for training both networks; the base must keep its statistics.
         arguments = [*arguments, parsing.argument("model.batch_norm", "null")]
-    if source.is_dir():
+    if source.is_dir() and not is_timm_folder(source):
         config, weights, known = _configure_from_run(source, motivated, arguments, given, prog, others)
     else:
         config, known = _configure_from_file(source, motivated, arguments, given, prog, others)
@@ -241,6 +242,8 @@ def _read_metadata(path: Path) -> Metadata | None:
     """Return the metadata of a file of weights, if nestnet exported it."""
     if not path.exists():
         raise ValueError(f"{path} is neither a run directory nor a file of weights: there is nothing of this name")
+    if is_timm_folder(path):
+        path = find_weights_file(path)
     return read_file_metadata(path)
 
 

@@ -1,18 +1,18 @@
-"""Fields of a configuration that follow from the exports that a run starts from."""
+"""Fields of a configuration that follow from the trained weights that a run starts from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from nestnet.config.schema_sections import SLICE
 from nestnet.models.pairs import complete_pair
 from nestnet.nn.mode import Mode
-from nestnet.weights.metadata import Metadata
-from nestnet.weights.pretrained import TIMM
-from nestnet.weights.weights_file import read_file_metadata
+from nestnet.weights.described_source import describe_source
+from nestnet.weights.source import TIMM, HubName, TimmName, parse_source
+from nestnet.weights.timm_folder import TimmConfig, is_timm_folder
 
 
 def read_config_fields(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the networks and the image size that are not configured but known from the initial exports.
+    """Return the networks and the image size that are not configured but known from the initial weights.
 
     Args:
         model: fields of the section `model` that are set.
@@ -20,52 +20,60 @@ def read_config_fields(model: Mapping[str, Any], data: Mapping[str, Any]) -> dic
 
     Returns:
         Fields of `model` and `data` as nested dictionaries; empty if both networks are configured, or if no
-        export is given.
+        weights are given that name their network.
 
     Raises:
-        ValueError: For a file that cannot be read, and for exports whose images have different sizes.
+        ValueError: For weights that cannot be read, and for those whose images have different sizes.
     """
-    # Only safetensors files can be exports, and a configured network is not looked up in one.
-    exports: dict[Mode, Metadata] = {}
+    # Of files only safetensors can be exports, and a configured network is not looked up in one.
+    sources: dict[Mode, TimmConfig] = {}
     for mode in Mode:
-        metadata = _read_export_of(mode, model)
-        if metadata is not None:
-            exports[mode] = metadata
-    if not exports:
+        source = _describe_weights_of(mode, model)
+        if source is not None:
+            sources[mode] = source
+    if not sources:
         return {}
 
-    # A network that neither an export nor the configuration names is chosen next to the other one in size.
+    # A network that neither the weights nor the configuration names is chosen next to the other one in size.
     architectures: list[str | None] = []
     for mode in Mode:
-        architectures.append(exports[mode].architecture if mode in exports else model.get(str(mode)))
+        architectures.append(sources[mode].architecture if mode in sources else model.get(str(mode)))
     base, motivated = complete_pair(*architectures)
     fields: dict[str, Any] = {"model": {"base": base, "motivated": motivated}}
-    # A configured image size takes precedence over that of the exports.
+    # A configured image size takes precedence over that of the weights.
     if data.get("img_size") is None:
-        fields["data"] = {"img_size": _img_size(exports)}
+        img_size = _img_size(sources)
+        if img_size is not None:
+            fields["data"] = {"img_size": img_size}
     return fields
 
 
-def _read_export_of(mode: Mode, model: Mapping[str, Any]) -> Metadata | None:
-    """Return the metadata of the export that a network starts from, if the network is not configured."""
+def _describe_weights_of(mode: Mode, model: Mapping[str, Any]) -> TimmConfig | None:
+    """Return what is known of the weights that a network starts from, if the network is not configured."""
     source = model.get(f"{mode}_weights")
     is_network_named = bool(model.get(str(mode)))
-    if not source or source == TIMM or is_network_named:
+    if source in (None, "", TIMM, SLICE) or is_network_named:
         return None
-    if Path(source).suffix != ".safetensors":
+    parsed = parse_source(source)
+    if isinstance(parsed, TimmName):
+        # For the size of the images, timm's weights are the same under any name: the recipe or the user chooses.
+        return TimmConfig(parsed.architecture, num_classes=None, class_names=None, size=None)
+    if not isinstance(parsed, HubName) and not is_timm_folder(parsed) and parsed.suffix != ".safetensors":
         return None
     try:
-        return read_file_metadata(Path(source))
+        return describe_source(parsed)
     except ValueError as error:
         raise ValueError(f"model.{mode}_weights: {error}") from error
 
 
-def _img_size(exports: Mapping[Mode, Metadata]) -> int:
-    """Return height and width, in pixels, of the images that the exports are for."""
+def _img_size(sources: Mapping[Mode, TimmConfig]) -> int | None:
+    """Return height and width, in pixels, of the images that the weights are for; `None` if none of them says so."""
     # `data.img_size` is one number.
     sides: dict[Mode, int] = {}
-    for mode, metadata in exports.items():
-        height, width = metadata.size
+    for mode, source in sources.items():
+        if source.size is None:
+            continue
+        height, width = source.size
         if height != width:
             raise ValueError(f"model.{mode}_weights: it is for images of {height} x {width} pixels; give data.img_size")
         sides[mode] = height
@@ -74,4 +82,4 @@ def _img_size(exports: Mapping[Mode, Metadata]) -> int:
             f"model.base_weights is for images of {sides[Mode.BASE]} pixels a side, and model.motivated_weights of "
             f"{sides[Mode.MOTIVATED]}; give data.img_size"
         )
-    return next(iter(sides.values()))
+    return next(iter(sides.values()), None)

@@ -7,19 +7,16 @@ initial values.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import timm
 from torch import nn
 
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
-from nestnet.text.messages import first_line
 from nestnet.weights.heads import LEFT_OUT, HeadMatch, is_head_key, match_head
+from nestnet.weights.hub import explain_hub_error
+from nestnet.weights.source import TimmName, parse_source
 from nestnet.weights.trained_weights import TrainedWeights, find_timm_weights, read_weights
-
-TIMM = "timm"
-"""Name, in place of a file, of the weights that timm downloads for an architecture."""
 
 
 def load_weights(
@@ -38,8 +35,9 @@ def load_weights(
     Args:
         net: nested network that gets the weights.
         mode: subnet that the weights are for, `"base"` or `"motivated"`.
-        source: safetensors or torch file with timm's names, or `"timm"` for the weights that timm downloads.
-            Nothing in a file is executed.
+        source: safetensors or torch file with timm's names; folder of timm's format (`"local-dir:FOLDER"` or its path);
+            `"timm"` for the weights that timm downloads, or the name of some of them, such as `"resnet18.a1_in1k"`; or
+            `"hf-hub:OWNER/NAME"`, a repository of the Hugging Face Hub. Nothing in a file is executed.
         class_names: names of the network's classes, in order; by default they are assumed to be those of the
             file.
 
@@ -108,9 +106,10 @@ def load_subnet(
 
 def _find_weights(net: NestedModel, mode: Mode, source: str | os.PathLike[str]) -> TrainedWeights:
     """Return the weights that `source` names."""
-    if str(source) == TIMM:
-        return find_timm_weights(net, mode)
-    return read_weights(net, mode, Path(source))
+    parsed = parse_source(source)
+    if isinstance(parsed, TimmName):
+        return find_timm_weights(net, mode, parsed)
+    return read_weights(net, mode, parsed)
 
 
 def _create_pretrained(
@@ -119,9 +118,10 @@ def _create_pretrained(
     """Return timm's network of `mode` with the weights, fitted to its channels and image size."""
     # With `overlay` timm treats the state dict as its own pretrained weights, and adapts it in the same way.
     architecture = net.architectures.of(mode)
+    name = str(TimmName(architecture, weights.tag))
     try:
         return timm.create_model(
-            architecture,
+            name,
             pretrained=True,
             pretrained_cfg_overlay=weights.overlay,
             num_classes=net.num_classes,
@@ -129,7 +129,10 @@ def _create_pretrained(
             **net.timm_options.of(mode),
         )
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # timm's, for shapes that it cannot fit
-        raise ValueError(f"{source}: {architecture} cannot be started from it: {first_line(error)}") from error
+        config = timm.get_pretrained_cfg(name)
+        repository = (config and config.hf_hub_id) or name
+        reason = explain_hub_error(error, repository)
+        raise ValueError(f"{source}: {architecture} cannot be started from it: {reason}") from error
 
 
 def _check_unchanged(

@@ -1,10 +1,11 @@
-"""Trained weights of one network: those of a file, checked against the network, or those that timm downloads."""
+"""Trained weights of one network: those of a file or folder, checked against the network, or those that timm downloads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor
 
@@ -12,9 +13,11 @@ from nestnet.data.class_names import imagenet_class_names
 from nestnet.models.pairs import has_weights
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
+from nestnet.weights.described_source import describe_source, find_file
 from nestnet.weights.heads import TrainedHead, head_modules, is_head_key
 from nestnet.weights.metadata import pretrained_config
-from nestnet.weights.weights_file import read_file_metadata, read_state_dict
+from nestnet.weights.source import HubName, TimmName
+from nestnet.weights.weights_file import read_state_dict
 
 COUNTER_SUFFIX = ".num_batches_tracked"
 """End of the names of BatchNorm's counters, which checkpoints from before torch 0.4.1 do not have."""
@@ -28,67 +31,91 @@ class TrainedWeights:
         head: what is known about the head.
         overlay: entries of `pretrained_cfg` that make timm load the weights as its own; `None` if it
             downloads them.
+        tag: timm's name of the weights that it downloads, among those of the network; empty for its usual ones.
     """
 
     head: TrainedHead
     overlay: dict[str, Any] | None = None
+    tag: str = ""
 
 
-def find_timm_weights(net: NestedModel, mode: Mode) -> TrainedWeights:
+def find_timm_weights(net: NestedModel, mode: Mode, name: TimmName) -> TrainedWeights:
     """Describe the weights that timm downloads for a network.
 
     Args:
         net: nested network.
         mode: mode of the network in it.
+        name: name of the weights.
 
     Returns:
         The description, without the weights themselves.
+
+    Raises:
+        ValueError: If timm has no such weights, or they are of another network.
     """
+    architecture = net.architectures.of(mode)
+    if name.architecture not in ("", architecture):
+        raise ValueError(
+            f"{name} are weights of {name.architecture}, and the {mode} network is {architecture}: name weights of that network"
+        )
+    if not has_weights(architecture):
+        raise ValueError(f"timm has no trained weights for {architecture}; name a file")
     config = pretrained_config(net, mode)
-    if not has_weights(net.architectures.of(mode)):
-        raise ValueError(f"timm has no trained weights for {net.architectures.of(mode)}; name a file")
+    if name.tag:
+        config = _find_tagged_config(architecture, name)
     num_classes = config["num_classes"]
     class_names = None
     # timm does not name the classes of its weights. Those with 1,000 outputs are trained on ImageNet-1k.
     imagenet_names = list(imagenet_class_names().values())
     if num_classes == len(imagenet_names):
         class_names = imagenet_names
-    return TrainedWeights(TrainedHead(head_modules(config), num_classes, class_names))
+    return TrainedWeights(TrainedHead(head_modules(config), num_classes, class_names), tag=name.tag)
 
 
-def read_weights(net: NestedModel, mode: Mode, path: Path) -> TrainedWeights:
-    """Read the weights of a file, and check that they belong to the network of `mode`.
+def _find_tagged_config(architecture: str, name: TimmName) -> dict[str, Any]:
+    """Return the `pretrained_cfg` of weights that have a tag."""
+    names = timm.list_pretrained(f"{architecture}.*")
+    if str(name) not in names:
+        raise ValueError(f"timm has no weights {name}, and no file has this name; timm has {', '.join(names)}")
+    config = timm.get_pretrained_cfg(str(name))
+    assert config is not None
+    return config.to_dict()
+
+
+def read_weights(net: NestedModel, mode: Mode, source: Path | HubName) -> TrainedWeights:
+    """Read the weights of a file or folder, and check that they belong to the network of `mode`.
 
     Args:
         net: nested network.
         mode: mode of the network in it.
-        path: safetensors or torch file.
+        source: safetensors or torch file, folder of timm's format, or repository of the Hugging Face Hub.
 
     Returns:
         The weights.
 
     Raises:
-        ValueError: If they are of another network, or the file cannot be read.
+        ValueError: If they are of another network, or cannot be read.
     """
     architecture = net.architectures.of(mode)
     skeleton = net.skeleton(mode)
     config = pretrained_config(net, mode)
     modules = head_modules(config)
-    # An export states its architecture and classes. Any other file is identified by the names of its tensors.
-    metadata = read_file_metadata(path)
-    state = read_state_dict(path)
+    # An export and a folder state their architecture and classes. Any other file is identified by the names of its tensors.
+    description = describe_source(source)
     class_names = None
-    if metadata is not None:
-        if metadata.architecture != architecture:
+    if description is not None:
+        if description.architecture != architecture:
             raise ValueError(
-                f"{path} holds {metadata.architecture}, and the {mode} network is {architecture}: name a file of that network"
+                f"{source} holds {description.architecture}, and the {mode} network is {architecture}: name a file of that "
+                "network"
             )
-        class_names = metadata.class_names or None
+        class_names = description.class_names
+    state = read_state_dict(find_file(source))
 
     expected = skeleton.state_dict()
     _fill_counters(state, expected)
-    _check_names(state, expected, modules, f"{path} holds no weights of {architecture}")
-    _check_tensors(state, expected, f"{path} holds no weights of {architecture}")
+    _check_names(state, expected, modules, f"{source} holds no weights of {architecture}")
+    _check_tensors(state, expected, f"{source} holds no weights of {architecture}")
 
     num_classes = _count_classes(state, modules, net.num_classes)
     # timm needs the sizes in the file to adapt the weights to the network.
