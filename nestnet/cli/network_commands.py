@@ -14,7 +14,7 @@ def evaluate(arguments: list[str]) -> None:
     """Print how well a subnet of a run recognises the test images: top-1, and metrics of each class.
 
     These are precision, recall and F1 of each class, their means, of which that of recall is the balanced accuracy, and
-    the confusion matrix.
+    the confusion matrix. Where images may have several labels, it is the average precision of each class, and its mean.
     """
     parser = Parser("nestnet evaluate", evaluate.__doc__)
     parser.add_argument("run_dir", type=path, metavar="RUN_DIR", help="folder of a run")
@@ -35,7 +35,7 @@ def evaluate(arguments: list[str]) -> None:
     from nestnet.nn.mode import Mode
     from nestnet.runs.reading import read_run
     from nestnet.runtime.log import log_notice
-    from nestnet.training.evaluation_text import LAYOUTS
+    from nestnet.training.evaluation_text import format_evaluation
     from nestnet.training.run_evaluation import evaluate_run
     from nestnet.training.subnet_warnings import subnet_warnings
 
@@ -43,7 +43,7 @@ def evaluate(arguments: list[str]) -> None:
     run = read_run(options.run_dir, best=mode if options.best else None)
     root = None if options.root is None else str(options.root)
     evaluation = evaluate_run(run, mode, choose_device("auto"), root=root, recalibrate=options.recalibrate)
-    lines = "\n".join(LAYOUTS[options.format](evaluation))
+    lines = "\n".join(format_evaluation(evaluation, options.format))
     if options.format == "text":
         print_text(lines)
     else:

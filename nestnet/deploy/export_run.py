@@ -13,7 +13,13 @@ from nestnet.deploy.class_check import ClassCheck, check_classes
 from nestnet.deploy.destination import choose_destination
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.deploy.formats import choose_format
-from nestnet.deploy.int8_export import Int8Settings, require_onnx, require_preprocessing_outside, write_int8
+from nestnet.deploy.int8_export import (
+    Int8Settings,
+    check_has_top1,
+    require_onnx,
+    require_preprocessing_outside,
+    write_int8,
+)
 from nestnet.deploy.logit_check import LogitCheck, choose_check_images, compare_logits
 from nestnet.deploy.model_card import Export, render_model_card
 from nestnet.device import choose_device
@@ -85,6 +91,7 @@ def export_run(
     if int8 is not None:
         require_onnx(export_format)
         require_preprocessing_outside(preprocessing)
+        check_has_top1(run)
     export_format.check_packages()
     export_format.check_preprocessing(preprocessing)
     # Check that the output can be written before anything is computed.
@@ -188,6 +195,7 @@ def _create_metadata(run: Run, net: NestedModel, mode: Mode, preprocessing: str)
         std=data.std,
         crop_pct=data.crop_pct,
         preprocessing=preprocessing,
+        multi_label=data.multi_label,
     )
 
 

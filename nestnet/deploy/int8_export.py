@@ -109,6 +109,22 @@ def require_preprocessing_outside(preprocessing: str) -> None:
         )
 
 
+def check_has_top1(run: Run) -> None:
+    """Check that the accuracy of a run's networks is their top-1, by which 8-bit integers are judged.
+
+    Args:
+        run: run to export.
+
+    Raises:
+        ValueError: If its images may have several labels.
+    """
+    if run.config.data.multi_label:
+        raise ValueError(
+            "precision = 'int8': 8-bit integers are checked by top-1, and the images of this run have several labels; export "
+            "it in float32"
+        )
+
+
 def write_int8(
     export_format: OnnxFormat,
     net: NestedModel,

@@ -20,8 +20,15 @@ from nestnet.weights.metadata import Metadata
 
 LIMITS = """\
 It was evaluated on the test images of this data set alone. Nothing is known of images from elsewhere: other cameras, light,
-sizes, or people and places that the data set does not show. It gives one of its classes for every image, whatever that shows.
-Its probabilities are a softmax of the logits, and were not calibrated."""
+sizes, or people and places that the data set does not show."""
+
+ONE_LABEL = """\
+It gives one of its classes for every image, whatever that shows. Its probabilities are a softmax of the logits, and were not
+calibrated."""
+
+SEVERAL_LABELS = """\
+An image may have several of its classes, or none. The probability of each is the sigmoid of its logit, and was not
+calibrated."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def render_model_card(export: Export) -> str:
         "Cost": card_sections.render_cost(export.metadata, run.path),
         "Use": card_sections.render_use(export.metadata, export.usage, export.check, export.file, export.export_format),
         "Training": card_sections.render_training(run),
-        "Limits": LIMITS,
+        "Limits": f"{LIMITS} {SEVERAL_LABELS if export.metadata.multi_label else ONE_LABEL}",
     }
     # The introduction below the title has no heading.
     parts = [f"# {_title(export)}\n\n{_introduction(export)}\n"]

@@ -27,7 +27,7 @@ class ClassProbability:
     Attributes:
         index: index of the class, from 0.
         name: name of the class, or its index if the classes have no names.
-        probability: softmax of its logit, from 0 to 1.
+        probability: probability that the network gives it, from 0 to 1.
     """
 
     index: int
@@ -142,8 +142,7 @@ class Predictor:
             logits = run_raw(self.network, images)
         else:
             logits = self.network(torch.stack(images).to(self.device))
-        # Compute probabilities in float32, whatever precision the network has.
-        probabilities, indices = logits.float().softmax(dim=1).topk(top)  # [B, top]
+        probabilities, indices = self.metadata.probabilities(logits).topk(top)  # [B, top]
         classified = []
         for image_indices, image_probabilities in zip(indices.tolist(), probabilities.tolist(), strict=True):
             classes = []

@@ -9,7 +9,9 @@ import numpy as np
 
 from nestnet.text.escape import csv_row, for_data, for_terminal
 from nestnet.text.tables import align_columns
+from nestnet.training import multi_label_text
 from nestnet.training.classification_metrics import ClassificationMetrics
+from nestnet.training.multi_label_metrics import MultiLabelMetrics
 from nestnet.training.run_evaluation import RunEvaluation
 
 Layout = Literal["text", "csv", "json"]
@@ -30,7 +32,7 @@ def as_text(evaluation: RunEvaluation) -> Iterator[str]:
     Yields:
         The lines, without line breaks.
     """
-    metrics = evaluation.metrics
+    metrics = _classification_metrics(evaluation)
     yield f"{evaluation.network} ({evaluation.mode}): top-1 {metrics.top1:.2f} %"
     if evaluation.root is not None:
         yield f"on {metrics.images:,} images of {for_terminal(evaluation.root)}"
@@ -62,7 +64,7 @@ def as_csv(evaluation: RunEvaluation) -> Iterator[str]:
     Yields:
         The lines, without line breaks.
     """
-    metrics = evaluation.metrics
+    metrics = _classification_metrics(evaluation)
     predicted = [f"predicted {name}" for name in metrics.class_names]
     yield csv_row(["class", "images", "precision", "recall", "f1", *predicted])
     for label, name in enumerate(metrics.class_names):
@@ -84,7 +86,7 @@ def as_json(evaluation: RunEvaluation) -> Iterator[str]:
     Yields:
         The line, without a line break.
     """
-    metrics = evaluation.metrics
+    metrics = _classification_metrics(evaluation)
     classes = []
     for label, name in enumerate(metrics.class_names):
         classes.append(
@@ -109,6 +111,26 @@ def as_json(evaluation: RunEvaluation) -> Iterator[str]:
         "confusion": metrics.confusion.tolist(),
     }
     yield json.dumps(document)
+
+
+def format_evaluation(evaluation: RunEvaluation, layout: Layout) -> Iterator[str]:
+    """Return the lines of an evaluation, whether images have one label or several.
+
+    Args:
+        evaluation: evaluation of a run.
+        layout: format of the lines.
+
+    Returns:
+        An iterator over the lines, without line breaks.
+    """
+    if isinstance(evaluation.metrics, MultiLabelMetrics):
+        return multi_label_text.LAYOUTS[layout](evaluation.network, evaluation.mode, evaluation.metrics)
+    return LAYOUTS[layout](evaluation)
+
+
+def _classification_metrics(evaluation: RunEvaluation) -> ClassificationMetrics:
+    assert isinstance(evaluation.metrics, ClassificationMetrics)
+    return evaluation.metrics
 
 
 def _matrix_lines(metrics: ClassificationMetrics) -> Iterator[str]:
@@ -148,4 +170,4 @@ LAYOUTS: dict[Layout, Callable[[RunEvaluation], Iterator[str]]] = {
     "csv": as_csv,
     "json": as_json,
 }
-"""Functions from an evaluation to lines, by the name of the layout."""
+"""Functions from an evaluation on images with one label to lines, by the name of the layout."""

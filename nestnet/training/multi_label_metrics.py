@@ -73,7 +73,7 @@ def compute_multi_label_metrics(
         positives=positives,
         images=len(targets),
         average_precision=average_precision,
-        top1=100 * float(hits.mean()),
+        top1=100 * float(hits.mean(dtype=float)),
     )
 
 

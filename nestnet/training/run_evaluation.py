@@ -11,9 +11,10 @@ from nestnet.device import DeviceContext, choose_memory_format
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.runs.reading import Run
-from nestnet.text.escape import for_shell
+from nestnet.text.escape import for_shell, quoted
 from nestnet.training.classification_metrics import ClassificationMetrics, compute_metrics
 from nestnet.training.evaluation import needs_images, predict_classes, prepare_for_eval
+from nestnet.training.multi_label_metrics import MultiLabelMetrics, evaluate_multi_label
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class RunEvaluation:
     network: str
     mode: Mode
     root: str | None
-    metrics: ClassificationMetrics
+    metrics: ClassificationMetrics | MultiLabelMetrics
     recalibrated: int
     net: NestedModel
 
@@ -58,6 +59,11 @@ def evaluate_run(
     Raises:
         ValueError: If images are absent or do not suit the run, or the statistics cannot be recomputed.
     """
+    if root is not None and run.config.data.multi_label:
+        raise ValueError(
+            f"data.root = {quoted(root)}: a folder for each class gives an image one label, and those of the run have several; "
+            "leave it out"
+        )
     if recalibrate is None:
         recalibrate = run.config.recalibration_batches
     own_images: ImageData | None = None
@@ -71,6 +77,10 @@ def evaluate_run(
         images = load_evaluation_images(root, run.config.data, run.config.model, run.record, command=command)
     assert images is not None
     batches = create_eval_loader(images, run.config.data, DeviceContext(device, choose_memory_format(run.config)))
-    labels, predictions = predict_classes(net, batches, mode, precision=run.config.precision)
-    metrics = compute_metrics(labels, predictions, images.class_names)
+    metrics: ClassificationMetrics | MultiLabelMetrics
+    if run.config.data.multi_label:
+        metrics = evaluate_multi_label(net, batches, images.class_names, [mode], precision=run.config.precision)[mode]
+    else:
+        labels, predictions = predict_classes(net, batches, mode, precision=run.config.precision)
+        metrics = compute_metrics(labels, predictions, images.class_names)
     return RunEvaluation(run.net.architectures.of(mode), mode, root, metrics, recalibrate, net)

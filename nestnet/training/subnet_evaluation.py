@@ -127,6 +127,7 @@ def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
         mean=images.mean,
         std=images.std,
         crop_pct=trainer.config.data.crop_pct,
+        multi_label=trainer.config.data.multi_label,
     )
 
 

@@ -21,13 +21,14 @@ def export(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     crop_pct: float | None = None,
+    multi_label: bool = False,
 ) -> None:
     """Write the subnet of `mode` to a file that `timm.create_model(architecture, num_classes=K, checkpoint_path=path)` loads.
 
     The file has timm's keys and holds the tensors of the subnet only. Its metadata (all strings; lists as
     JSON) are `architecture`, `mode`, `num_classes`, `class_names`, `input_size` (channels, height, width),
-    `mean`, `std`, `crop_pct`, `image_reading` (how image files are read, in words), `nestnet_version`, and
-    `sha256`, which reveals damage to the file. The file is first written beside `path` and then renamed, so
+    `mean`, `std`, `crop_pct`, `multi_label`, `image_reading` (how image files are read, in words), `nestnet_version`,
+    and `sha256`, which reveals damage to the file. The file is first written beside `path` and then renamed, so
     `path` never holds an incomplete file.
 
     Args:
@@ -45,6 +46,8 @@ def export(
         crop_pct: part of an image's shorter side that is kept, above 0 and at most 1. By default images of up
             to 64 pixels a side are used as a whole, and larger ones are cropped as timm specifies for the
             motivated network, as in a run's evaluation.
+        multi_label: whether an image may have any number of labels, so that the probability of a class is the sigmoid of
+            its logit. By default the probabilities are a softmax.
 
     Raises:
         ValueError: If there is not one name for each class, or if the sizes or the normalisation do not fit
@@ -59,7 +62,14 @@ def export(
     """
     # All arguments are checked before anything is written.
     metadata = Metadata.from_network(
-        net, Mode(mode), class_names=class_names, input_size=input_size, mean=mean, std=std, crop_pct=crop_pct
+        net,
+        Mode(mode),
+        class_names=class_names,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        crop_pct=crop_pct,
+        multi_label=multi_label,
     )
     write_export(net, metadata, Path(path))
 

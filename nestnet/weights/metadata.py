@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import to_2tuple
-from torch import nn
+from torch import Tensor, nn
 
 from nestnet.data.class_names import validate_class_names
 from nestnet.data.image_decoding import DECODING_RULE
@@ -42,6 +42,8 @@ class Metadata:
             `test_images`, `float32_top1` and `int8_top1`; empty for a network in float32.
         preprocessing: `"outside"` if the network takes normalised images `[B, C, H, W]`; `"inside"` if it resizes, crops and
             normalises raw pixels itself, uint8 `[B, H, W, C]` of any size.
+        multi_label: whether an image may have any number of labels: the probability of each class is then the sigmoid of
+            its logit, and otherwise the probabilities are the softmax of the logits.
         image_reading: how `nestnet predict` and a run's own evaluation read image files, in words.
         nestnet_version: version that wrote the file.
     """
@@ -57,6 +59,7 @@ class Metadata:
     model_args: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] = field(default_factory=dict)
     preprocessing: str = "outside"
+    multi_label: bool = False
     image_reading: str = DECODING_RULE
     nestnet_version: str = __version__
 
@@ -108,6 +111,19 @@ class Metadata:
         with torch.device("meta"):
             return self.create_model()
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes, in float32.
+
+        Args:
+            logits: outputs of the network `[B, K]`.
+
+        Returns:
+            The probabilities `[B, K]`: of each class by itself if an image may have several, otherwise with the sum 1.
+        """
+        if self.multi_label:
+            return logits.float().sigmoid()
+        return logits.float().softmax(dim=1)
+
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its number if the classes have no names.
 
@@ -141,6 +157,7 @@ class Metadata:
         std: Sequence[float] | None = None,
         crop_pct: float | None = None,
         preprocessing: str = "outside",
+        multi_label: bool = False,
     ) -> "Metadata":
         """Return the metadata of a subnet. Arguments, defaults and errors are those of `nestnet.export`.
 
@@ -153,6 +170,7 @@ class Metadata:
             std: standard deviation of each channel.
             crop_pct: part of an image's shorter side that is kept.
             preprocessing: whether the network prepares images itself, `"inside"` or `"outside"`.
+            multi_label: whether an image may have any number of labels.
 
         Returns:
             The metadata.
@@ -177,6 +195,7 @@ class Metadata:
             crop_pct=choose_crop_pct(net.architectures.motivated, size[1:], crop_pct),
             model_args=structural_options(net.timm_options.of(mode)),
             preprocessing=preprocessing,
+            multi_label=multi_label,
         )
         # Write only what `from_entries` accepts. A network of your own need not be registered to be exported, but to
         # be read.

@@ -93,6 +93,7 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
         ("mean", _are_numbers(values["mean"], channels), f"a list of {channels} numbers, one for each channel"),
         ("std", _are_positive_numbers(values["std"], channels), f"a list of {channels} numbers above 0"),
         ("preprocessing", values["preprocessing"] in ("inside", "outside"), "inside or outside"),
+        ("multi_label", isinstance(values["multi_label"], bool), "true or false"),
         ("image_reading", values["image_reading"] is not None, "how image files are read, in words"),
         ("nestnet_version", values["nestnet_version"] is not None, "a version"),
         (

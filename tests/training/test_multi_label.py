@@ -1,5 +1,7 @@
 """Images with several labels: targets, losses, and average precision against scikit-learn's and counts by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,17 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interrupted import content
 from sklearn.metrics import average_precision_score
-from sources import WRITERS, tags
+from sources import WRITERS, draw, tags
 from test_sources import TINY, train_and_kill
 from torch import nn
 
+from nestnet.analysis.report.write_report import write_report
+from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.config.schema_sections import DataConfig, LossConfig
 from nestnet.data.held_out_batch import split_off_held_out_batch
 from nestnet.data.image_data import load_data
+from nestnet.deploy.export_run import export_run
+from nestnet.deploy.int8_export import Int8Settings
+from nestnet.deploy.predictor import Predictor
 from nestnet.nn.mode import Mode
 from nestnet.runs.checkpoints import Checkpoints
-from nestnet.runs.reading import read_table
+from nestnet.runs.reading import read_run, read_table
 from nestnet.training.multi_label_metrics import compute_multi_label_metrics, evaluate_multi_label
 from nestnet.training.objective import Objective
 from nestnet.training.resume import resume
@@ -103,13 +110,52 @@ def test_every_source_gives_the_same_targets(source, tmp_path):
     assert found == expected
 
 
-def test_a_run_is_resumed_exactly_and_its_best_epoch_has_the_highest_precision(tmp_path, monkeypatch):
+def _check_evaluation(run_dir, row, folder, capsys):
+    """The precision of the last epoch is evaluated again, the export gives a probability to each label by itself."""
+    capsys.readouterr()
+    assert main(["evaluate", str(run_dir), "--mode", "base"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"resnet8 (base): mAP {float(row['base_map']):.2f} %")
+    assert f"top-1 {float(row['base_top1']):.2f} %" in said
+    assert main(["evaluate", str(run_dir), "--mode", "base", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["mean_average_precision"] == pytest.approx(float(row["base_map"]), abs=1e-3)
+    assert [each["images"] for each in told["classes"]] == [3, 2], "of the six test images"
+    assert main(["evaluate", str(run_dir), "--mode", "base", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "class,images,average_precision"
+    assert main(["evaluate", str(run_dir), "--mode", "base", "--data.root", str(folder)]) == 2
+    assert "gives an image one label, and those of the run have several" in capsys.readouterr().err
+
+    run = read_run(run_dir)
+    done = export_run(run, Mode.BASE, folder / "base.safetensors")
+    card = done.card.read_text()
+    assert f"Mean average precision {float(row['base_map']):.2f} %" in card
+    assert "The probability of each is the sigmoid of its logit" in card
+    draw("test", 0)[0].save(folder / "photo.png")
+    predictor = Predictor(done.path)
+    assert predictor.metadata.multi_label
+    [prediction] = predictor.predict([folder / "photo.png"])
+    logits = predictor.network(predictor.transform(draw("test", 0)[0]).unsqueeze(0))
+    expected = sorted(logits.sigmoid().flatten().tolist(), reverse=True)
+    assert [each.probability for each in prediction.top] == pytest.approx(expected)
+    with pytest.raises(
+        ValueError, match="8-bit integers are checked by top-1, and the images of this run have several"
+    ):
+        export_run(run, Mode.BASE, folder / "base.onnx", int8=Int8Settings())
+
+    page = write_report([run_dir], folder / "report").read_text()
+    assert "mAP after the best epoch" in page
+    assert "the images have several labels" in page
+
+
+def test_a_run_is_resumed_exactly_and_its_best_epoch_has_the_highest_precision(tmp_path, monkeypatch, capsys):
     arguments = [*WRITERS["csv"](tmp_path, multi_label=True), *TINY, "--data.mixup", "0.2"]
     whole, killed = train_and_kill(arguments, tmp_path, monkeypatch)
     resume(killed)
     assert content(whole) == content(killed)
 
     rows = read_table(whole / "metrics.csv")
+    _check_evaluation(killed, rows[-1], tmp_path, capsys)
     best = Checkpoints(whole / "checkpoints").newest()["best"]
     for mode in Mode:
         precisions = [float(row[f"{mode}_map"]) for row in rows]
