@@ -81,6 +81,8 @@ def content(path):
     ]
     last = Checkpoints(path / "checkpoints").newest()
     last["epoch"] = {name: value for name, value in last["epoch"].items() if name not in ("waited", "seconds")}
+    for name in ("seconds", "epoch_end", "longest_epoch"):
+        del last["stopping"][name]
     del last["config"]["run_dir"]
     return {
         "steps": (path / "steps.csv").read_bytes(),

@@ -168,5 +168,6 @@ def draw_top1(axes: "Axes", epochs: dict[str, np.ndarray]) -> None:
         accuracies = epochs[f"{mode}_top1"]
         label = f"{mode}: {accuracies[-1]:.2f} %"
         axes.plot(epochs["epoch"], accuracies, style, color=MODE_COLOURS[mode], label=label)
-    axes.set_ylabel("top-1 on the test images, %")
+    images = "validation" if "val_images" in epochs else "test"
+    axes.set_ylabel(f"top-1 on the {images} images, %")
     set_epoch_axis(axes)

@@ -16,6 +16,7 @@ from nestnet.config.schema_sections import (
     Corrupt,
     DataConfig,
     DataName,
+    EarlyStoppingConfig,
     LossConfig,
     ModelConfig,
     MotivationConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "Corrupt",
     "DataConfig",
     "DataName",
+    "EarlyStoppingConfig",
     "LossConfig",
     "ModelConfig",
     "MotivationConfig",
@@ -52,6 +54,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     motivation: MotivationConfig = field(default_factory=MotivationConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     imports: list[str] = field(default_factory=list)
     """Python modules that are imported before the run is built, such as those that register a condition or a
     family. They lie in the current folder or are installed. Commands that read the run import them too."""
@@ -66,6 +69,10 @@ class Config:
     finish_lr: float | None = limited(None, above(0), at_most(HIGHEST_LR, "; usual values are 1e-5 to 10"))
     """Learning rate at the start of the `finish_epochs`, above 0, at most 1e30, which have the configured schedule
     without its warm-up; null: `optimizer.lr`."""
+    max_hours: float | None = limited(None, above(0))
+    """Hours of training and evaluation, above 0, in all parts of a run that is resumed, after which it ends: after the last
+    epoch before another one, as long as the longest so far, would exceed them, but at least after one epoch. null: no
+    limit. The learning rate schedule stays that of all epochs."""
     seed: int = limited(0, between(0, 2**32 - 1))
     """Seed of the initial weights, the order of the images, their augmentation and dropout, from 0 to
     4294967295."""
@@ -93,6 +100,9 @@ class Config:
     """Decay of a moving average of the weights at each step, above 0 and below 1, such as 0.999. The average is
     evaluated and exported in place of the weights. The decay warms up as in timm: after t steps it is at most
     1 - (1 + t)^(-2/3). null: no average."""
+    exports: Literal["last", "best"] = "last"
+    """Which weights the run exports at its end: those of the last epoch, or of each network's best epoch on the validation
+    images, or on the test images if there are none. A finished run can be resumed with the other value."""
     # Kernels.
     compile: bool = False
     """Whether torch.compile compiles the forward and the backward pass of each mode, at its first step. On a CPU
@@ -155,6 +165,7 @@ SECTIONS: dict[str, Any] = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "motivation": MotivationConfig,
+    "early_stopping": EarlyStoppingConfig,
 }
 """The dataclass of each section by the name of its field in `Config`."""
 

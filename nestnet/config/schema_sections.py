@@ -108,11 +108,11 @@ class DataConfig:
     CSV file `labels`; `hf_datasets`, a data set that `save_to_disk` of Hugging Face's `datasets` wrote; `webdataset`, tar
     files with `.cls` or `.json` beside each image; `python`, data sets that are given to `Trainer` in Python."""
     root: str | None = None
-    """Folder of the images. For `folder` it holds `train/` and `test/` or `val/` (or other usual names), each
-    with a folder of images for each class, or the class folders themselves: about a fifth of each class is
-    then held out for testing, chosen by the names of the files. With both `val/` and `test/` the best epoch
-    is chosen on the former and the latter is reported. null: the folder `data`; for your own images, `root` must be
-    set."""
+    """Folder of the images. For `folder` it holds `train/` and `test/` or `val/` (or other usual names), each with
+    a folder of images for each class, or the class folders themselves: about a fifth of each class is then held out
+    for testing, chosen by the names of the files. With both `val/` and `test/` the former is evaluated after each
+    epoch and chooses the best one, and the latter is evaluated once, at the end. null: the folder `data`; for your
+    own images, `root` must be set."""
     # Labels that are stored beside the images.
     labels: str | None = None
     """csv: CSV file in UTF-8 whose first line names its columns, with a row for each image. Its paths are relative to
@@ -306,6 +306,19 @@ class ScheduleConfig:
     """cosine, tanh, poly: what a run that is resumed for more `epochs` does to its schedule. `stretch`: it is recomputed as
     if the run had had all epochs from the start, so that the learning rate may jump. `restart`: the further epochs
     have a schedule of their own from `optimizer.lr`, without warm-up."""
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """The end of a run whose accuracy no longer rises. The learning rate schedule stays that of all epochs."""
+
+    patience: int | None = limited(None, at_least(1))
+    """Number of epochs without a better value after which the run ends, at least 1; null: the run trains all its epochs."""
+    metric: Literal["base", "motivated", "mean"] = "mean"
+    """Network whose accuracy is watched, or the mean of both; if only one network is trained, its accuracy. It is measured on
+    the validation images, or on the test images if there are none, with a notice."""
+    min_delta: float = limited(0.0, between(0, 100))
+    """Percentage points by which a value must exceed the best one to be better, from 0 to 100."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from nestnet.config.pair_checks import check_pairs
 from nestnet.config.refusal import refuse
 from nestnet.config.schedule_checks import check_schedule
 from nestnet.config.schema import SECTIONS, Config
+from nestnet.config.stopping_checks import check_early_stopping
 from nestnet.trackers.registry import check_trackers
 
 FLOAT32 = torch.finfo(torch.float32)
@@ -59,6 +60,7 @@ def validate(config: Config) -> Config:
     check_differential_lr_scale(config)
     check_condition(config.motivation)
     check_policy(config)
+    check_early_stopping(config)
     check_trackers(config.trackers)
     return config
 

@@ -21,6 +21,7 @@ from nestnet.nn.mode import Mode
 from nestnet.nn.recalibration import has_running_statistics
 from nestnet.runs.parts import describe_parts, read_parts
 from nestnet.runs.reading import Run, read_cost, read_table
+from nestnet.runs.result import read_result
 from nestnet.text.commands import format_command
 from nestnet.text.escape import for_markdown, markdown_block, markdown_code
 from nestnet.text.units import format_count, format_macs
@@ -109,10 +110,12 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     accuracy = f"Top-1 {float(row[f'{mode}_top1']):.2f} %"
     if config.data.multi_label:
         accuracy = f"Mean average precision {float(row[f'{mode}_map']):.2f} %"
+    # The epochs of a run with validation images are evaluated on these.
+    kind = "validation" if "val_images" in row else "test"
     # Include only the parts of the sentence that are informative.
     number = ""
     if images is not None:
-        number = f"{len(images.test):,} "
+        number = f"{len(images.val if kind == 'validation' and images.val else images.test):,} "
     precision = ""
     if config.precision != "float32":
         precision = f" in {config.precision}"
@@ -121,9 +124,13 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
     if measured_statistics:
         with_statistics = f", with {measured_statistics}"
     sentences = [
-        f"{accuracy} on the {number}test images, measured by the run{precision} after epoch "
+        f"{accuracy} on the {number}{kind} images, measured by the run{precision} after epoch "
         f"{epochs_done} of {config.total_epochs}{with_statistics}."
     ]
+
+    tested = _describe_test(run, mode, len(epochs))
+    if tested:
+        sentences.append(tested)
 
     # Say how the file differs from the network that was measured.
     if not run.checkpoint["end_of_epoch"]:
@@ -133,6 +140,17 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
         command = format_command("evaluate", "RUN_DIR", mode=mode, best=run.best, recalibrate=recalibration_batches)
         sentences.append(f"This file has {statistics}, with which it was not measured: `{command}` does.")
     return " ".join(sentences)
+
+
+def _describe_test(run: Run, mode: Mode, finished_epochs: int) -> str:
+    """Return the accuracy on the test images if they were evaluated once, for the weights of this file; otherwise nothing."""
+    result = read_result(run.path, finished_epochs)
+    if result is None or result.test is None or result.exported_epochs[mode] != run.checkpoint["epochs_done"]:
+        return ""
+    accuracy = f"Top-1 {result.test[f'{mode}_top1']:.2f} %"
+    if run.config.data.multi_label:
+        accuracy = f"Mean average precision {result.test[f'{mode}_map']:.2f} %"
+    return f"{accuracy} on the test images, which were evaluated once, when the run had ended."
 
 
 def render_quantization(metadata: Metadata) -> str:

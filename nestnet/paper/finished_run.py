@@ -12,11 +12,12 @@ from nestnet.cost.network import forward_cost
 from nestnet.cost.operations import Convention
 from nestnet.cost.run import average_cost, batch_costs
 from nestnet.models.registry import find_architecture
-from nestnet.nn.mode import PerMode
+from nestnet.nn.mode import Mode, PerMode
 from nestnet.runs.contents import TABLE_REMEDY
 from nestnet.runs.history import read_metrics
 from nestnet.runs.parts import RunPart, read_parts
 from nestnet.runs.reading import read_cost
+from nestnet.runs.result import read_result
 from nestnet.runtime.log import log_notice
 from nestnet.storage.read_back import damaged
 from nestnet.training.motivation_plan import build_policy
@@ -29,8 +30,9 @@ class FinishedRun:
     Attributes:
         path: run directory.
         config: configuration of the run.
-        base_top1: top-1 of the base after the last epoch, in percent.
-        motivated_top1: top-1 of the motivated network after the last epoch, in percent.
+        base_top1: top-1 of the base on the test images, in percent: after the last epoch, or that of the export if the
+            run has validation images.
+        motivated_top1: the same of the motivated network.
         cost: operations of the run's forward passes in the convention of `choose_convention`, per batch of `epochs`. It is
             the average forward pass unless the run extends its base at the end.
         parts: parts of the run.
@@ -58,17 +60,25 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     """
     config, metrics = read_metrics(path, ("motivated_fraction",))
     finished_epochs = len(metrics["epoch"])
-    if finished_epochs < config.total_epochs:
+    result = read_result(path, finished_epochs)
+    if finished_epochs < config.total_epochs and result is None:
         log_notice(f"{path} is left out: {finished_epochs} of its {config.total_epochs} epochs are finished")
         return None
     if config.extends_given_base:
         log_notice(f"{path} is left out: it extends a finished base, and the cost of that base is not known")
         return None
+    top1 = {mode: float(metrics[f"{mode}_top1"][-1]) for mode in Mode}
+    if "val_images" in metrics:
+        # The accuracies of the epochs are of the validation images.
+        if result is None or result.test is None:
+            log_notice(f"{path} is left out: it was not evaluated on the test images, as resuming it would do")
+            return None
+        top1 = {mode: result.test[f"{mode}_top1"] for mode in Mode}
     return FinishedRun(
         path,
         config,
-        base_top1=float(metrics["base_top1"][-1]),
-        motivated_top1=float(metrics["motivated_top1"][-1]),
+        base_top1=top1[Mode.BASE],
+        motivated_top1=top1[Mode.MOTIVATED],
         cost=_training_cost(path, config, metrics),
         parts=read_parts(path, config),
     )

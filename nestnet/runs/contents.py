@@ -33,23 +33,21 @@ METRIC_COLUMNS = {
 """Columns of `metrics.csv`."""
 
 # These are separate, because runs without validation images do not have them.
-VAL_COLUMNS = {f"{mode}_val_top1": optional(number(0, 100)) for mode in Mode}
-"""Further columns of `metrics.csv` if the data has validation images, on which the best epoch is chosen."""
+VAL_COLUMNS = {"val_images": optional(whole(1))}
+"""Further column of `metrics.csv` if the data has validation images: their number. The accuracies are then of these images,
+and not of the test images, which are evaluated once, when the run has ended."""
 
 # Runs on images that have one label each do not have them.
 MAP_COLUMNS = {f"{mode}_map": optional(number(0, 100)) for mode in Mode}
 """Further columns of `metrics.csv` if images may have several labels: the mean average precision."""
 
-VAL_MAP_COLUMNS = {f"{mode}_val_map": optional(number(0, 100)) for mode in Mode}
-"""Columns for such images if the data has validation images."""
-
 COLUMNS = {
     "steps.csv": STEP_COLUMNS,
-    "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS | MAP_COLUMNS | VAL_MAP_COLUMNS,
+    "metrics.csv": METRIC_COLUMNS | VAL_COLUMNS | MAP_COLUMNS,
 }
 """Columns of each table, by the name of its file."""
 
-CRITERIA = ("val_map", "map", "val_top1", "top1")
+CRITERIA = ("map", "top1")
 """Ends of the columns of `metrics.csv` by which the best epoch may be chosen, the preferred one first."""
 
 
@@ -65,23 +63,20 @@ def choose_metric_columns(*, has_val: bool, multi_label: bool) -> dict[str, Rule
         columns |= VAL_COLUMNS
     if multi_label:
         columns |= MAP_COLUMNS
-    if has_val and multi_label:
-        columns |= VAL_MAP_COLUMNS
     return columns
 
 
 def choose_criterion(mode: Mode | str, columns: Collection[str]) -> str:
     """Return the column of `metrics.csv` by which the best epoch of a subnet is chosen: its highest value.
 
-    It is the mean average precision if images may have several labels, and otherwise the top-1, on the validation
-    images if there are any.
+    It is the mean average precision if images may have several labels, and otherwise the top-1.
 
     Args:
         mode: mode of the subnet.
         columns: columns that the run has.
 
-    >>> choose_criterion("base", ["epoch", "base_top1", "base_val_top1"])
-    'base_val_top1'
+    >>> choose_criterion("base", ["epoch", "base_top1", "base_map"])
+    'base_map'
     """
     return next(f"{mode}_{criterion}" for criterion in CRITERIA if f"{mode}_{criterion}" in columns)
 
@@ -126,7 +121,10 @@ RECORD = "images.json"
 PARTS = "parts.json"
 """Name of the record of the parts of a run. Only a run of more than one part has it."""
 
-FILES = ("config.yaml", RECORD, PARTS, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
+RESULT = "result.json"
+"""Name of the record of how a run ended, and of its measurement on the test images."""
+
+FILES = ("config.yaml", RECORD, PARTS, RESULT, *COLUMNS, "cost.json", *(f"{mode}.safetensors" for mode in Mode))
 """Names of the files of a run."""
 
 FOLDERS = ("checkpoints", "snapshots", "tensorboard", "wandb", "mlflow", "trackio")

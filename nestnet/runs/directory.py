@@ -4,6 +4,7 @@ config.yaml               the resolved configuration
 images.json               the images on which the run is trained and tested: see `nestnet.data.image_record`
 steps.csv                 a row per batch: step, epoch, mode, loss, lr
 metrics.csv               a row per epoch
+result.json               how the run ended, and its accuracy on the test images if it has validation images
 parts.json                the parts of a run that was resumed for more epochs: see `nestnet.runs.parts`
 cost.json                 the forward cost of both networks, and the expected and actual average, after the last epoch
 checkpoints/              the last two, and those after which each subnet was best: see `nestnet.runs.checkpoints`
@@ -28,6 +29,7 @@ from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import RECORD, STEP_COLUMNS, choose_metric_columns
 from nestnet.runs.held_folder import HeldFolder
 from nestnet.runs.parts import RunPart, write_parts
+from nestnet.runs.result import RunResult, write_result
 from nestnet.runs.run_files import check_names
 from nestnet.runtime.log import log_notice
 from nestnet.storage.atomic import write_atomically
@@ -190,6 +192,19 @@ class RunDirectory:
         """
         self.folder.check_in_place()
         write_parts(self.path, parts)
+
+    def save_result(self, result: RunResult) -> None:
+        """Write `result.json`.
+
+        Args:
+            result: result of the run.
+
+        Raises:
+            OSError: If it cannot be written.
+            RunStopped: If the folder was moved or removed.
+        """
+        self.folder.check_in_place()
+        write_result(self.path, result)
 
     def save_cost(self, summary: dict[str, Any]) -> None:
         """Write `cost.json`.

@@ -80,6 +80,9 @@ def describe_parts(parts: Sequence[RunPart]) -> str:
         schedule = "the schedule recomputed for all"
         if part.schedule == "restart":
             schedule = "with a schedule of their own"
+        if part.epochs == before.epochs:
+            clauses.append(f"trained further after epoch {part.start_epoch}, where it had ended early")
+            continue
         clauses.append(
             f"resumed for {part.epochs} instead of {before.epochs} after epoch {part.start_epoch}, {schedule}: learning rate "
             f"{part.lr_before:g} to {part.lr_after:g}"

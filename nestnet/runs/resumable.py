@@ -22,6 +22,10 @@ RESUMABLE_FIELDS = {
     "snapshot_steps",
     "non_finite",
     "trackers",
+    "exports",
+    "max_hours",
+    "early_stopping.patience",
+    "early_stopping.min_delta",
 }
 """Fields that may change when a run is resumed: where it runs and what it writes, but not what it trains."""
 

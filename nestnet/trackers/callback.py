@@ -76,6 +76,14 @@ class Callback:
             step: number of batches of the run so far.
         """
 
+    def on_test_end(self, accuracies: Mapping[str, float], step: int) -> None:
+        """Note the accuracies of the exports on the test images, if the epochs were evaluated on validation images.
+
+        Args:
+            accuracies: accuracies in percent by column of `metrics.csv`, such as `base_top1` and `motivated_top1`.
+            step: number of batches of the run.
+        """
+
     def on_run_end(self, status: RunStatus) -> None:
         """Finish, because training ends in this process.
 

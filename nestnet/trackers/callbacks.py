@@ -55,6 +55,15 @@ class Callbacks:
         """
         self._call(lambda callback: callback.on_epoch_end(metrics, step))
 
+    def test_end(self, accuracies: Mapping[str, float], step: int) -> None:
+        """Tell all callbacks the accuracies of the exports on the test images.
+
+        Args:
+            accuracies: accuracies in percent, by column of `metrics.csv`.
+            step: number of batches of the run.
+        """
+        self._call(lambda callback: callback.on_test_end(accuracies, step))
+
     def __enter__(self) -> "Callbacks":
         return self
 

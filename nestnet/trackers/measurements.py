@@ -22,11 +22,12 @@ def batch_measurements(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def epoch_measurements(metrics: Mapping[str, Any]) -> dict[str, float]:
+def epoch_measurements(metrics: Mapping[str, Any], prefix: str = "epoch") -> dict[str, float]:
     """Return the measurements of an epoch by name.
 
     Args:
-        metrics: row of `metrics.csv`, by column.
+        metrics: row of `metrics.csv`, or some columns of it.
+        prefix: first part of each name; `test` for accuracies on the test images.
 
     Returns:
         All numbers of the row.
@@ -34,7 +35,7 @@ def epoch_measurements(metrics: Mapping[str, Any]) -> dict[str, float]:
     measurements: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, int | float):
-            measurements[f"epoch/{name}"] = value
+            measurements[f"{prefix}/{name}"] = value
     return measurements
 
 

@@ -65,6 +65,9 @@ class MLflow(Callback):
         self._add(epoch_measurements(metrics), step)
         self._send()
 
+    def on_test_end(self, accuracies: Mapping[str, float], step: int) -> None:
+        self._add(epoch_measurements(accuracies, "test"), step)
+
     def on_run_end(self, status: RunStatus) -> None:
         self._send()
         self.client.set_terminated(self.run_id, STATUS[status])

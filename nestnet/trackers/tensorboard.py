@@ -40,6 +40,9 @@ class TensorBoard(Callback):
         # The curves of an epoch can be viewed as soon as it ends.
         self.writer.flush()
 
+    def on_test_end(self, accuracies: Mapping[str, float], step: int) -> None:
+        self._write(epoch_measurements(accuracies, "test"), step)
+
     def on_run_end(self, status: RunStatus) -> None:
         self.writer.close()
         self.closing.close()

@@ -46,5 +46,8 @@ class WandB(Callback):
     def on_epoch_end(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log(epoch_measurements(metrics), step=step)
 
+    def on_test_end(self, accuracies: Mapping[str, float], step: int) -> None:
+        self.run.log(epoch_measurements(accuracies, "test"), step=step)
+
     def on_run_end(self, status: RunStatus) -> None:
         self.run.finish(exit_code=0 if status == "finished" else 1)

@@ -1,4 +1,4 @@
-"""A run that is resumed for more epochs than it was planned for."""
+"""A run that is trained further: for more epochs than it was planned for, or after it has ended early."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from nestnet.storage.opening import open_regular
 from nestnet.storage.state_codec import State
 from nestnet.text.units import format_count
 from nestnet.training.finish_phase import set_learning_rate, start_schedule
+from nestnet.training.stopping import Stopping
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
@@ -57,6 +58,53 @@ def is_longer(config: Config, state: State) -> bool:
     return config.epochs > state["config"]["epochs"]
 
 
+def begins_part(config: Config, state: State) -> bool:
+    """Return whether a resumed run begins another part: it becomes longer, or had ended early and trains further.
+
+    Args:
+        config: present configuration of the run.
+        state: content of its newest checkpoint.
+    """
+    if is_longer(config, state):
+        return True
+    before = state["config"]
+    had_ended = _end_reason(state, before["early_stopping"]["patience"], before["max_hours"])
+    ends = _end_reason(state, config.early_stopping.patience, config.max_hours)
+    return had_ended is not None and ends is None
+
+
+def _end_reason(state: State, patience: int | None, max_hours: float | None) -> str | None:
+    """Return what had ended a run early when a checkpoint was written; `None` if nothing had."""
+    # An epoch that has begun is trained to its end.
+    if (
+        state["epoch"]["batches"]
+        or state["epochs_done"] >= state["config"]["epochs"] + state["config"]["finish_epochs"]
+    ):
+        return None
+    return Stopping(**state["stopping"]).reason(patience, max_hours)
+
+
+def check_ends_later(config: Config, state: State) -> None:
+    """Check that a run that becomes longer does not end where it is.
+
+    Args:
+        config: present configuration of the run, with more epochs than before.
+        state: content of its newest checkpoint.
+
+    Raises:
+        ValueError: If early stopping or the time ends it at once.
+    """
+    early = config.early_stopping.patience
+    if state["epoch"]["batches"]:
+        return
+    reason = Stopping(**state["stopping"]).reason(early, config.max_hours)
+    ended = f"epochs = {config.epochs}: the run ends after epoch {state['epochs_done']}, because of"
+    if reason == "early_stopping":
+        raise ValueError(f"{ended} early_stopping.patience = {early}; raise it or set it to null too")
+    if reason == "max_hours":
+        raise ValueError(f"{ended} max_hours = {config.max_hours:g}; raise it or set it to null too")
+
+
 def check_base_unfinished(config: Config, state: State) -> None:
     """Check that a longer run has not yet begun to extend its base.
 
@@ -90,6 +138,9 @@ def begin_part(trainer: "Trainer", before: int) -> None:
     if len(earlier) < len(trainer.parts) and trainer.parts[-1].lr_before is not None:
         lr_before = trainer.parts[-1].lr_before
     part = RunPart(trainer.epochs_done, trainer.steps_done, config.epochs, config.schedule.further_epochs)
+    if config.epochs == before:
+        # The schedule of the part before continues.
+        part = RunPart(part.start_epoch, part.start_step, part.epochs, trainer.parts[-1].schedule)
     if not earlier:
         part = RunPart(0, 0, config.epochs)
     trainer.parts = [*earlier, part]
@@ -143,6 +194,9 @@ def earlier_export(mode: Mode, epochs: int) -> str:
 def _describe(config: Config, part: RunPart, before: int) -> str:
     """Return the notice about what changes with the further epochs."""
     schedule = config.schedule
+    trained = format_count(part.start_epoch, "epoch", "epochs")
+    if config.epochs == before:
+        return f"the run had ended after {trained}, and trains up to {config.total_epochs}; its schedule continues as planned"
     change = f"{part.lr_before:g} to {part.lr_after:g}"
     if schedule.further_epochs == "restart":
         further = config.epochs - part.start_epoch
@@ -164,5 +218,4 @@ def _describe(config: Config, part: RunPart, before: int) -> str:
             f"; motivation.start = {motivation.start:g} and motivation.until = {motivation.until:g} are parts of all "
             f"{config.epochs} epochs from here on"
         )
-    trained = format_count(part.start_epoch, "epoch", "epochs")
     return f"epochs = {config.epochs} instead of {before}, after {trained}: {text}"

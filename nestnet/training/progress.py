@@ -1,5 +1,6 @@
 """The progress display of a run: a live view on a terminal, and plain lines elsewhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -23,8 +24,8 @@ class BestEpoch(NamedTuple):
     """Best epoch of a subnet.
 
     Attributes:
-        chosen_by: accuracy by which it was chosen, in percent: on the validation images if there are any.
-        accuracy: accuracy on the test images in percent.
+        chosen_by: accuracy by which it was chosen, in percent.
+        accuracy: accuracy that is shown, in percent.
         epoch: number of the epoch, from 1.
     """
 
@@ -88,7 +89,14 @@ class Progress:
         self.live.stop()
 
     def started(
-        self, net: NestedModel, path: Path, precision: str, epochs_done: int = 0, batches_done: int = 0
+        self,
+        net: NestedModel,
+        path: Path,
+        precision: str,
+        epochs_done: int = 0,
+        batches_done: int = 0,
+        *,
+        has_ended: bool = False,
     ) -> None:
         """Show that training starts or resumes.
 
@@ -98,12 +106,13 @@ class Progress:
             precision: precision of the forward pass.
             epochs_done: number of finished epochs.
             batches_done: number of batches of the next epoch that have been trained.
+            has_ended: whether the run had ended before its last epoch.
         """
         base, motivated = (sum(p.numel() for p in net.subnet(mode).parameters()) for mode in Mode)
         names = net.architectures
         networks = f"{names.base} ({base:,} parameters) in {names.motivated} ({motivated:,})"
         self._say(f"{networks}, trained in {precision}; run directory {path}")
-        if epochs_done == self.epochs:
+        if epochs_done == self.epochs or has_ended:
             self._say("the run was finished; its exports are written once more")
         elif epochs_done or batches_done:
             self._say(f"resumes after {epochs_done} of {self.epochs} epochs and {batches_done} batches")
@@ -149,9 +158,10 @@ class Progress:
         """
         epoch = int(metrics["epoch"])
         measure, column = _name_measure(metrics)
+        images = "validation " if "val_images" in metrics else ""
         line = (
             f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {metrics['train_loss']:.4f}  "
-            f"{measure} base {metrics[f'base_{column}']:.2f} %  motivated {metrics[f'motivated_{column}']:.2f} %  "
+            f"{images}{measure} base {metrics[f'base_{column}']:.2f} %  motivated {metrics[f'motivated_{column}']:.2f} %  "
             f"motivated batches {metrics['motivated_fraction']:.1%}  {metrics['images_per_second']:.0f} images/s  "
             f"data wait {metrics['data_wait']:.1%}"
         )
@@ -162,6 +172,28 @@ class Progress:
             self._show_accuracy(mode, metrics)
         if epoch < self.epochs:
             self._set_position(epoch + 1, 0)
+
+    def testing(self, mode: Mode) -> None:
+        """Show that a subnet is being evaluated on the test images, which were not used before.
+
+        Args:
+            mode: mode of the subnet.
+        """
+        self.facts["mode"] = Text(f"testing the {mode} network")
+
+    def tested(self, test: Mapping[str, float], images: int, exported_epochs: Mapping[str, int]) -> None:
+        """Show the accuracies of the exports on the test images.
+
+        Args:
+            test: accuracies in percent, by column of `metrics.csv`.
+            images: number of test images.
+            exported_epochs: for each mode the epoch whose weights were exported.
+        """
+        measure, column = _name_measure(test)
+        texts = []
+        for mode in Mode:
+            texts.append(f"{mode} {test[f'{mode}_{column}']:.2f} % (epoch {exported_epochs[mode]})")
+        self._say(f"{measure} on the {images:,} test images, evaluated once: {',  '.join(texts)}")
 
     def finished(self, cost: RunCost) -> None:
         """Show that the run is finished.
@@ -215,7 +247,7 @@ class Progress:
         return Group(self.bar.get_renderable(), table)
 
 
-def _name_measure(metrics: dict[str, float]) -> tuple[str, str]:
+def _name_measure(metrics: Mapping[str, float]) -> tuple[str, str]:
     """Return how the accuracy of an epoch is called, and the end of its columns in `metrics.csv`."""
     if "base_map" in metrics:
         return "mAP", "map"

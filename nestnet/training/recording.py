@@ -70,7 +70,6 @@ def record_epoch(trainer: "Trainer", metrics: dict[str, float]) -> None:
     """
     # The checkpoint of this epoch is written next, and is kept as long as it is the best of a mode.
     for mode, best in trainer.best.items():
-        # The test images must not choose the best epoch if there are validation images.
         criterion = choose_criterion(mode, metrics)
         measure = "map" if criterion.endswith("map") else "top1"
         if best is None or metrics[criterion] > best[measure]:

@@ -22,7 +22,14 @@ from nestnet.runtime.torchrun import is_first_process
 from nestnet.storage.state_codec import State
 from nestnet.text.escape import quoted
 from nestnet.trackers.callback import Callback
-from nestnet.training.longer_run import check_base_unfinished, check_epochs, is_longer, keep_exports
+from nestnet.training.longer_run import (
+    begins_part,
+    check_base_unfinished,
+    check_ends_later,
+    check_epochs,
+    is_longer,
+    keep_exports,
+)
 from nestnet.training.trainer import Trainer
 
 
@@ -80,8 +87,9 @@ def resume(
         if state is not None:
             if is_longer(config, state):
                 check_base_unfinished(config, state)
+                check_ends_later(config, state)
             _load_state(trainer, state, run, path)
-            if is_longer(config, state) and isinstance(run, RunDirectory):
+            if begins_part(config, state) and isinstance(run, RunDirectory):
                 keep_exports(path, state["epochs_done"])
             _notice_other_bits(state, trainer)
         elif (path / "steps.csv").exists():

@@ -40,6 +40,32 @@ def log_short_average(config: Config, batches_per_epoch: int) -> None:
     )
 
 
+def log_early_end(config: Config, *, has_val: bool) -> None:
+    """Log a notice about what a run does not adapt to if it may end before its last epoch.
+
+    Args:
+        config: configuration of the run.
+        has_val: whether there are validation images.
+    """
+    early = config.early_stopping
+    fields = []
+    if early.patience is not None:
+        fields.append(f"early_stopping.patience = {early.patience}")
+    if config.max_hours is not None:
+        fields.append(f"max_hours = {config.max_hours:g}")
+    if not fields:
+        return
+    log_notice(
+        f"{' and '.join(fields)}: the learning rate schedule is that of all {config.total_epochs} epochs, also if the run ends "
+        "before"
+    )
+    if early.patience is not None and not has_val:
+        log_notice(
+            f"early_stopping.patience = {early.patience}: there are no validation images, so the test images decide when the "
+            "run ends, and its accuracy on them is higher than to be expected elsewhere; hold out validation images to avoid this"
+        )
+
+
 def log_emulated_precision(config: Config, device: torch.device) -> None:
     """Log a notice if a run computes in bfloat16 on a CPU or a GPU that does not have it in hardware.
 

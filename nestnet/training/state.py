@@ -13,7 +13,8 @@ from nestnet.step.random_state import get_random_state, restore_random_state
 from nestnet.storage.state_codec import State, check_tensors
 from nestnet.training.epoch_totals import EpochTotals
 from nestnet.training.finish_phase import start_schedule
-from nestnet.training.longer_run import begin_part, is_longer
+from nestnet.training.longer_run import begin_part, begins_part
+from nestnet.training.stopping import Stopping
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
@@ -31,6 +32,7 @@ def get_state(trainer: "Trainer", *, end_of_epoch: bool) -> State:
     Returns:
         The state, the same in all processes. Its tensors are those of the trainer, not copies.
     """
+    trainer.stopping.stop_clock()
     average = trainer.step.average
     # `None` in a checkpoint means that the run has no moving average.
     average_state: dict[str, Tensor] | None = None
@@ -63,6 +65,7 @@ def get_state(trainer: "Trainer", *, end_of_epoch: bool) -> State:
         "end_of_epoch": end_of_epoch,
         "best": trainer.best,
         "parts": [asdict(part) for part in trainer.parts],
+        "stopping": asdict(trainer.stopping),
         # Configuration and data, which must be the same when the run is resumed.
         "config": asdict(trainer.config),
         "condition_name": type(trainer.condition).__name__,
@@ -96,8 +99,8 @@ def restore_state(trainer: "Trainer", state: State) -> None:
     if average is not None:
         average.module.load_state_dict(state["average"])
         average.updates = state["averaged_steps"]
-    becomes_longer = is_longer(trainer.config, state)
-    if trainer.schedule is not None and not becomes_longer:
+    begins_another = begins_part(trainer.config, state)
+    if trainer.schedule is not None and not begins_another:
         trainer.schedule.load_state_dict(state["schedule"])
     trainer.condition.load_state_dict(state["condition"])
     trainer.cost.batches = dict(state["cost"]["batches"])
@@ -106,10 +109,11 @@ def restore_state(trainer: "Trainer", state: State) -> None:
     trainer.recalibrated = state["recalibrated"]
     trainer.totals = EpochTotals(**state["epoch"])
     trainer.best = state["best"]
+    trainer.stopping = Stopping(**state["stopping"])
     # Restore the position in the run.
     trainer.epochs_done = state["epochs_done"]
     trainer.steps_done = state["steps_done"]
-    if becomes_longer:
+    if begins_another:
         begin_part(trainer, state["config"]["epochs"])
     # With another number of processes the batches are divided differently, and no process corresponds to an
     # earlier one.

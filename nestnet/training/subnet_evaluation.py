@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
     """Return the accuracy of both subnets in percent: top-1, and the mean average precision if images have several labels.
 
+    They are evaluated on the validation images, or on the test images if the data has no validation images.
+
     Args:
         trainer: trainer of a run. Its recalibrated statistics are recomputed.
 
@@ -45,9 +47,7 @@ def evaluate_subnets(trainer: "Trainer") -> dict[str, float]:
     accuracies: dict[str, float] = {}
     for modes in passes:
         net = build_eval_network(trainer, modes[0]).eval()
-        accuracies |= _measure(trainer, net, modes, trainer.test_batches)
-        if trainer.val_batches is not None:
-            accuracies |= _measure(trainer, net, modes, trainer.val_batches, "val_")
+        accuracies |= measure(trainer, net, modes, trainer.eval_batches)
     return accuracies
 
 
@@ -106,7 +106,7 @@ def _average_statistics(trainer: "Trainer", net: NestedModel) -> None:
 
 
 def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
-    """Write a subnet as a checkpoint that timm loads.
+    """Write a subnet with the present weights as a checkpoint that timm loads.
 
     Args:
         trainer: trainer of a run. All processes must call this function; the first one writes.
@@ -114,7 +114,18 @@ def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
         path: file to write.
     """
     # Recalibration is a collective operation: all processes take part, although only the first one writes.
-    net = build_eval_network(trainer, mode)
+    export_network(trainer, build_eval_network(trainer, mode), mode, path)
+
+
+def export_network(trainer: "Trainer", net: NestedModel, mode: Mode, path: Path) -> None:
+    """Write a subnet of a network as a checkpoint that timm loads, in the first process.
+
+    Args:
+        trainer: trainer of the run of the network.
+        net: network, averaged and recalibrated as configured.
+        mode: mode of the subnet.
+        path: file to write.
+    """
     if not trainer.process_group.is_first:
         return
     images = trainer.images
@@ -131,10 +142,18 @@ def export_subnet(trainer: "Trainer", mode: Mode, path: Path) -> None:
     )
 
 
-def _measure(
-    trainer: "Trainer", net: NestedModel, modes: list[Mode], batches: Batches, prefix: str = ""
-) -> dict[str, float]:
-    """Return the accuracy of some modes on some images, by column of `metrics.csv`."""
+def measure(trainer: "Trainer", net: NestedModel, modes: list[Mode], batches: Batches) -> dict[str, float]:
+    """Return the accuracy of some modes of a network on some images.
+
+    Args:
+        trainer: trainer of the run.
+        net: network in evaluation mode.
+        modes: modes to evaluate, all of them on each batch.
+        batches: images and labels on the device; with several processes the share of this one.
+
+    Returns:
+        The accuracies in percent, by column of `metrics.csv`.
+    """
     # With a single process, a signal ends the evaluation at once. Several processes could not end together here.
     if trainer.process_group.size == 1:
         batches = InterruptibleIterable(batches, trainer.interrupts)
@@ -143,11 +162,11 @@ def _measure(
     accuracies: dict[str, float] = {}
     if not trainer.config.data.multi_label:
         for mode, accuracy in top1(net, batches, modes, precision=precision, process_group=group).items():
-            accuracies[f"{mode}_{prefix}top1"] = accuracy
+            accuracies[f"{mode}_top1"] = accuracy
         return accuracies
     class_names = trainer.images.class_names
     by_mode = evaluate_multi_label(net, batches, class_names, modes, precision=precision, process_group=group)
     for mode, metrics in by_mode.items():
-        accuracies[f"{mode}_{prefix}top1"] = metrics.top1
-        accuracies[f"{mode}_{prefix}map"] = metrics.mean_average_precision
+        accuracies[f"{mode}_top1"] = metrics.top1
+        accuracies[f"{mode}_map"] = metrics.mean_average_precision
     return accuracies

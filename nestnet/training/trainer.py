@@ -27,6 +27,7 @@ from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runs.parts import RunPart
 from nestnet.runtime.interrupts import Interrupts
+from nestnet.runtime.log import log_notice
 from nestnet.storage.state_codec import State
 from nestnet.trackers.callback import Callback, TrackedRun
 from nestnet.trackers.callbacks import Callbacks
@@ -34,13 +35,15 @@ from nestnet.trackers.registry import create_trackers
 from nestnet.training.checkpointing import Checkpointer
 from nestnet.training.ending import check_interrupts, end_early
 from nestnet.training.epoch_totals import EpochTotals
+from nestnet.training.exports import export_run
 from nestnet.training.finish_phase import is_finishing, step_schedule, train_batch
 from nestnet.training.non_finite import check_skipped_batch
 from nestnet.training.progress import Progress
 from nestnet.training.recording import make_step_row, record_batch, record_epoch, save_snapshot_if_due
-from nestnet.training.run_notices import log_emulated_precision, log_short_average, log_subnet_warnings
+from nestnet.training.run_notices import log_early_end, log_emulated_precision, log_short_average, log_subnet_warnings
 from nestnet.training.setup import build_training
 from nestnet.training.state import get_state, restore_state
+from nestnet.training.stopping import Stopping, describe_end
 from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet, kept_statistics
 from nestnet.training.views import mix_views
 
@@ -71,6 +74,7 @@ class Trainer:
         best: for each mode the checkpoint, the number and the top-1, or mean average precision, of its best epoch;
             `None` before the first evaluation.
         parts: parts of the run: a run that is resumed for more epochs begins another one.
+        stopping: what decides whether the run ends before its last epoch.
         recalibrated: for each mode the BatchNorm statistics that it was last evaluated with, if they were
             recalibrated.
         callbacks: trackers and other callbacks that follow the run.
@@ -111,6 +115,8 @@ class Trainer:
         self.train_batches = setup.batches.train
         self.test_batches = setup.batches.test
         self.val_batches = setup.batches.val
+        # The test images choose nothing if there are validation images.
+        self.eval_batches = self.test_batches if self.val_batches is None else self.val_batches
         self.net = setup.net
         self.optimizer = setup.optimizer
         self.schedule = setup.schedule
@@ -123,6 +129,7 @@ class Trainer:
         self.totals = EpochTotals()
         self.best: dict[str, dict[str, Any] | None] = {str(mode): None for mode in Mode}
         self.parts = [RunPart(0, 0, self.config.epochs)]
+        self.stopping = Stopping()
         self.recalibrated: dict[str, dict[str, Tensor]] = {}
         # Signals, display, callbacks, and checkpoints.
         self.is_stepping = False
@@ -162,17 +169,18 @@ class Trainer:
                 if self.steps_done == 0:
                     # A run that is interrupted in its first epoch can resume from its initial weights.
                     log_short_average(self.config, len(self.train_batches))
+                    log_early_end(self.config, has_val=self.val_batches is not None)
                     save_snapshot_if_due(self)
                     self.checkpointer.save()
                 # Train the remaining epochs.
-                while self.epochs_done < self.config.total_epochs:
+                while self.end_reason is None:
                     self.epoch()
                     self._finish_epoch(self.evaluate())
                     check_interrupts(self)
-                # Export both subnets as checkpoints for timm.
-                for mode in Mode:
-                    self.export(mode, run.path / f"{mode}.safetensors")
-                    check_interrupts(self)
+                ended_by = self.end_reason
+                if ended_by != "epochs":
+                    log_notice(describe_end(self.config, self.stopping, ended_by, self.epochs_done))
+                export_run(self, ended_by)
                 self.progress.finished(self.cost)
                 log_subnet_warnings(self)
             except (Exception, KeyboardInterrupt) as error:
@@ -216,6 +224,19 @@ class Trainer:
             # Write the row of the batch, then a checkpoint if one is due.
             record_batch(self, row)
             self.checkpointer.save_if_due()
+
+    @property
+    def end_reason(self) -> str | None:
+        """What has ended the run: all its `epochs`, or before them `early_stopping` or `max_hours`; `None` while it trains."""
+        config = self.config
+        if self.epochs_done >= config.total_epochs:
+            return "epochs"
+        # An epoch that has begun is trained to its end.
+        if self.totals.batches > 0:
+            return None
+        reason = self.stopping.reason(config.early_stopping.patience, config.max_hours)
+        # Each process has its own clock.
+        return self.process_group.broadcast_object(reason)
 
     @property
     def is_finishing(self) -> bool:
@@ -299,7 +320,15 @@ class Trainer:
         run.begin(self.config, self.record, self.steps_done, self.epochs_done)
         if len(self.parts) > 1:
             run.save_parts(self.parts)
-        self.progress.started(self.net, run.path, self.config.precision, self.epochs_done, self.totals.batches)
+        self.stopping.start_clock()
+        self.progress.started(
+            self.net,
+            run.path,
+            self.config.precision,
+            self.epochs_done,
+            self.totals.batches,
+            has_ended=self.end_reason is not None,
+        )
         log_emulated_precision(self.config, self.device)
         self.callbacks.start(TrackedRun(run.path, asdict(self.config), self.steps_done, self.epochs_done))
         self.checkpointer.start()
@@ -311,6 +340,9 @@ class Trainer:
         self.totals = EpochTotals()
         step_schedule(self, "epoch")
         metrics = {"epoch": self.epochs_done, **totals, **accuracies}
+        if self.images.val is not None:
+            metrics["val_images"] = len(self.images.val)
         record_epoch(self, metrics)
+        self.stopping.end_epoch(self.config, metrics)
         self.checkpointer.save(end_of_epoch=True)
         self.progress.epoch_done(metrics)

@@ -8,16 +8,20 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 from folders import plant
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 
+from nestnet.analysis.report.summary import read_summary
 from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.image_data import load_data
 from nestnet.data.image_record import ImageRecord
+from nestnet.paper.finished_run import read_finished_run
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_record, read_run
 from nestnet.training.resume import resume
@@ -338,33 +342,54 @@ def test_every_name_survives(text):
     assert ImageRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-def test_the_best_epoch_is_chosen_on_validation_images_and_test_images_are_reported(tmp_path, capsys):
-    for part in ("train", "val", "test"):
-        plant(tmp_path / part, {"cat": 12, "dog": 12})
-    run = parse_with_recipe(["--data.root", str(tmp_path), *RUN, "--epochs", "3", "--run_dir", str(tmp_path / "run")])
-    trainer = Trainer(run)
-    top1 = iter([(50.0, 10.0), (40.0, 30.0), (60.0, 20.0)])
+def test_validation_images_choose_the_best_epoch_and_test_images_are_evaluated_once(tmp_path, monkeypatch, capsys):
+    for part, images in (("train", 12), ("val", 12), ("test", 9)):
+        plant(tmp_path / part, {"cat": images, "dog": images})
+    arguments = ["--data.root", str(tmp_path), *RUN, "--epochs", "3", "--exports", "best"]
+    trainer = Trainer(parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")]))
+    evaluated = []
 
-    def evaluated():
-        test, val = next(top1)
-        return {
-            f"{mode}_{name}": value
-            for mode in ("base", "motivated")
-            for name, value in (("top1", test), ("val_top1", val))
-        }
+    def measured(trainer, net, modes, batches):
+        number = sum(len(labels) for _, labels in batches)
+        evaluated.append((number, [str(mode) for mode in modes]))
+        # The second epoch is the best one of the base, and the third of the motivated network.
+        of_mode = {"base": [10.0, 30.0, 20.0], "motivated": [10.0, 20.0, 40.0]}
+        return {f"{mode}_top1": of_mode[mode][trainer.epochs_done - (number == 18)] for mode in modes}
 
-    found = trainer.evaluate()
-    assert set(found) == {"base_top1", "motivated_top1", "base_val_top1", "motivated_val_top1"}
-    trainer.evaluate = evaluated
+    for module in ("subnet_evaluation", "exports"):
+        monkeypatch.setattr(f"nestnet.training.{module}.measure", measured)
+    weights = []
+    original = trainer.epoch
+    trainer.epoch = lambda: (original(), weights.append(trainer.net.state_dict()["conv1.weight"].clone()))
     trainer.fit()
+    # Of 24 validation images after each epoch, and of 18 test images at the end.
+    assert evaluated == [(24, ["base", "motivated"])] * 3 + [(18, ["base"]), (18, ["motivated"])]
     checkpoint = read_run(tmp_path / "run").checkpoint
-    assert [(best["epoch"], best["top1"]) for best in checkpoint["best"].values()] == [(2, 30.0)] * 2
+    assert [(best["epoch"], best["top1"]) for best in checkpoint["best"].values()] == [(2, 30.0), (3, 40.0)]
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    assert rows[0].endswith(",base_val_top1,motivated_val_top1")
-    assert [row.split(",")[2] for row in rows[1:]] == ["50.0", "40.0", "60.0"]
+    assert rows[0].endswith(",val_images")
+    assert [row.split(",")[2] for row in rows[1:]] == ["10.0", "30.0", "20.0"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["ended_by"], result["epochs"]) == ("epochs", 3)
+    assert result["exported_epochs"] == {"base": 2, "motivated": 3}
+    assert result["test"] == {"base_top1": 20.0, "motivated_top1": 40.0}
+    for mode, epoch in result["exported_epochs"].items():
+        exported = load_file(tmp_path / "run" / f"{mode}.safetensors")["conv1.weight"]
+        assert torch.equal(exported, weights[epoch - 1])
+    out = capsys.readouterr().out
+    assert "validation top-1 base 30.00 %" in out
+    assert "top-1 on the 18 test images, evaluated once: base 20.00 % (epoch 2),  motivated 40.00 % (epoch 3)" in out
     images = read_run(tmp_path / "run").images()
     assert {path.split("/")[-3] for path in files(images, "test")} == {"test"}
     assert {path.split("/")[-3] for path in files(images, "val")} == {"val"}
+    # The report and the table say which images are which.
+    summary = read_summary(tmp_path / "run")
+    assert (summary.evaluated_images, summary.final_top1("base"), summary.best_epoch("base")) == (
+        "validation images", 20.0, (30.0, 2)
+    )  # fmt: skip
+    assert read_finished_run(tmp_path / "run").base_top1 == 20.0
+    (tmp_path / "run" / "result.json").unlink()
+    assert read_finished_run(tmp_path / "run") is None
 
 
 def test_validation_images_are_judged_as_test_images_are(tmp_path):
@@ -372,5 +397,6 @@ def test_validation_images_are_judged_as_test_images_are(tmp_path):
         plant(tmp_path / part, {"cat": 12, "dog": 12})
     trainer = Trainer(parse_with_recipe(["--data.root", str(tmp_path), *RUN]))
     found = trainer.evaluate()
-    assert (found["base_val_top1"], found["motivated_val_top1"]) == (found["base_top1"], found["motivated_top1"])
+    trainer.eval_batches = trainer.test_batches
+    assert trainer.evaluate() == found
     assert asdict(trainer.config)["data"]["root"] == str(tmp_path)

@@ -52,7 +52,8 @@ def plot_comparison(groups: Sequence[Sequence[RunSummary]]) -> "Figure":
     for axes, mode in zip(panels, Mode, strict=True):
         axes.set_title(mode, fontsize=11)
         set_epoch_axis(axes)
-    panels[0].set_ylabel("top-1 on the test images, %")
+    images = {run.evaluated_images for group in groups for run in group}
+    panels[0].set_ylabel(f"top-1 on the {' or '.join(sorted(images))}, %")
     # Enlarge the figure by its legend, so that the panels keep their height.
     rows = math.ceil(len(groups) / LEGEND_COLUMNS)
     figure.set_figheight(3.6 + LEGEND_ROW_HEIGHT * rows)

@@ -95,16 +95,20 @@ def _describe_cost(run: RunSummary) -> str:
 def _describe_accuracy(run: RunSummary, predictions: Predictions | None) -> str:
     """Describe the top-1 after the last finished epoch, and whether the motivated network leads."""
     after = f"After epoch {run.finished_epochs} of {run.config.total_epochs}"
+    images = "test images" if run.tested is not None else run.evaluated_images
+    if run.result is not None and set(run.result.exported_epochs.values()) != {run.finished_epochs}:
+        epochs = run.result.exported_epochs
+        after = f"With the weights of epochs {epochs[Mode.BASE]} and {epochs[Mode.MOTIVATED]}"
+        # Those are of the last epoch.
+        predictions = None
     if len(run.trained_modes) == 1:
         top1 = run.final_top1(run.trained_modes[0])
-        return f"{after} its top-1 on the test images is {top1:.2f} %."
+        return f"{after} its top-1 on the {images} is {top1:.2f} %."
 
     base = run.final_top1(Mode.BASE)
     motivated = run.final_top1(Mode.MOTIVATED)
     lead = motivated - base
-    both = (
-        f"{after} the base has a top-1 of {base:.2f} % on the test images and the motivated network {motivated:.2f} %"
-    )
+    both = f"{after} the base has a top-1 of {base:.2f} % on the {images} and the motivated network {motivated:.2f} %"
     # Without predictions for each image, the standard error of the difference is not known.
     error_note = ""
     if predictions is not None:
@@ -133,6 +137,7 @@ def _describe_better_epochs(run: RunSummary) -> list[str]:
     sentences = []
     for mode in run.trained_modes:
         top1, epoch = run.best_epoch(mode)
-        if top1 - run.final_top1(mode) >= NOTABLE_POINTS:
-            sentences.append(f"The {mode} network was better earlier: {top1:.2f} % after epoch {epoch}.")
+        if top1 - float(run.top1(mode)[-1]) >= NOTABLE_POINTS:
+            where = f"on the {run.evaluated_images} " if run.has_validation else ""
+            sentences.append(f"The {mode} network was better {where}earlier: {top1:.2f} % after epoch {epoch}.")
     return sentences

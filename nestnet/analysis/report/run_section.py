@@ -124,11 +124,7 @@ def _build_training(report: RunReport) -> list[Html]:
     loss_caption = "The loss of each batch, and the learning rate."
     if len(run.steps) > MANY_BATCHES:
         loss_caption = "The loss of each batch; lines are running medians, and the learning rate."
-    top1_caption = "Top-1 on the test images after each epoch; a ring marks the best."
-    if run.has_validation:
-        top1_caption = (
-            "Top-1 on the test images after each epoch; a ring marks the best, chosen on the validation images."
-        )
+    top1_caption = f"Top-1 on the {run.evaluated_images} after each epoch; a ring marks the best."
     # A figure is shown if the run has data for it.
     captions = {
         "loss": loss_caption,

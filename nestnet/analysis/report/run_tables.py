@@ -45,18 +45,24 @@ def _describe_network(run: RunSummary, mode: Mode) -> dict[str, str]:
         final_label = f"top-1 after epoch {run.finished_epochs}"
         best_label = "top-1 after the best epoch"
         if run.has_validation:
-            best_label += " by validation"
+            final_label = f"validation {final_label}"
+            best_label = f"validation {best_label}"
         # After classical training, the top-1 of the other subnet is meaningless.
         cells[final_label] = NOT_TRAINED
         cells[best_label] = NOT_TRAINED
         if mode in run.trained_modes:
             best_top1, best_epoch = run.best_epoch(mode)
-            cells[final_label] = f"{run.final_top1(mode):.2f} %"
+            cells[final_label] = f"{run.top1(mode)[-1]:.2f} %"
             cells[best_label] = f"{best_top1:.2f} % (epoch {best_epoch})"
         precisions = run.mean_average_precision(mode)
         if precisions is not None and mode in run.trained_modes:
             cells[f"mAP after epoch {run.finished_epochs}"] = f"{precisions[-1]:.2f} %"
             cells["mAP after the best epoch"] = f"{precisions[best_epoch - 1]:.2f} % (epoch {best_epoch})"
+    if run.result is not None and run.tested is not None:
+        cells["top-1 on the test images, once"] = NOT_TRAINED
+        if mode in run.trained_modes:
+            epoch = run.result.exported_epochs[mode]
+            cells["top-1 on the test images, once"] = f"{run.final_top1(mode):.2f} % (export of epoch {epoch})"
     if run.training_cost is not None:
         cells["cost of this run / of it alone"] = f"{run.training_cost / network_cost.macs:.3f}"
     return cells
@@ -79,6 +85,8 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
         "data": f"{data.name}: {config.model.num_classes} classes, {data.img_size} x {data.img_size} pixels",
         "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.batch_size} images",
     }
+    if run.result is not None and run.result.ended_by != "epochs":
+        facts["epochs"] += f"; ended by {run.result.ended_by}"
     if len(run.parts) > 1:
         facts["parts"] = describe_parts(run.parts)
     if config.epochs:

@@ -1,6 +1,6 @@
 """The numbers of a run in a report, read from its tables. The run need not be finished."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from nestnet.runs.contents import choose_criterion
 from nestnet.runs.history import Steps, read_run_tables, select_steps, without_finish
 from nestnet.runs.parts import RunPart, read_parts
 from nestnet.runs.reading import name_runs
+from nestnet.runs.result import RunResult, read_result
 from nestnet.storage.paths import real_path
 from nestnet.training.condition_plan import build_condition
 from nestnet.training.motivation_plan import build_limits, build_policy
@@ -37,6 +38,8 @@ class RunSummary:
             its length.
         expected_cost: forecast of the multiply-accumulates of an average forward pass; `None` where there is none.
         parts: parts of the run: a run that is resumed for more epochs begins another one.
+        result: how the run ended, with its accuracy on the test images if it has validation images; `None` if it has
+            not ended.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class RunSummary:
     expected_fraction: float | None
     expected_cost: float | None
     parts: list[RunPart]
+    result: RunResult | None
 
     @property
     def network_names(self) -> PerMode[str]:
@@ -61,8 +65,8 @@ class RunSummary:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are finished."""
-        return self.finished_epochs >= self.config.total_epochs
+        """Whether all epochs are finished, or the run has ended before."""
+        return self.finished_epochs >= self.config.total_epochs or self.result is not None
 
     @property
     def unfinished_batches(self) -> int:
@@ -157,8 +161,18 @@ class RunSummary:
 
     @property
     def has_validation(self) -> bool:
-        """Whether the run has validation images, on which the best epoch is chosen."""
-        return f"{Mode.BASE}_val_top1" in self.epochs
+        """Whether the run has validation images, on which its epochs are evaluated."""
+        return "val_images" in self.epochs
+
+    @property
+    def evaluated_images(self) -> str:
+        """Name of the images on which the epochs are evaluated."""
+        return "validation images" if self.has_validation else "test images"
+
+    @property
+    def tested(self) -> Mapping[str, float] | None:
+        """Accuracies of the exports on the test images, by column of `metrics.csv`; `None` unless evaluated at the end alone."""
+        return None if self.result is None else self.result.test
 
     @property
     def training_seconds(self) -> float:
@@ -166,26 +180,30 @@ class RunSummary:
         return float(self.epochs["seconds"].sum())
 
     def top1(self, mode: Mode) -> np.ndarray:
-        """Return the top-1 of a subnet on the test images after each finished epoch [E], in percent."""
+        """Return the top-1 of a subnet on `evaluated_images` after each finished epoch [E], in percent."""
         return self.epochs[f"{mode}_top1"]
 
     def final_top1(self, mode: Mode) -> float:
-        """Return the top-1 of a subnet after the last finished epoch, in percent; there must be one."""
+        """Return the top-1 of a subnet after the last finished epoch, in percent; there must be one.
+
+        It is that on the test images, except for a run with validation images that has not ended.
+        """
+        if self.tested is not None:
+            return self.tested[f"{mode}_top1"]
         return float(self.top1(mode)[-1])
 
     def best_epoch(self, mode: Mode) -> tuple[float, int]:
-        """Return the top-1 of a subnet on the test images after its best epoch, and the number of this epoch.
+        """Return the top-1 of a subnet on `evaluated_images` after its best epoch, and the number of this epoch.
 
-        The best epoch is the first one with the highest top-1 on the validation images, or on the test images if the run has
-        no validation images; with several labels per image, that with the highest mean average precision. At least one
-        epoch must be finished.
+        The best epoch is the first one with the highest top-1 on these images; with several labels per image, that with the
+        highest mean average precision. At least one epoch must be finished.
         """
         # `argmax` returns the first of equal maxima.
         index = int(self.epochs[choose_criterion(mode, self.epochs)].argmax())
         return float(self.top1(mode)[index]), int(self.epochs["epoch"][index])
 
     def mean_average_precision(self, mode: Mode) -> np.ndarray | None:
-        """Return the mean average precision of a subnet on the test images after each epoch [E], in percent.
+        """Return the mean average precision of a subnet on `evaluated_images` after each epoch [E], in percent.
 
         It is `None` unless images may have several labels.
         """
@@ -247,6 +265,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         expected_fraction=fraction,
         expected_cost=expected_cost(macs, fraction, build_policy(config), config.epochs, config.finish_epochs),
         parts=read_parts(run_dir, config),
+        result=read_result(run_dir, len(epochs["epoch"])),
     )
 
 
