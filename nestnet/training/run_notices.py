@@ -62,7 +62,7 @@ def log_early_end(config: Config, *, has_val: bool) -> None:
     if early.patience is not None and not has_val:
         log_notice(
             f"early_stopping.patience = {early.patience}: there are no validation images, so the test images decide when the "
-            "run ends, and its accuracy on them is higher than to be expected elsewhere; hold out validation images to avoid this"
+            "run ends, and its accuracy on them is higher than to be expected elsewhere; hold out validation images instead"
         )
 
 

@@ -113,7 +113,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_for_table_and_report(field
         data = replace(written.data, **own.get("data", {}))
         written = replace(written, **{name: value for name, value in own.items() if name != "data"}, data=data)
         parsing.dump(written, path / "config.yaml")
-        runs.append((path, SimpleNamespace(config=written)))
+        runs.append((path, SimpleNamespace(config=written, parts=[])))
     found = [row.top1 for row in collect_rows([path for path, _ in runs]) if row.role == "B"]
     assert [len(top1) for top1 in found] == ([2] if together else [1, 1])
     assert [len(group) for group in group_by_training([run for _, run in runs])] == ([2] if together else [1, 1])

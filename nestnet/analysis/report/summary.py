@@ -171,7 +171,7 @@ class RunSummary:
 
     @property
     def tested(self) -> Mapping[str, float] | None:
-        """Accuracies of the exports on the test images, by column of `metrics.csv`; `None` unless evaluated at the end alone."""
+        """Accuracies of the exports on the test images, by column of `metrics.csv`; `None` unless evaluated at the end only."""
         return None if self.result is None else self.result.test
 
     @property
