@@ -144,7 +144,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
 
 def _describe_test(run: Run, mode: Mode, finished_epochs: int) -> str:
     """Return the accuracy on the test images if they were evaluated once, for the weights of this file; otherwise nothing."""
-    result = read_result(run.path, finished_epochs)
+    result = read_result(run.path, run.config, finished_epochs)
     if result is None or result.test is None or result.exported_epochs[mode] != run.checkpoint["epochs_done"]:
         return ""
     accuracy = f"Top-1 {result.test[f'{mode}_top1']:.2f} %"

@@ -60,7 +60,7 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     """
     config, metrics = read_metrics(path, ("motivated_fraction",))
     finished_epochs = len(metrics["epoch"])
-    result = read_result(path, finished_epochs)
+    result = read_result(path, config, finished_epochs)
     if finished_epochs < config.total_epochs and result is None:
         log_notice(f"{path} is left out: {finished_epochs} of its {config.total_epochs} epochs are finished")
         return None

@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
 from nestnet.runs.contents import MAP_COLUMNS, METRIC_COLUMNS, RESULT, TABLE_REMEDY
+from nestnet.runs.parts import read_parts
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.read_back import read_json
 from nestnet.storage.rules import Rule, or_null, whole, word
@@ -20,6 +22,7 @@ class RunResult:
     Attributes:
         ended_by: what ended it: all `epochs` were trained, or `early_stopping` or `max_hours` came before.
         epochs: number of epochs that were trained.
+        parts: number of parts of the run.
         exported_epochs: for each mode the epoch whose weights its export has.
         test: accuracies of the exports on the test images in percent, by column of `metrics.csv`; `None` if there are
             no validation images, because the test images were then evaluated after every epoch.
@@ -27,6 +30,7 @@ class RunResult:
 
     ended_by: str
     epochs: int
+    parts: int
     exported_epochs: Mapping[str, int]
     test: Mapping[str, float] | None
 
@@ -44,15 +48,16 @@ def write_result(run_dir: Path, result: RunResult) -> None:
     write_atomically(run_dir / RESULT, json.dumps(asdict(result), indent=1) + "\n")
 
 
-def read_result(run_dir: Path, finished_epochs: int) -> RunResult | None:
+def read_result(run_dir: Path, config: Config, finished_epochs: int) -> RunResult | None:
     """Read the result of a run.
 
     Args:
         run_dir: run directory.
+        config: configuration of the run.
         finished_epochs: number of epochs that the run has finished.
 
     Returns:
-        The result; `None` if the run has not ended, or has been trained further since.
+        The result; `None` if the run has not ended, or trains further since.
 
     Raises:
         ValueError: If the file is damaged.
@@ -62,7 +67,9 @@ def read_result(run_dir: Path, finished_epochs: int) -> RunResult | None:
         return None
     fields = read_json(path, RESULT_FIELDS, TABLE_REMEDY)
     result = RunResult(**{name: fields[name] for name in RESULT_FIELDS})
-    if result.epochs != finished_epochs:
+    is_short = result.ended_by == "epochs" and result.epochs < config.total_epochs
+    has_further_part = result.parts < len(read_parts(run_dir, config))
+    if is_short or has_further_part or result.epochs != finished_epochs:
         return None
     return result
 
@@ -82,6 +89,7 @@ def _are_accuracies(value: Any) -> bool:
 RESULT_FIELDS = {
     "ended_by": word("epochs", "early_stopping", "max_hours"),
     "epochs": whole(1),
+    "parts": whole(1),
     "exported_epochs": Rule("an epoch for each mode", _are_epochs),
     "test": or_null(Rule("accuracies in percent by column", _are_accuracies)),
 }

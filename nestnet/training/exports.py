@@ -46,7 +46,7 @@ def export_run(trainer: "Trainer", ended_by: str) -> None:
             accuracies |= measure(trainer, net.eval(), [mode], trainer.test_batches)
         check_interrupts(trainer)
     test = accuracies or None
-    trainer.run.save_result(RunResult(ended_by, trainer.epochs_done, exported_epochs, test))
+    trainer.run.save_result(RunResult(ended_by, trainer.epochs_done, len(trainer.parts), exported_epochs, test))
     if test is not None:
         trainer.callbacks.test_end(test, trainer.steps_done)
         trainer.progress.tested(test, len(trainer.images.test), exported_epochs)

@@ -1,6 +1,7 @@
 """Runs that end before their last epoch, and continue later."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from interrupted import content, few, kill, whole_run
@@ -9,7 +10,7 @@ from nestnet.analysis.report.findings import describe_results
 from nestnet.analysis.report.summary import read_summary
 from nestnet.config import parsing
 from nestnet.paper.finished_run import read_finished_run
-from nestnet.runs.parts import describe_parts, read_parts
+from nestnet.runs.parts import RunPart, describe_parts, read_parts, write_parts
 from nestnet.runs.reading import read_config
 from nestnet.runs.result import read_result
 from nestnet.training.resume import resume
@@ -101,7 +102,7 @@ def test_the_clock_counts_all_parts(monkeypatch):
 def test_a_run_that_ends_early_ends_properly(stopped, tmp_path, capsys):
     run, path = stopped
     assert len((path / "metrics.csv").read_text().splitlines()) == 1 + 3
-    result = read_result(path, 3)
+    result = read_result(path, run, 3)
     assert (result.ended_by, result.epochs, result.exported_epochs) == (
         "early_stopping",
         3,
@@ -141,7 +142,7 @@ def test_a_run_that_ended_early_continues_as_if_it_had_not(tmp_path):
     assert (
         describe_parts(read_parts(path, read_config(path))) == "trained further after epoch 3, where it had ended early"
     )
-    assert read_result(path, 4).ended_by == "epochs"
+    assert read_result(path, run, 4).ended_by == "epochs"
 
 
 def test_a_killed_run_ends_early_where_it_would_have(stopped, tmp_path, monkeypatch):
@@ -152,7 +153,7 @@ def test_a_killed_run_ends_early_where_it_would_have(stopped, tmp_path, monkeypa
 
 def test_hours_end_a_run_and_more_of_them_continue_it(tmp_path, caplog):
     run, path = whole_run([*TINY, "--max_hours", "1e-9"], tmp_path / "run")
-    assert read_result(path, 1).ended_by == "max_hours"
+    assert read_result(path, run, 1).ended_by == "max_hours"
     assert "max_hours = 1e-09: " in caplog.text
     assert "so the run ends after epoch 1 of 4; resume it with a higher max_hours to train further" in caplog.text
     resume(path, ["--max_hours", "1"], images=few(run))
@@ -196,10 +197,16 @@ def test_what_is_refused(arguments, message):
 
 def test_a_damaged_result(tmp_path):
     path = tmp_path / "result.json"
-    good = {"ended_by": "epochs", "epochs": 2, "exported_epochs": {"base": 2, "motivated": 1}, "test": None}
+    config = parsing.parse([*TINY[:6], "--epochs", "2"])
+    good = {"ended_by": "epochs", "epochs": 2, "parts": 1, "exported_epochs": {"base": 2, "motivated": 1}, "test": None}
     path.write_text(json.dumps(good))
-    assert read_result(tmp_path, 2).exported_epochs == {"base": 2, "motivated": 1}
-    assert read_result(tmp_path, 3) is None  # it was trained further
+    assert read_result(tmp_path, config, 2).exported_epochs == {"base": 2, "motivated": 1}
+    # It trains further.
+    assert read_result(tmp_path, config, 3) is None
+    assert read_result(tmp_path, replace(config, epochs=3), 2) is None
+    write_parts(tmp_path, [RunPart(0, 0, 2), RunPart(2, 4, 2)])
+    assert read_result(tmp_path, config, 2) is None
+    (tmp_path / "parts.json").unlink()
     for broken in (
         {"ended_by": "x"},
         {"exported_epochs": {"base": 1}},
@@ -207,4 +214,4 @@ def test_a_damaged_result(tmp_path):
     ):
         path.write_text(json.dumps(good | broken))
         with pytest.raises(ValueError, match=r"result\.json is damaged"):
-            read_result(tmp_path, 2)
+            read_result(tmp_path, config, 2)

@@ -265,7 +265,7 @@ def read_summary(run_dir: Path, name: str | None = None) -> RunSummary:
         expected_fraction=fraction,
         expected_cost=expected_cost(macs, fraction, build_policy(config), config.epochs, config.finish_epochs),
         parts=read_parts(run_dir, config),
-        result=read_result(run_dir, len(epochs["epoch"])),
+        result=read_result(run_dir, config, len(epochs["epoch"])),
     )
 
 
