@@ -23,6 +23,7 @@ def check_data(config: Config) -> None:
     """
     check_source(config.data)
     _check_multi_label(config)
+    _check_validation(config.data)
     _check_augmentation(config)
     _check_mixing(config.data)
     _check_balance(config.data)
@@ -86,6 +87,16 @@ def _check_own_fields(data: DataConfig) -> None:
             refuse(
                 f"data.{field}", value, f"it is for data.name = {' or '.join(sources)}; leave it out, or set data.name"
             )
+
+
+def _check_validation(data: DataConfig) -> None:
+    if data.val_fraction and data.multi_label:
+        reason = (
+            "images with several labels cannot be divided by class; leave it out, or name the images by a column split"
+        )
+        refuse("data.val_fraction", data.val_fraction, reason)
+    if data.val_fraction and data.name == "python":
+        refuse("data.val_fraction", data.val_fraction, "leave it out, and give the data set val in Python")
 
 
 def _check_augmentation(config: Config) -> None:

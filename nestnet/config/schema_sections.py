@@ -131,6 +131,10 @@ class DataConfig:
     the one with the highest mean average precision."""
     label_separator: str | None = None
     """csv with `multi_label`: text between the labels in one cell, such as `;` or `|`; null: a cell holds one label."""
+    val_fraction: float = limited(0.0, from_to_below(0, 1))
+    """Part of the training images, from 0 to below 1, that is held out of training for validation, with an equal
+    part of every class, the same for every seed. The best epoch and the threshold of a cascade are chosen on
+    them. 0: only the validation images that the data set has. Not for data that has some."""
     corrupt: Corrupt = "stop"
     """What happens when an image file cannot be read. `stop`: the run ends. `skip`: in training, the next
     readable image takes its place; a test image is left out, and all test images are read once at the start to

@@ -29,6 +29,7 @@ from nestnet.data.sources.python_datasets import store_datasets
 from nestnet.data.sources.python_images import PythonImages
 from nestnet.data.stored_data_set import StoredDataSet, take_subset
 from nestnet.data.transformed_images import EvalImages, TrainImages
+from nestnet.data.validation_split import hold_out_validation_images
 from nestnet.text.escape import quoted
 
 # Largest size in bytes of training images that are kept on the device; if they take more, each is read for
@@ -226,6 +227,8 @@ def load_data(
     """
     # Read the images, and select those that belong to the run.
     stored = read_data_set(data, model)
+    if data.val_fraction:
+        stored = hold_out_validation_images(stored, data.val_fraction)
     if record is not None:
         field = f"data.root = {quoted(data.root or DEFAULT_ROOT)}"
         stored = restore_recorded_images(record, stored, field, command)

@@ -126,7 +126,8 @@ class RunDirectory:
         # Everything is checked before anything is changed.
         check_names(self.path)
         # The columns of a run never change, because the record of its images does not.
-        metric_columns = choose_metric_columns(has_val=record.has_val, multi_label=config.data.multi_label)
+        has_val = record.has_val or config.data.val_fraction > 0
+        metric_columns = choose_metric_columns(has_val=has_val, multi_label=config.data.multi_label)
         end_of_steps = _end_of_row(self.path / "steps.csv", STEP_COLUMNS, steps)
         end_of_metrics = _end_of_row(self.path / "metrics.csv", metric_columns, epochs)
         for folder in (self.path, self.path / "checkpoints", self.path / "snapshots"):
