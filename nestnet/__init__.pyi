@@ -1,4 +1,6 @@
 from . import cost
+from .cascade.loading import load_cascade
+from .cascade.module import Cascade
 from .conditions.base import Condition
 from .conditions.by_loss import EMADecrease, GradientNormIncrease, HeldOutLossDecrease, LossDecrease
 from .conditions.by_position import Always, Never, Periodic, RandomBatches, RandomLike
@@ -34,6 +36,7 @@ __all__ = [
     "Architecture",
     "Bandit",
     "Callback",
+    "Cascade",
     "Condition",
     "EMADecrease",
     "GradientAgreement",
@@ -60,6 +63,7 @@ __all__ = [
     "fill_momentum",
     "freeze_backbone",
     "list_models",
+    "load_cascade",
     "load_weights",
     "nest",
     "recalibrate",

@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "nestnet"
 ROOMS = """
 version; text; runtime; storage; config.schema; nn; nesting; models conditions distributed optim trackers; config precision;
-device; data step; cost weights; runs; training; planning recipes deploy verification analysis; tuning paper; cli; __main__
+device; data step; cost weights; runs; training; planning recipes deploy verification analysis; tuning paper cascade; cli;
+__main__
 """
 """From the lowest floor to the highest. A room may import rooms on the floors below its own, and nothing beside or above it."""
 

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from nestnet.cli.cascade_command import cascade
 from nestnet.cli.failures import MISTAKE, SIGNALLED, Failure, describe_failure, report_failure
 from nestnet.cli.log import show_notices
 from nestnet.cli.models_command import models
@@ -47,6 +48,8 @@ Train one nested image classifier, deploy two.
             [--precision float32|int8] [--calibration_images N] [--tolerance POINTS]
   predict   print the most likely classes of image files
             FILE|FOLDER [FILE|FOLDER ...] --model FILE [--top N] [--batch_size N] [--format text|csv|json]
+  cascade   run the base first, and the motivated network only where the base is unsure
+            RUN_DIR [--accuracy within POINTS | --cost TIMES | --milliseconds MS] [--output FILE]
   plot      draw the losses and accuracies of a run
             RUN_DIR [--output FILE]
   report    write an HTML page about one or several runs
@@ -78,6 +81,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "export": export,
     "predict": predict,
+    "cascade": cascade,
     "plot": plot,
     "report": report,
     "table": table,

@@ -144,12 +144,12 @@ def predict(arguments: list[str]) -> None:
     """
     parser = Parser("nestnet predict", predict.__doc__)
     parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
-    parser.add_argument(
-        "--model",
-        required=True,
-        type=path,
-        metavar="FILE",
-        help=".safetensors or .onnx export, or folder of the format timm",
+    networks = parser.add_mutually_exclusive_group(required=True)
+    networks.add_argument(
+        "--model", type=path, metavar="FILE", help=".safetensors or .onnx export, or folder of the format timm"
+    )
+    networks.add_argument(
+        "--cascade", type=path, metavar="FILE", help="cascade of two networks, as `nestnet cascade` exports it"
     )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (default: 5)")
     parser.add_argument(
@@ -170,13 +170,21 @@ def predict(arguments: list[str]) -> None:
 
     import_modules(options.imports)
 
+    from nestnet.cascade.predictor import CascadePredictor
     from nestnet.deploy.predict import predict as predict_files
+    from nestnet.deploy.predictor import Predictor
+    from nestnet.device import choose_device
 
+    predictor: Predictor
+    if options.cascade is not None:
+        predictor = CascadePredictor(options.cascade, choose_device("auto"))
+    else:
+        predictor = Predictor(options.model, choose_device("auto"))
     errors: list[str] = []
     try:
         predict_files(
             options.paths,
-            options.model,
+            predictor,
             top=options.top,
             batch_size=options.batch_size,
             layout=options.format,

@@ -102,7 +102,7 @@ def export_run(
     # The accuracy of 8-bit integers is measured, so the images must be there.
     images, absence = _load_images(run, needed=int8 is not None or needs_images(run, mode, batches))
     net = prepare_for_eval(run, mode, images, choose_device("auto"), batches).cpu().eval()
-    metadata = _create_metadata(run, net, mode, preprocessing)
+    metadata = create_metadata(run, net, mode, preprocessing)
     with staging_folder(destination.target) as folder:
         unfinished = folder / destination.name
         check: LogitCheck | ClassCheck | AccuracyCheck
@@ -184,7 +184,15 @@ def _require_passed(check: LogitCheck | ClassCheck | AccuracyCheck, path: Path) 
         raise ValueError(f"output = {quoted(path)}: it was not written, {check.describe_failure()}")
 
 
-def _create_metadata(run: Run, net: NestedModel, mode: Mode, preprocessing: str) -> Metadata:
+def create_metadata(run: Run, net: NestedModel, mode: Mode, preprocessing: str = "outside") -> Metadata:
+    """Return the metadata of the file of a subnet.
+
+    Args:
+        run: run that trained the network.
+        net: nested network.
+        mode: mode of the subnet.
+        preprocessing: `"inside"` if the file prepares images itself, otherwise `"outside"`.
+    """
     data = run.config.data
     return Metadata.from_network(
         net,

@@ -8,13 +8,12 @@ from nestnet.data.folder.folder_walk import list_images
 from nestnet.data.image_decoding import USUAL_EXTENSIONS
 from nestnet.deploy.prediction_text import LAYOUTS, Layout
 from nestnet.deploy.predictor import Prediction, Predictor
-from nestnet.device import choose_device
 from nestnet.runtime.log import log_notice
 
 
 def predict(
     paths: Sequence[Path],
-    model: Path,
+    predictor: Predictor,
     *,
     top: int = 5,
     batch_size: int = 32,
@@ -26,7 +25,7 @@ def predict(
 
     Args:
         paths: image files, and folders of them.
-        model: `.safetensors` or `.onnx` export, or folder of timm's format.
+        predictor: network, or cascade of two, that classifies them.
         top: number of classes per image, at least 1.
         batch_size: number of images per forward pass, at least 1.
         layout: format of the lines: `"text"` for reading, `"csv"` or `"json"`.
@@ -34,9 +33,8 @@ def predict(
         tell_error: function that is called with one line for each image that cannot be read.
 
     Raises:
-        ValueError: If the model cannot be used, an argument is out of range, or a folder has no images.
+        ValueError: If an argument is out of range, or a folder has no images.
     """
-    predictor = Predictor(model, choose_device("auto"))
     predictions = predictor.predict(list_image_files(paths), top=top, batch_size=batch_size)
 
     # Report an unreadable file at once, and classify the others.

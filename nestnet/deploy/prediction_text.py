@@ -57,7 +57,10 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
         for each in prediction.top:
             top.append({"class": each.index, "name": for_data(each.name), "probability": round(each.probability, 6)})
         yield line
-        line = json.dumps({"file": for_data(prediction.file), "top": top}) + ","
+        entry: dict[str, object] = {"file": for_data(prediction.file), "top": top}
+        if prediction.passed_on is not None:
+            entry["passed_on"] = prediction.passed_on
+        line = json.dumps(entry) + ","
     yield line.removesuffix(",")
     yield "]"
 

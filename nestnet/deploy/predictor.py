@@ -6,7 +6,7 @@ are prepared as in the run's own evaluation (`nestnet.data.preprocessing`).
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nestnet.data.image_decoding import read_image
 from nestnet.data.preprocessing import Transform, create_eval_transform
-from nestnet.deploy.loading import load_export
+from nestnet.deploy.loading import LoadedExport, load_export
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.weights.metadata import Metadata
 
@@ -43,11 +43,13 @@ class Prediction:
         file: image file.
         top: the most probable classes, the most probable first; empty if the file cannot be read.
         error: reason why the file cannot be read; `None` if it can.
+        passed_on: whether the motivated network of a cascade decided the image; `None` for a single network.
     """
 
     file: Path
     top: list[ClassProbability]
     error: str | None = None
+    passed_on: bool | None = None
 
 
 class Predictor:
@@ -77,7 +79,10 @@ class Predictor:
     """
 
     def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
-        export = load_export(Path(path), torch.device(device))
+        self._use(load_export(Path(path), torch.device(device)))
+
+    def _use(self, export: LoadedExport) -> None:
+        """Take a network, and prepare images as its metadata says."""
         self.metadata = export.metadata
         self.network = export.network
         self.device = export.device
@@ -120,13 +125,18 @@ class Predictor:
                 images[position] = self._read(file)
             except ValueError as error:
                 errors[position] = str(error)
-        tops: dict[int, list[ClassProbability]] = {}
+        predictions: dict[int, Prediction] = {}
         if images:
-            classified = self._classify(list(images.values()), top)
-            tops = dict(zip(images, classified, strict=True))
+            logits, passed_on = self._run(list(images.values()))
+            tops = self._name_classes(logits, top)
+            for position, classes, is_passed_on in zip(images, tops, passed_on, strict=True):
+                predictions[position] = Prediction(files[position], classes, passed_on=is_passed_on)
         # Yield the predictions in the order of the files.
         for position, file in enumerate(files):
-            yield Prediction(file, tops.get(position, []), errors.get(position))
+            if position in errors:
+                yield Prediction(file, [], errors[position])
+            else:
+                yield predictions[position]
 
     def _read(self, file: Path) -> Tensor:
         """Return the image as the network takes it, normalised or as raw pixels."""
@@ -136,12 +146,16 @@ class Predictor:
         return self.transform(read_image(str(file), self.image_mode))
 
     @torch.inference_mode()
-    def _classify(self, images: list[Tensor], top: int) -> list[list[ClassProbability]]:
-        """Return the most probable classes of each image."""
+    def _run(self, images: list[Tensor]) -> tuple[Tensor, Sequence[bool | None]]:
+        """Return the logits `[B, K]` of some images, and which of them a cascade has passed on."""
         if self.metadata.preprocessing == "inside":
             logits = run_raw(self.network, images)
         else:
             logits = self.network(torch.stack(images).to(self.device))
+        return logits, [None] * len(images)
+
+    def _name_classes(self, logits: Tensor, top: int) -> list[list[ClassProbability]]:
+        """Return the most probable classes of each image of a batch from its logits `[B, K]`."""
         probabilities, indices = self.metadata.probabilities(logits).topk(top)  # [B, top]
         classified = []
         for image_indices, image_probabilities in zip(indices.tolist(), probabilities.tolist(), strict=True):

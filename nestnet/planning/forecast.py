@@ -7,6 +7,7 @@ from nestnet.conditions.description import describe_motivation
 from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
+from nestnet.cost.cascade import CascadeCosts
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost, relative_to_base
 from nestnet.data.image_data import load_data
@@ -89,6 +90,7 @@ def forecast_run(config: Config) -> str:
     lines += describe_expected_cost(config, macs, condition, batches)
     if trained_images < images.count:
         lines.append("beside it, each batch is followed by a forward pass of a held-out batch")
+    lines.append(_describe_cascade(macs))
     return "\n".join(lines)
 
 
@@ -106,7 +108,9 @@ def describe_training_images(config: Config) -> TrainingImages:
     facts = DATA_SETS[data.name]
     if facts.num_classes is not None and facts.train_images is not None:
         channels = facts.channels or config.model.in_chans or 3
-        return TrainingImages(facts.num_classes, facts.train_images, channels, data.img_size or facts.img_size)
+        # Rounding by class may hold out a few images more or fewer.
+        count = facts.train_images - round(data.val_fraction * facts.train_images)
+        return TrainingImages(facts.num_classes, count, channels, data.img_size or facts.img_size)
     images = load_data(data, config.model)
     channels, height, _ = images.input_size
     return TrainingImages(len(images.class_names), len(images.train), channels, height)
@@ -169,6 +173,17 @@ def _describe_range(config: Config, macs: PerMode[int], limits: MotivationLimits
     return [
         f"{describe_motivation(config.motivation)}: how many batches will be motivated cannot be forecast; {bounds}"
     ]
+
+
+def _describe_cascade(macs: PerMode[int]) -> str:
+    """Return where a cascade of both networks cannot pay."""
+    costs = CascadeCosts(macs.base, macs.motivated)
+    if costs.break_even == 0:
+        return "a cascade of both cannot pay: the base costs as much as the motivated network"
+    return (
+        "a cascade, which runs the base first, can pay only if it passes fewer than "
+        f"{costs.break_even:.0%} of the images on"
+    )
 
 
 def _network_rows(names: PerMode[str], costs: list[Cost], batch_size: int) -> list[list[str]]:

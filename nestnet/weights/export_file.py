@@ -1,9 +1,11 @@
 """Reading the metadata of an exported file, after checking that the file is intact."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from nestnet.storage.hashed import read_verified_metadata
 from nestnet.storage.opening import open_regular, utf8_name
@@ -101,7 +103,7 @@ def read_if_export(path: str | os.PathLike[str]) -> Metadata | None:
 def _check_tensors(path: Path, metadata: Metadata) -> None:
     """Raise ValueError unless a file has the tensors of the architecture that its metadata names."""
     # A matching hash does not prove that nestnet wrote the file.
-    expected = _describe_network(path, metadata)
+    expected = describe_network(path, metadata)
     tensors = _describe_file(path)
     for key in sorted(expected.keys() | tensors.keys()):
         description = tensors.get(key, "absent")
@@ -112,8 +114,19 @@ def _check_tensors(path: Path, metadata: Metadata) -> None:
             )
 
 
-def _describe_network(path: Path, metadata: Metadata) -> dict[str, str]:
-    """Return kind and shape of each tensor of the network that the metadata describes."""
+def describe_network(path: Path, metadata: Metadata) -> dict[str, str]:
+    """Return kind and shape of each tensor of the network that the metadata describes.
+
+    Args:
+        path: file, for error messages.
+        metadata: metadata of the network.
+
+    Returns:
+        The descriptions by name.
+
+    Raises:
+        ValueError: If timm cannot build the network.
+    """
     try:
         state = metadata.skeleton().state_dict()
     except (RuntimeError, AssertionError) as error:  # raised by torch and timm for sizes that no network can have
@@ -121,6 +134,18 @@ def _describe_network(path: Path, metadata: Metadata) -> dict[str, str]:
         raise ValueError(
             f"{path}: {metadata.architecture} cannot be created with {sizes}: {first_line(error)}"
         ) from error
+    return describe_tensors(state)
+
+
+def describe_tensors(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return kind and shape of each tensor.
+
+    Args:
+        state: tensors by name.
+
+    Returns:
+        The descriptions by name, such as `floating-point [64, 3, 7, 7]`.
+    """
     # One kind for all floating-point types, so that an export in half precision fits too.
     descriptions = {}
     for key, tensor in state.items():

@@ -150,9 +150,7 @@ def test_a_file_that_gives_another_class_is_refused_and_leaves_nothing(run_dir, 
         f"base.onnx': it was not written, from raw pixels it gives other classes than the run to {different} of 24"
         in error
     )
-    assert re.search(
-        r"test images, such as '?\S+/test/\w+/\d\.png'?: dark instead of (light|red) \(a wrong runtime", error
-    )
+    assert re.search(r"test images, such as '?\S+/test/\w+/\d\.png'?: dark instead of (light|red) \(onnxruntime", error)
     assert "the largest difference of a logit is nan); set preprocessing to outside" in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == []

@@ -1,0 +1,1 @@
+"""Inference that runs the base first, and the motivated network only where the base is unsure."""
