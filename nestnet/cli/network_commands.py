@@ -74,8 +74,8 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("--output", required=True, type=path, metavar="FILE|FOLDER")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "onnx", "torch-export", "timm"),
-        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .pt2), otherwise safetensors; timm "
+        choices=("safetensors", "onnx", "openvino", "torch-export", "timm"),
+        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .xml, .pt2), otherwise safetensors; timm "
         "makes a FOLDER that timm loads without any argument and that can be pushed to the Hugging Face Hub",
     )
     parser.add_argument(
@@ -146,7 +146,7 @@ def predict(arguments: list[str]) -> None:
     parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
     networks = parser.add_mutually_exclusive_group(required=True)
     networks.add_argument(
-        "--model", type=path, metavar="FILE", help=".safetensors or .onnx export, or folder of the format timm"
+        "--model", type=path, metavar="FILE", help=".safetensors, .onnx or .xml export, or folder of timm"
     )
     networks.add_argument(
         "--cascade", type=path, metavar="FILE", help="cascade of two networks, as `nestnet cascade` exports it"

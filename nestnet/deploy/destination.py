@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from nestnet.deploy.card_file import choose_card_path, read_described_file
@@ -51,19 +52,33 @@ class Destination(ABC):
 class FileDestination(Destination):
     """Place of a file. Its card has the same name with the suffix `.md`, or `.md` appended to the whole name.
 
-    The arguments, attributes and errors are those of `Destination`.
+    The other arguments, and the attributes and errors, are those of `Destination`.
+
+    Args:
+        path: path as the user gives it.
+        companion_suffixes: suffixes of further files that are written beside it, under the same name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, companion_suffixes: Sequence[str] = ()) -> None:
         check_output_beside_runs(path)
         self.card = _check_card(path)
         self.target = resolve_destination(path)
         self.name = path.name
         self.again = path
+        self.companion_suffixes = companion_suffixes
+        for suffix in companion_suffixes:
+            companion = path.with_suffix(suffix)
+            # A file of this name belongs to the file that is replaced, or to something else.
+            if os.path.lexists(companion) and not os.path.exists(path):
+                raise ValueError(
+                    f"output = {quoted(path)}: {companion}, which it needs as well, exists; move it, or name another file"
+                )
 
     def put(self, unfinished: Path, card: str) -> None:
-        # The card comes first, so that a file always has its card.
+        # The card comes first, so that a file always has its card, and then what belongs to the file.
         write_atomically(self.card, card)
+        for suffix in self.companion_suffixes:
+            move_into_place(unfinished.with_suffix(suffix), resolve_destination(self.again.with_suffix(suffix)))
         move_into_place(unfinished, self.target)
 
 
@@ -98,7 +113,7 @@ def choose_destination(path: Path, export_format: ExportFormat) -> Destination:
         ValueError: If something else is in the way, or nothing can be written there.
     """
     if export_format.weights_name is None:
-        return FileDestination(path)
+        return FileDestination(path, export_format.companion_suffixes)
     return FolderDestination(path)
 
 

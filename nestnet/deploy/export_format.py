@@ -54,6 +54,7 @@ class ExportFormat(ABC):
         name: name of the format in commands and messages.
         suffix: usual suffix of its files, in lower case; empty for folders, which have none.
         weights_name: name of the file of the weights, for a format that is a folder; `None` for a single file.
+        companion_suffixes: suffixes of further files that it writes beside a file, under the same name.
         packages: packages that it needs in addition to nestnet's dependencies; the extra of nestnet that
             installs them has the name of the format.
         holds_program: whether files hold a program, which can prepare images, or weights alone.
@@ -62,8 +63,9 @@ class ExportFormat(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     weights_name: ClassVar[str | None] = None
+    companion_suffixes: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
-    holds_program: ClassVar[bool] = True
+    holds_program: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nestnet.deploy.export_format import ExportFormat
 from nestnet.deploy.onnx_format import OnnxFormat
+from nestnet.deploy.openvino_format import OpenVinoFormat
 from nestnet.deploy.safetensors_format import SafetensorsFormat
 from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
@@ -13,6 +14,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     "safetensors": SafetensorsFormat(),
     "onnx": OnnxFormat(),
     "torch-export": TorchExportFormat(),
+    "openvino": OpenVinoFormat(),
     "timm": TimmFormat(),
 }
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from nestnet.deploy.export_format import LoadedModel
 from nestnet.deploy.onnx_format import OnnxFormat
+from nestnet.deploy.openvino_format import OpenVinoFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
 from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
@@ -41,7 +42,8 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
 
     Args:
         path: file that `nestnet export` or `nestnet.export` wrote, or folder of timm's format.
-        device: device on which the network of a safetensors file runs; an ONNX file always runs on the CPU.
+        device: device on which the network of a safetensors file runs; ONNX and OpenVINO files always run on the
+            CPU.
 
     Returns:
         The network.
@@ -57,9 +59,14 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
     if suffix == OnnxFormat.suffix:
         metadata, network = OnnxFormat().read(path)
         return LoadedExport(metadata, network, torch.device("cpu"), OnnxFormat.name)
+    if suffix == OpenVinoFormat.suffix:
+        metadata, network = OpenVinoFormat().read(path)
+        return LoadedExport(metadata, network, torch.device("cpu"), OpenVinoFormat.name)
     # A file of torch.export could execute code.
     if suffix == TorchExportFormat.suffix:
-        raise ValueError(f"{path}: loading a file of torch.export can execute code; name a .safetensors or .onnx file")
+        raise ValueError(
+            f"{path}: loading a file of torch.export can execute code; name a .safetensors, .onnx or .xml file"
+        )
     # Detect damage before the weights are read.
     metadata = read_export(path)
     model = metadata.create_model()

@@ -66,9 +66,9 @@ def render_model_card(export: Export) -> str:
         export: file, network and run to describe.
     """
     tags = ["image-classification", "timm", "nestnet"]
-    # Hugging Face finds ONNX files by this library name.
-    if export.export_format.name == "onnx":
-        tags.append("onnx")
+    # Hugging Face finds these files by the names of their libraries.
+    if export.export_format.name in ("onnx", "openvino"):
+        tags.append(export.export_format.name)
     if export.metadata.precision != "float32":
         tags.append(export.metadata.precision)
     head = {

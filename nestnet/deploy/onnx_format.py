@@ -38,6 +38,7 @@ class OnnxFormat(ExportFormat):
     name = "onnx"
     suffix = ".onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
+    holds_program = True
 
     def __init__(self, opset: int | None = None) -> None:
         self.opset = opset

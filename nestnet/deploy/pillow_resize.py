@@ -93,29 +93,17 @@ def resize(pixels: Tensor, height: AxisResize, width: AxisResize, weight_filter:
     """
     row_weights = height.create_weights(weight_filter)  # [h, H]
     column_weights = width.create_weights(weight_filter)  # [w, W]
+    # The result of the first axis is rounded before the second one, so that the order matters.
+    columns_first = _to_levels(row_weights @ _to_levels(pixels @ column_weights.T))
     if not RESIZES_TALL_IMAGES_BY_ROWS_FIRST:
-        return _resize_columns_first(pixels, row_weights, column_weights)
-    # Pillow's rule, in its Resample.c: the height shrinks by more than twice as many pixels as the width.
+        return columns_first
+    rows_first = _to_levels(_to_levels(row_weights @ pixels) @ column_weights.T)
+    # Both orders are computed, because a branch is not safe: OpenVINO 2026.4 gives wrong results in the first call with
+    # another batch size. Pillow's rule, in its Resample.c: the height shrinks by more than twice as many pixels as the width.
     fewer_rows = height.crop_size - height.resized
     fewer_columns = width.crop_size - width.resized
     is_tall = (fewer_rows > 0) & (fewer_rows > 2 * fewer_columns)
-    # The result of the first axis is rounded before the second one, so that the order matters.
-    operands = (pixels, row_weights, column_weights)
-    if torch.compiler.is_exporting():
-        return torch.cond(is_tall, _resize_rows_first, _resize_columns_first, operands)
-    if is_tall:
-        return _resize_rows_first(*operands)
-    return _resize_columns_first(*operands)
-
-
-def _resize_columns_first(pixels: Tensor, row_weights: Tensor, column_weights: Tensor) -> Tensor:
-    narrowed = _to_levels(pixels @ column_weights.T)  # [B, C, H, w]
-    return _to_levels(row_weights @ narrowed)
-
-
-def _resize_rows_first(pixels: Tensor, row_weights: Tensor, column_weights: Tensor) -> Tensor:
-    lowered = _to_levels(row_weights @ pixels)  # [B, C, h, W]
-    return _to_levels(lowered @ column_weights.T)
+    return torch.where(is_tall, rows_first, columns_first)
 
 
 def _to_levels(sums: Tensor) -> Tensor:

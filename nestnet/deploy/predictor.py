@@ -56,7 +56,7 @@ class Predictor:
     """Exported network that classifies image files.
 
     Args:
-        path: `.safetensors` or `.onnx` file that `nestnet export` or `nestnet.export` wrote, or folder of timm's
+        path: `.safetensors`, `.onnx` or `.xml` file that `nestnet export` or `nestnet.export` wrote, or folder of timm's
             format.
         device: device on which the network of a safetensors file runs; an ONNX file always runs on the CPU.
 

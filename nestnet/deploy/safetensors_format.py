@@ -20,7 +20,6 @@ class SafetensorsFormat(ExportFormat):
 
     name = "safetensors"
     suffix = ".safetensors"
-    holds_program = False
 
     @property
     def runtime(self) -> str:

@@ -23,6 +23,7 @@ class TorchExportFormat(ExportFormat):
 
     name = "torch-export"
     suffix = ".pt2"
+    holds_program = True
 
     @property
     def runtime(self) -> str:

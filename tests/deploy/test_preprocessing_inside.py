@@ -18,10 +18,10 @@ from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.runs.reading import read_run
 from nestnet.training.trainer import Trainer
 
-FILES = {"program.pt2": [], "net.onnx": ["--opset", "18"]}
+FILES = {"program.pt2": [], "net.onnx": ["--opset", "18"], "intel.xml": []}
 """Files of each format that can prepare images, and the options with which they are written."""
 
-PREDICTING = ["net.onnx"]
+PREDICTING = ["net.onnx", "intel.xml"]
 
 SIZES = [(16, 16), (70, 16), (15, 40), (90, 9), (41, 33), (8, 8), (24, 60), (3, 50)]
 
@@ -130,7 +130,9 @@ def test_predict_takes_raw_pixels(file, exports, run_dir, root, capsys):
 
 
 class Flipped(OnnxFormat):
-    """A format whose files give the first image another class."""
+    """A format whose files give all images the first class."""
+
+    runtime = "a wrong runtime"
 
     def write(self, net, metadata, path) -> None:
         path.write_bytes(b"wrong")
@@ -164,6 +166,7 @@ def test_a_file_that_gives_another_class_is_refused_and_leaves_nothing(run_dir, 
             ["--preprocessing", "inside"],
             "preprocessing = 'inside': files of the format safetensors hold weights alone; set format to onnx, or to another",
         ),
+        ("folder", ["--preprocessing", "inside", "--format", "timm"], "files of the format timm hold weights alone"),
         ("base.pt2", ["--opset", "18"], "opset = 18: it is for ONNX files; leave it out, or set format to onnx"),
         ("base.onnx", ["--opset", "17"], "opset = 17: torch writes 18 or newer, and onnx "),
         ("base.onnx", ["--opset", "1000"], f"knows up to {onnx.defs.onnx_opset_version()}"),
