@@ -93,6 +93,10 @@ class Config:
     """Number of parts that each batch is divided into, from 1 to half of `data.batch_size`, which it must
     divide. The parts are trained one after another in the same mode, with one step of the optimizer, so that a
     large batch needs less memory. BatchNorm normalises by one part at a time."""
+    grad_checkpointing: bool = False
+    """Whether only the input of each block is kept for the backward pass, which computes the rest again (timm's
+    `set_grad_checkpointing`). A step takes about a third more time and much less memory; losses and weights stay
+    the same. Not with `compile` or `cuda_graphs`."""
     # What is evaluated and exported.
     ema_decay: float | None = limited(
         None, ValueRule(lambda value: 0 < value < 1, "above 0 and below 1, or null for none")

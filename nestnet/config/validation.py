@@ -140,7 +140,21 @@ def _check_step(config: Config) -> None:
             config.accumulate,
             f"it must be at most half of data.batch_size = {batch_size}, because BatchNorm needs more than one image per part",
         )
+    if config.grad_checkpointing:
+        _check_checkpointing(config)
     may_be_cuda = config.device == "auto" or config.device.startswith("cuda")
     if config.cuda_graphs and not may_be_cuda:
         reason = f"it is for CUDA, and device = {config.device!r}; leave one of them out"
         refuse("cuda_graphs", config.cuda_graphs, reason)
+
+
+def _check_checkpointing(config: Config) -> None:
+    """Refuse settings with which activations cannot be computed again, or none are kept."""
+    conflicts = [
+        (config.compile, "torch.compile decides itself what to compute again; leave compile out"),
+        (config.cuda_graphs, "a CUDA graph cannot restore random numbers within a step; leave cuda_graphs out"),
+        (config.model.freeze is not None, "no activations of a frozen backbone are kept; leave it out"),
+    ]
+    for is_set, reason in conflicts:
+        if is_set:
+            refuse("grad_checkpointing", config.grad_checkpointing, reason)

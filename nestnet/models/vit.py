@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nestnet.models.architecture import Architecture, TrainingDefaults
 from nestnet.models.registration import register_architecture
 from nestnet.nn.batch_norm import STATISTICS
+from nestnet.nn.checkpointing import run_block
 from nestnet.nn.layers import Conv2d, Dropout, DropPath, LayerNorm, Linear
 from nestnet.nn.mode import Mode, PerMode, Rate, Width, parse_rates
 from nestnet.nn.model import NestedModel
@@ -240,11 +241,15 @@ class NestedViT(NestedModel):
         for base_rate, motivated_rate in zip(base_rates, motivated_rates, strict=True):
             blocks.append(Block(width, qkv_map, rates, Rate(base_rate, motivated_rate)))
         self.blocks = nn.ModuleList(blocks)
+        self.grad_checkpointing = False
 
         # The head
         self.norm = LayerNorm(width)
         self.head_drop = Dropout(rates["drop_rate"])
         self.head = Linear(width, Width(num_classes, num_classes))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
 
     def forward_features(self, x: Tensor, mode: Mode | str) -> Tensor:
         mode = Mode(mode)
@@ -254,7 +259,7 @@ class NestedViT(NestedModel):
         x = torch.cat([cls_token, x], dim=1) + select_weight(self.pos_embed, mode)
         x = self.pos_drop(x, mode)
         for block in self.blocks:
-            x = block(x, mode)
+            x = run_block(block, x, mode, grad_checkpointing=self.grad_checkpointing)
         return self.norm(x, mode)
 
     def forward_head(self, x: Tensor, mode: Mode | str, pre_logits: bool = False) -> Tensor:

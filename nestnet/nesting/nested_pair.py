@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from nestnet.nesting.joined_module import JoinedModule, separate_weights, synchronise
 from nestnet.nesting.state_loading import BASE, MOTIVATED, Loading
 from nestnet.nn.batch_norm import counterpart_name
+from nestnet.nn.checkpointing import keep_statistics_when_recomputing
 from nestnet.nn.layer_groups import group_weights
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.model import NestedModel, tensors_of
@@ -195,6 +196,31 @@ class NestedPair(NestedModel):
             else:
                 names[name] = state_dict_name(name).removeprefix(MOTIVATED)
         return names
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Set whether the backward pass computes activations again instead of keeping them, as the networks' authors do it.
+
+        Args:
+            enable: whether to do so.
+
+        Raises:
+            ValueError: If one of the networks has no method `set_grad_checkpointing`, or refuses it.
+        """
+        for mode in Mode:
+            network = self.network(mode)
+            method = getattr(network, "set_grad_checkpointing", None)
+            # Networks of timm that cannot do it have the method too, with an assertion.
+            try:
+                if method is not None:
+                    method(enable)
+            except AssertionError:
+                method = None
+            if method is None:
+                raise ValueError(
+                    f"{self.architectures.of(mode)} cannot compute activations again: it needs a method "
+                    "set_grad_checkpointing(), as most of timm's networks have it"
+                )
+            keep_statistics_when_recomputing(network)
 
     # One memory: the base's parameters are the base blocks.
 

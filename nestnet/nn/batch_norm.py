@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nestnet.nn.checkpointing import is_recomputing
 from nestnet.nn.layers import Layer
 from nestnet.nn.mode import Mode, Width
 from nestnet.nn.parameter import create_weight, select_weight
@@ -51,6 +52,7 @@ class BatchNorm2d(Layer):
         private: whether the layer has private statistics for the base. A layer that only the motivated
             network has needs none.
         separate: whether it has a scale and a shift for the base too.
+        is_checkpointed: whether the backward pass may compute the layer again, which must not update the statistics.
         synchronised: whether training normalises by the images of all processes: see
             `nestnet.synchronise_batch_norm`.
     """
@@ -77,6 +79,7 @@ class BatchNorm2d(Layer):
         self.separate = statistics == "separate" and num_features.base > 0
         # The number of processes is not known when a network is made.
         self.synchronised = False
+        self.is_checkpointed = False
         # The size of the base's part: a separate layer shares none of it.
         part = 0 if self.separate else num_features.base
         self.weight = create_weight((num_features.motivated,), (part,))
@@ -95,8 +98,12 @@ class BatchNorm2d(Layer):
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         mean, variance, num_batches = self.running_statistics(mode)
+        # The first pass has updated the statistics. A copy of them takes the second update.
+        if self.training and self.is_checkpointed and is_recomputing():
+            mean = mean.clone()
+            variance = variance.clone()
         # In place, so that a captured CUDA graph counts its replays too.
-        if self.training:
+        elif self.training:
             num_batches.add_(1)
         if mode is Mode.BASE and self.separate:
             scale: Tensor = self.base_weight

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from nestnet.nn.checkpointing import run_block
 from nestnet.nn.mode import Mode, Rate, Width
 
 DEPTH_MAPS = ("last", "first", "uniform")
@@ -16,16 +17,20 @@ class Stage(nn.ModuleList):
     Args:
         blocks: all blocks of the motivated stage, each with `forward(x, mode)`.
         base_positions: for each block its position in the base's stage, or `None` for a differential block.
+
+    Attributes:
+        grad_checkpointing: whether the backward pass computes the activations of each block again.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], base_positions: list[int | None]) -> None:
         super().__init__(blocks)
         self.base_positions = base_positions
+        self.grad_checkpointing = False
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         for block, position in zip(self, self.base_positions, strict=True):
             if mode is Mode.MOTIVATED or position is not None:
-                x = block(x, mode)
+                x = run_block(block, x, mode, grad_checkpointing=self.grad_checkpointing)
         return x
 
 

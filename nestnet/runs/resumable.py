@@ -21,6 +21,7 @@ RESUMABLE_FIELDS = {
     "checkpoint_minutes",
     "snapshot_steps",
     "non_finite",
+    "grad_checkpointing",
     "trackers",
     "exports",
     "max_hours",

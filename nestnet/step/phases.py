@@ -151,6 +151,7 @@ class EagerPhases:
             is not needed.
         snapshot: copy of the buffers for `skip`; `None` if no batch is skipped.
         last_loss: loss whose backward pass is still to be run.
+        last_frozen: parameters that were frozen in its forward pass.
         kept_apart: the shared gradients if this batch trains both networks; otherwise `None`.
         finish: forward pass that trains the motivated network without its base; `None` until it is needed.
     """
@@ -166,6 +167,7 @@ class EagerPhases:
     shared_gradients: SharedGradients | None
     snapshot: BufferSnapshot | None
     last_loss: Tensor = field(init=False)
+    last_frozen: Sequence[nn.Parameter] = field(init=False)
     kept_apart: SharedGradients | None = field(init=False)
     finish: Forward | None = None
 
@@ -205,7 +207,7 @@ class EagerPhases:
             for mode in modes:
                 # The last backward pass is left to the next phase: the host reads the loss while the device runs it.
                 if not is_first:
-                    self.last_loss.backward()
+                    self._run_backward()
                     if self.kept_apart is not None:
                         self.kept_apart.switch()
                 is_first = False
@@ -226,6 +228,7 @@ class EagerPhases:
                     loss = weight * loss
                 # The gradients of the scaled losses add up to the gradient of the mean over the parts.
                 self.last_loss = loss / self.accumulate
+                self.last_frozen = forward.frozen_parameters
         return torch.stack([torch.stack(part_losses).mean() for part_losses in losses.values()])
 
     def compute_gradients(self) -> GradientNumbers:
@@ -234,7 +237,7 @@ class EagerPhases:
         Returns:
             The numbers about the gradients that are needed.
         """
-        self.last_loss.backward()
+        self._run_backward()
         # Free the graph at once. If it lived until the next forward pass, its gradient accumulators would be
         # reused there, on the stream that they were created on, which a capture on another stream does not
         # allow.
@@ -252,6 +255,11 @@ class EagerPhases:
         """Restore the statistics. The next step clears the gradients."""
         if self.snapshot is not None:
             self.snapshot.restore()
+
+    def _run_backward(self) -> None:
+        # Blocks that the backward pass computes again must find the same parameters frozen.
+        with frozen(self.last_frozen):
+            self.last_loss.backward()
 
     def _clip_gradients(self) -> Tensor | None:
         """Clip the gradients, and return the norm `[]` of all of them before, if either is needed."""

@@ -148,6 +148,9 @@ def build_training(
     limits = build_limits(config, batches_per_epoch, macs)
     check_limits(config, limits, condition)
     fraction = limits.expected_fraction(condition)
+    # At the end, because the cost is counted in an ordinary forward pass.
+    if config.grad_checkpointing:
+        _set_checkpointing(net)
     return TrainingSetup(
         config=config,
         images=images,
@@ -236,6 +239,13 @@ def _build_network(config: Config, images: ImageData, context: DeviceContext, *,
     if config.sync_batch_norm and process_group.size > 1:
         synchronise_batch_norm(net)
     return net
+
+
+def _set_checkpointing(net: NestedModel) -> None:
+    try:
+        net.set_grad_checkpointing()
+    except ValueError as error:
+        raise ValueError(f"grad_checkpointing = True: {error}; leave it out") from error
 
 
 def _build_optimizer(config: Config, net: NestedModel) -> Optimizer:

@@ -453,6 +453,12 @@ train --model.freeze backbone --model.motivated_weights timm --recalibration_bat
     recalibration_batches = 2: model.freeze = 'backbone' keeps the BatchNorm statistics as they are; leave one of them out
 train --model.freeze backbone --model.motivated_weights timm --sync_batch_norm true
     sync_batch_norm = True: model.freeze = 'backbone' keeps the BatchNorm statistics as they are; leave one of them out
+train --grad_checkpointing true --compile true
+    grad_checkpointing = True: torch.compile decides itself what to compute again; leave compile out
+train --grad_checkpointing true --cuda_graphs true
+    grad_checkpointing = True: a CUDA graph cannot restore random numbers within a step; leave cuda_graphs out
+train --grad_checkpointing true --model.freeze backbone --model.motivated_weights timm
+    grad_checkpointing = True: no activations of a frozen backbone are kept; leave it out
 train --model.differential_init ones
     model.differential_init
 
