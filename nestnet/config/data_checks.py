@@ -5,7 +5,7 @@ import re
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
-from nestnet.config.schema_rules import as_pair
+from nestnet.config.schema_rules import as_pair, as_size
 from nestnet.config.schema_sections import DataConfig
 
 AUTO_AUGMENT = re.compile(r"cifar10|imagenet|rand(-(m(10|\d)|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]))+")
@@ -114,9 +114,9 @@ def _check_augmentation(config: Config) -> None:
         if channels != 3:
             reason = "it is for colour images, and these are grey; leave it out"
             refuse("data.auto_augment", data.auto_augment, reason)
-    size = data.img_size or facts.img_size
-    if data.cutout > size:
-        refuse("data.cutout", data.cutout, f"it must be at most the {size} pixels of an image")
+    side = min(as_size(data.img_size or facts.img_size))
+    if data.cutout > side:
+        refuse("data.cutout", data.cutout, f"it must be at most the {side} pixels of an image")
     if data.repeats > data.batch_size:
         refuse("data.repeats", data.repeats, f"it must be at most data.batch_size = {data.batch_size}")
 

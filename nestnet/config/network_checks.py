@@ -8,6 +8,7 @@ import torch
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_img_size, as_size
 from nestnet.config.schema_sections import SLICE, ModelConfig
 from nestnet.config.timm_pair_checks import check_timm_pair
 from nestnet.models.architecture import Architecture
@@ -148,14 +149,18 @@ def _check_head_and_stem(config: Config) -> None:
 def _check_sizes(config: Config, architecture: Architecture) -> None:
     data = config.data
     family = architecture.family
-    size = data.img_size or DATA_SETS[data.name].img_size
-    if architecture.takes_img_size and data.eval_img_size not in (None, size):
+    for name in ("img_size", "eval_img_size"):
+        value = getattr(data, name)
+        if isinstance(value, list) and len(value) != 2:
+            refuse(f"data.{name}", value, "it must be one number, or a pair [height, width]")
+    size = as_size(data.img_size or DATA_SETS[data.name].img_size)
+    if architecture.takes_img_size and data.eval_img_size is not None and as_size(data.eval_img_size) != size:
         reason = f"a {family} is made for one size; leave it out, or give data.img_size"
         refuse("data.eval_img_size", data.eval_img_size, reason)
     # The patches of a ViT must fill an image.
     divisor = architecture.img_size_divisor
-    if size % divisor != 0:
-        nearest = max(size // divisor, 1) * divisor
+    if any(side % divisor for side in size):
+        nearest = as_img_size([max(side // divisor, 1) * divisor for side in size])
         reason = f"a {family} needs a multiple of its patch, {divisor} pixels; take {nearest}"
         refuse("data.img_size", data.img_size, reason)
 

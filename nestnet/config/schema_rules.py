@@ -1,6 +1,6 @@
 """Rules for single values of a configuration, which are declared with their fields."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,30 @@ def above(limit: float, more: str = "") -> ValueRule:
         The rule.
     """
     return ValueRule(lambda value: value > limit, f"above {limit:g}{more}")
+
+
+def as_size(img_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width in pixels.
+
+    Args:
+        img_size: one number for square images, or a pair `[height, width]`.
+    """
+    if isinstance(img_size, int):
+        return img_size, img_size
+    height, width = img_size
+    return height, width
+
+
+def as_img_size(size: Sequence[int]) -> int | list[int]:
+    """Return a size as a configuration has it: one number for square images, otherwise `[height, width]`.
+
+    Args:
+        size: height and width in pixels.
+    """
+    height, width = size
+    if height == width:
+        return height
+    return [height, width]
 
 
 def between(low: float, high: float, more: str = "") -> ValueRule:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from nestnet.config.schema_rules import ValueRule, above, at_least, at_most, between, from_to_below, limited
 
 Pair = float | list[float]
+ImgSize = int | list[int]
 Corrupt = Literal["stop", "skip"]
 ClassWeights = Literal["balanced"] | list[float] | dict[str, float]
 Augmentation = Literal["shift", "crop", "resized_crop", "none"]
@@ -143,11 +144,11 @@ class DataConfig:
     download: bool = False
     """Whether torchvision may download a data set that is missing (CIFAR, Flowers, Pets)."""
     # Sizes of the images that the network gets.
-    img_size: int | None = limited(None, at_least(1, " pixel"))
-    """Height and width of training images in pixels, at least 1; null: 8 for digits, 32 for CIFAR, otherwise
-    224."""
-    eval_img_size: int | None = limited(None, at_least(1, " pixel"))
-    """Height and width of test images in pixels, at least 1; null: `img_size`."""
+    img_size: ImgSize | None = limited(None, at_least(1, " pixel"))
+    """Height and width of training images in pixels, at least 1: one number, or a pair [height, width]; null: 8 for
+    digits, 32 for CIFAR, otherwise 224."""
+    eval_img_size: ImgSize | None = limited(None, at_least(1, " pixel"))
+    """Height and width of test images in pixels, at least 1, in the same form; null: `img_size`."""
     crop_pct: float | None = limited(
         None,
         ValueRule(lambda value: 0 < value <= 1, "above 0 and at most 1"),
@@ -176,7 +177,7 @@ class DataConfig:
     each network sees it."""
     cutout: int = limited(0, at_least(0, " pixels"))
     """Side in pixels of a square at a random place of each training image that is set to the mean colour, from 0
-    (no square) to the size of the image. Usual values for CIFAR are 8 and 16."""
+    (no square) to the shorter side of the image. Usual values for CIFAR are 8 and 16."""
     # Mixing within a batch, and repeating images.
     mixup: float = limited(0.0, at_least(0))
     """Alpha of timm's Mixup, at least 0; 0: no Mixup. Usual values are 0.1 to 0.8."""

@@ -7,6 +7,7 @@ import torch
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_img_size, as_size
 from nestnet.models.timm_architecture import TimmArchitecture, as_groups
 from nestnet.models.timm_networks import build_on_meta
 from nestnet.models.timm_options import split_options
@@ -33,9 +34,10 @@ def check_timm_pair(config: Config, motivated: TimmArchitecture) -> None:
     model = config.model
     data = config.data
     img_size = data.img_size or DATA_SETS[data.name].img_size
-    if motivated.fixed_img_size not in (None, (img_size, img_size)):
-        height, _ = motivated.fixed_img_size or (img_size, img_size)
-        refuse("data.img_size", img_size, f"{motivated.name} takes images of {height} pixels alone; take {height}")
+    size = as_size(img_size)
+    if motivated.fixed_img_size is not None and motivated.fixed_img_size != size:
+        fixed = as_img_size(motivated.fixed_img_size)
+        refuse("data.img_size", img_size, f"{motivated.name} takes images of {fixed} pixels alone; take {fixed}")
 
     names = PerMode(model.base, model.motivated)
     options = split_options("model.options", model.options or {})
@@ -44,7 +46,7 @@ def check_timm_pair(config: Config, motivated: TimmArchitecture) -> None:
     for mode in Mode:
         arguments = {"num_classes": model.num_classes or 10, "in_chans": in_chans, **options.of(mode)}
         if motivated.takes_img_size:
-            arguments["img_size"] = img_size
+            arguments["img_size"] = size
         try:
             networks.append(build_on_meta(names.of(mode), **arguments))
         except ValueError as error:
@@ -64,7 +66,7 @@ def check_timm_pair(config: Config, motivated: TimmArchitecture) -> None:
     try:
         with torch.no_grad():
             parameter = next(base.parameters())
-            base.eval()(torch.zeros(2, in_chans, img_size, img_size, device=parameter.device))
+            base.eval()(torch.zeros(2, in_chans, *size, device=parameter.device))
     except NotImplementedError:
         return  # an operation that only works with values
     except Exception as error:  # whatever the network raises for images of another size

@@ -132,13 +132,12 @@ def count_macs(net: NestedModel, input_size: tuple[int, int, int]) -> PerMode[in
     Returns:
         Multiply-accumulates of a forward pass of one image in each mode.
     """
-    # Training images are square.
-    in_chans, img_size, _ = input_size
+    in_chans, *size = input_size
 
     def macs(mode: Mode) -> int:
         return forward_cost(
             net.architectures.of(mode),
-            img_size=img_size,
+            img_size=size,
             num_classes=net.num_classes,
             in_chans=in_chans,
             options=structural_options(net.timm_options.of(mode)),

@@ -16,13 +16,13 @@ from nestnet.config.schema_sections import Augmentation, DataConfig
 from nestnet.data.preprocessing import Transform, create_normalizing_transforms
 
 
-def crop_padding(size: int) -> int:
-    """Return the number of pixels by which small images are padded on each side before a random crop.
+def crop_padding(side: int) -> int:
+    """Return the number of pixels by which small images are padded at both ends of a side before a random crop.
 
     Args:
-        size: height and width of the images in pixels.
+        side: height or width of the images in pixels.
     """
-    return max(size // 8, 1)
+    return max(side // 8, 1)
 
 
 class Cutout:
@@ -71,9 +71,9 @@ class TransformTwice:
 
 
 def create_train_transform(
-    data: DataConfig, augment: Augmentation, size: int, mean: Sequence[float], std: Sequence[float]
+    data: DataConfig, augment: Augmentation, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
 ) -> Transform:
-    """Return the transform of a stored image to an augmented and normalised one `[C, size, size]`.
+    """Return the transform of a stored image to an augmented and normalised one `[C, *size]`.
 
     If the two networks have random erasing of their own, its result is a tuple of two such images: what the
     base sees, and what the motivated network sees.
@@ -94,7 +94,7 @@ def create_train_transform(
     if data.auto_augment is not None:
         if len(mean) != 3:
             raise ValueError(f"data.auto_augment = {data.auto_augment!r}: it is for colour images, and these are grey")
-        transforms.append(_create_policy(data.auto_augment, size, mean))
+        transforms.append(_create_policy(data.auto_augment, min(size), mean))
     transforms += create_normalizing_transforms(mean, std)
     base, motivated = as_pair(data.random_erasing)
     if base == motivated:
@@ -117,26 +117,28 @@ def _create_covering_transforms(data: DataConfig, random_erasing: float) -> list
     return transforms
 
 
-def _create_geometric_transforms(augment: Augmentation, size: int) -> list[Any]:
+def _create_geometric_transforms(augment: Augmentation, size: tuple[int, int]) -> list[Any]:
     """Return the transforms of a stored image to a randomly moved one of `size`."""
     if augment == "resized_crop":
         return [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
     # Small images are first brought to one size, so that the padding is the same part of each.
-    transforms: list[Any] = [v2.Resize((size, size), antialias=True)]
+    transforms: list[Any] = [v2.Resize(size, antialias=True)]
     if augment in ("shift", "crop"):
-        transforms.append(v2.RandomCrop(size, padding=crop_padding(size)))
+        height, width = size
+        # torchvision takes the padding of the left and right, and then that of the top and bottom.
+        transforms.append(v2.RandomCrop(size, padding=[crop_padding(width), crop_padding(height)]))
     if augment == "crop":
         transforms.append(v2.RandomHorizontalFlip())
     return transforms
 
 
-def _create_policy(name: str, size: int, mean: Sequence[float]) -> Any:
+def _create_policy(name: str, shorter_side: int, mean: Sequence[float]) -> Any:
     """Return a policy of AutoAugment, or of timm's RandAugment where the name begins with `rand`."""
     if not name.startswith("rand"):
         return v2.AutoAugment(v2.AutoAugmentPolicy(name))
     # timm's own settings: what a move uncovers is filled with the mean colour.
     fill = tuple(min(255, round(255 * value)) for value in mean)
-    policy = rand_augment_transform(name, {"translate_const": int(size * 0.45), "img_mean": fill})
+    policy = rand_augment_transform(name, {"translate_const": int(shorter_side * 0.45), "img_mean": fill})
     for operation in policy.ops:
         if operation.name.startswith("Posterize"):
             operation.aug_fn = _posterize

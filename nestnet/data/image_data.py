@@ -1,5 +1,6 @@
 """Training and test images: from a stored data set to normalised images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,7 +11,7 @@ from timm.models import PretrainedCfg
 
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
-from nestnet.config.schema_rules import as_pair
+from nestnet.config.schema_rules import as_pair, as_size
 from nestnet.config.schema_sections import Augmentation, DataConfig, ModelConfig
 from nestnet.data.augmentation import create_train_transform
 from nestnet.data.class_names import validate_class_names
@@ -253,12 +254,12 @@ def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) 
     test = _drop_unreadable(stored.test)
     # Determine the transforms: what the configuration leaves open follows from the data set, the network and
     # the image size.
-    size = data.img_size or stored.img_size
-    eval_size = data.eval_img_size or size
+    size = as_size(data.img_size or stored.img_size)
+    eval_size = size if data.eval_img_size is None else as_size(data.eval_img_size)
     mean, std = _choose_normalization(data, model, stored)
-    crop_pct = choose_crop_pct(model.motivated, (eval_size, eval_size), data.crop_pct)
-    eval_transform = create_eval_transform((eval_size, eval_size), mean, std, crop_pct)
-    augment = data.augment or DATA_SETS[data.name].augment or _usual_augmentation(size)
+    crop_pct = choose_crop_pct(model.motivated, eval_size, data.crop_pct)
+    eval_transform = create_eval_transform(eval_size, mean, std, crop_pct)
+    augment = data.augment or DATA_SETS[data.name].augment or _usual_augmentation(max(size))
     train_transform = create_train_transform(data, augment, size, mean, std)
     # timm's RandAugment and random erasing draw from Python's and numpy's generators too.
     torch_only = not (data.auto_augment or any(as_pair(data.random_erasing)) or data.name == "python")
@@ -268,8 +269,8 @@ def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) 
         test=_eval_images(test, eval_transform),
         train_labels=stored.train_labels,
         class_names=stored.class_names,
-        input_size=(stored.channels, size, size),
-        eval_size=(eval_size, eval_size),
+        input_size=(stored.channels, *size),
+        eval_size=eval_size,
         mean=mean,
         std=std,
         augment=augment,
@@ -277,7 +278,7 @@ def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) 
         to_train_pixels=create_pixel_transform(size),
         to_eval_pixels=create_pixel_transform(eval_size),
         reason_not_resident=_find_reason_not_resident(
-            data, augment, max(size, eval_size), stored.channels, len(stored.train_labels)
+            data, augment, (size, eval_size), stored.channels, len(stored.train_labels)
         ),
     )
 
@@ -337,22 +338,22 @@ def _choose_normalization(
     return list(mean), list(std)
 
 
-def _usual_augmentation(size: int) -> Augmentation:
-    if size <= MAX_SMALL_IMG_SIZE:
+def _usual_augmentation(longer_side: int) -> Augmentation:
+    if longer_side <= MAX_SMALL_IMG_SIZE:
         return "crop"
     return "resized_crop"
 
 
 def _find_reason_not_resident(
-    data: DataConfig, augment: Augmentation, size: int, channels: int, num_images: int
+    data: DataConfig, augment: Augmentation, sizes: Sequence[tuple[int, int]], channels: int, num_images: int
 ) -> str | None:
     """Return why the images cannot be kept on the device; `None` if they can."""
-    if size > MAX_SMALL_IMG_SIZE or data.crop_pct is not None or augment == "resized_crop":
+    if max(map(max, sizes)) > MAX_SMALL_IMG_SIZE or data.crop_pct is not None or augment == "resized_crop":
         return f"it is for images that are used whole, of up to {MAX_SMALL_IMG_SIZE} pixels a side"
     if data.auto_augment or any(as_pair(data.random_erasing)):
         return "data.auto_augment and data.random_erasing change images one by one"
     if data.name == "python":
         return "data sets that are given in Python are read anew in every epoch, because they may augment their images"
-    if num_images * channels * size**2 > MAX_RESIDENT_BYTES:
+    if num_images * channels * max(map(math.prod, sizes)) > MAX_RESIDENT_BYTES:
         return f"{num_images} images take more than {MAX_RESIDENT_BYTES / 2**30:g} GiB"
     return None

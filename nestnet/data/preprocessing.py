@@ -118,13 +118,13 @@ def create_normalizing_transforms(mean: Sequence[float], std: Sequence[float]) -
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize, v2.ToPureTensor()]
 
 
-def create_pixel_transform(size: int) -> Transform:
-    """Return the transform of a stored image to bytes `[C, size, size]`, not yet normalised.
+def create_pixel_transform(size: tuple[int, int]) -> Transform:
+    """Return the transform of a stored image to bytes `[C, *size]`, not yet normalised.
 
     Args:
         size: height and width of the result in pixels.
     """
-    return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToPureTensor()])
+    return v2.Compose([v2.Resize(size, antialias=True), v2.ToImage(), v2.ToPureTensor()])
 
 
 def describe_eval_transform(size: tuple[int, int], crop_pct: float | None) -> str:
@@ -140,6 +140,8 @@ def describe_eval_transform(size: tuple[int, int], crop_pct: float | None) -> st
     height, width = size
     if crop_pct is None:
         return f"resized to {height} x {width} pixels (bilinear, antialiased), whatever its shape"
-    resized_sides = sorted({math.floor(side / crop_pct) for side in size})
-    resized = " x ".join(map(str, resized_sides))
-    return f"resized to {resized} pixels along its shorter side (bicubic), and the middle {height} x {width} pixels of it taken"
+    middle = f"and the middle {height} x {width} pixels of it taken"
+    resized_height, resized_width = (math.floor(side / crop_pct) for side in size)
+    if resized_height == resized_width:
+        return f"resized to {resized_height} pixels along its shorter side (bicubic), {middle}"
+    return f"resized with its shape kept to cover {resized_height} x {resized_width} pixels (bicubic), {middle}"

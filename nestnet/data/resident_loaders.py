@@ -53,19 +53,22 @@ class ResidentTrainLoader:
         self.batch_size = config.batch_size
         self.repeats = config.repeats
         self.cutout = config.cutout
-        self.size = images.input_size[1]
+        self.size = images.input_size[1:]
         self.flips = images.augment == "crop"
-        self.padding = 0
+        height, width = self.size
+        self.padding = (0, 0)
         if images.augment != "none":
-            self.padding = crop_padding(self.size)
+            self.padding = (crop_padding(height), crop_padding(width))
         pixels, labels = _read_pixels(images.train.dataset, images.to_train_pixels, config)  # [N, H, W, C], [N]
-        padded = F.pad(pixels, [0, 0, *[self.padding] * 4])
-        self.padded_size = padded.shape[2]
+        vertical, horizontal = self.padding
+        padded = F.pad(pixels, [0, 0, horizontal, horizontal, vertical, vertical])
+        self.padded_size = padded.shape[1:3]
         # The table has one row per pixel of all padded images, so that a crop is a lookup of rows.
-        self.pixels = padded.view(-1, padded.shape[3]).to(device_context.device)  # [N * padded_size^2, C]
+        self.pixels = padded.view(-1, padded.shape[3]).to(device_context.device)  # [N * padded H * padded W, C]
         self.labels = labels.to(device_context.device)
-        self.normalize = _NormalizePixels(images, self.size, device_context)
-        self.positions = torch.arange(self.size, device=device_context.device)
+        self.normalize = _NormalizePixels(images, width, device_context)
+        self.rows = torch.arange(height, device=device_context.device)
+        self.columns = torch.arange(width, device=device_context.device)
         self.batches_at_once = 1
         if device_context.device.type != "cpu":
             self.batches_at_once = max(IMAGES_AT_ONCE // config.batch_size, 1)
@@ -97,8 +100,8 @@ class ResidentTrainLoader:
     def _draw(self, epoch: int) -> Tensor:
         """Draw top, left, whether to flip, and row and column of Cutout's middle, for each copy of each image `[5, N]`."""
         generator = torch.Generator().manual_seed(mix_seed(self.order.seed, epoch, AUGMENTATION_STREAM))
-        offsets = 2 * self.padding + 1
-        limits = [offsets, offsets, 1 + self.flips, self.size, self.size]
+        vertical, horizontal = self.padding
+        limits = [2 * vertical + 1, 2 * horizontal + 1, 1 + self.flips, *self.size]
         count = len(self.labels) * self.repeats
         return torch.stack([torch.randint(limit, (count,), generator=generator) for limit in limits])
 
@@ -111,23 +114,25 @@ class ResidentTrainLoader:
         """
         # Position of each pixel of the result in its padded image: a flip reads the columns backwards.
         top, left, is_flipped, row, column = draws.unsqueeze(2)  # [B, 1] each
-        ys = top + self.positions  # [B, H]
-        xs = left + torch.where(is_flipped > 0, self.size - 1 - self.positions, self.positions)  # [B, W]
+        height, width = self.size
+        padded_height, padded_width = self.padded_size
+        ys = top + self.rows  # [B, H]
+        xs = left + torch.where(is_flipped > 0, width - 1 - self.columns, self.columns)  # [B, W]
         # Position in the table of all pixels.
-        lines = indices.unsqueeze(1) * self.padded_size + ys  # [B, H], among the lines of all padded images
-        pixel_rows = lines.unsqueeze(2) * self.padded_size + xs.unsqueeze(1)  # [B, H, W]
+        lines = indices.unsqueeze(1) * padded_height + ys  # [B, H], among the lines of all padded images
+        pixel_rows = lines.unsqueeze(2) * padded_width + xs.unsqueeze(1)  # [B, H, W]
         pixels = self.pixels.index_select(0, pixel_rows.flatten())  # [B * H * W, C]
-        images = self.normalize(pixels.view(len(indices), self.size, self.size, -1))
+        images = self.normalize(pixels.view(len(indices), height, width, -1))
         # Zero is the mean colour of normalised images.
         if self.cutout:
-            in_rows = self._is_in_square(row).unsqueeze(2)  # [B, H, 1]
-            in_columns = self._is_in_square(column).unsqueeze(1)  # [B, 1, W]
+            in_rows = self._is_in_square(self.rows, row).unsqueeze(2)  # [B, H, 1]
+            in_columns = self._is_in_square(self.columns, column).unsqueeze(1)  # [B, 1, W]
             images.masked_fill_((in_rows & in_columns).unsqueeze(1), 0.0)
         return images
 
-    def _is_in_square(self, middle: Tensor) -> Tensor:
-        """Return which positions along a side `[B, H]` Cutout's square covers, from its middle `[B, 1]`."""
-        distance = self.positions - middle + self.cutout // 2
+    def _is_in_square(self, positions: Tensor, middle: Tensor) -> Tensor:
+        """Return which positions along a side `[H]` Cutout's square covers `[B, H]`, from its middle `[B, 1]`."""
+        distance = positions - middle + self.cutout // 2
         return (distance >= 0) & (distance < self.cutout)
 
 
@@ -148,7 +153,7 @@ class ResidentEvalLoader:
         self, images: ImageData, dataset: EvalImages, config: DataConfig, device_context: DeviceContext
     ) -> None:
         self.batch_size = config.eval_batch_size
-        self.normalize = _NormalizePixels(images, images.eval_size[0], device_context)
+        self.normalize = _NormalizePixels(images, images.eval_size[1], device_context)
         share = Subset(dataset.dataset, device_context.process_group.sample_indices(len(dataset)))
         # There may be fewer test images than processes.
         self.pixels = torch.empty(0)
@@ -173,10 +178,10 @@ class _NormalizePixels:
     It computes the same as `v2.ToDtype(torch.float32, scale=True)` followed by `v2.Normalize`.
     """
 
-    def __init__(self, images: ImageData, size: int, device_context: DeviceContext) -> None:
+    def __init__(self, images: ImageData, width: int, device_context: DeviceContext) -> None:
         # Mean and std are repeated for a whole line of pixels, because broadcasting over three channels is slow.
-        self.mean = torch.tensor(images.mean, device=device_context.device).mul(255).repeat(size)  # [W * C]
-        self.std = torch.tensor(images.std, device=device_context.device).mul(255).repeat(size)  # [W * C]
+        self.mean = torch.tensor(images.mean, device=device_context.device).mul(255).repeat(width)  # [W * C]
+        self.std = torch.tensor(images.std, device=device_context.device).mul(255).repeat(width)  # [W * C]
         self.memory_format = torch.contiguous_format
         if device_context.memory_format == torch.channels_last:
             self.memory_format = torch.channels_last

@@ -185,8 +185,7 @@ def render_cost(metadata: Metadata, run_dir: Path) -> str:
         run_dir: folder of the run that trained the network.
     """
     name = metadata.architecture
-    # Count for square images, as for the run.
-    channels, size, _ = metadata.input_size
+    channels, *size = metadata.input_size
     macs = forward_cost(
         name, img_size=size, num_classes=metadata.num_classes, in_chans=channels, options=metadata.model_args
     )

@@ -62,20 +62,28 @@ class RawPixelNetwork(nn.Module):
 
     def _resize_and_crop(self, height: int, width: int, crop_pct: float) -> tuple[AxisResize, AxisResize]:
         """Return what timm's evaluation does along both axes: resize the shorter side, then crop the centre."""
-        kept, kept_width = self.size
-        assert kept == kept_width, "runs evaluate square images"
         # Very long images are cropped first, as by `_CropLongImages`.
         shorter_side = torch.minimum(_as_tensor(height), _as_tensor(width))
-        longest_side = MAX_ASPECT_RATIO * shorter_side
-        shorter_resized = math.floor(kept / crop_pct)
+        max_ratio = MAX_ASPECT_RATIO * max(self.size) / min(self.size)
+        longest_side = torch.ceil(shorter_side.double() * max_ratio).long()
+        crop_sizes = [torch.minimum(_as_tensor(side), longest_side) for side in (height, width)]
         axes = []
-        for size in (height, width):
-            crop_size = torch.minimum(_as_tensor(size), longest_side)
-            resized = shorter_resized * crop_size // shorter_side
+        resized_sizes = self._cover(crop_sizes, crop_pct)
+        for side, crop_size, resized, kept in zip((height, width), crop_sizes, resized_sizes, self.size, strict=True):
             # As torchvision's `center_crop` does, half of a pixel is rounded to an even number.
             start = torch.round((resized - kept).double() / 2).long()
-            axes.append(AxisResize(size, (size - crop_size) // 2, crop_size, resized, start, kept))
+            axes.append(AxisResize(side, (side - crop_size) // 2, crop_size, resized, start, kept))
         return axes[0], axes[1]
+
+    def _cover(self, crop_sizes: Sequence[Tensor], crop_pct: float) -> list[Tensor]:
+        """Return height and width to which timm resizes an image before it crops the centre."""
+        targets = [math.floor(side / crop_pct) for side in self.size]
+        shorter_side = torch.minimum(*crop_sizes)
+        if targets[0] == targets[1]:
+            return [targets[0] * size // shorter_side for size in crop_sizes]
+        # timm's `ResizeKeepRatio`.
+        ratios = [size.double() / target for size, target in zip(crop_sizes, targets, strict=True)]
+        return [torch.round(size.double() / torch.minimum(*ratios)).long() for size in crop_sizes]
 
 
 def _resize_whole_axis(size: int, resized: int) -> AxisResize:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_size
 from nestnet.models.registry import create_model, find_architecture
 from nestnet.models.timm_options import split_options, structural_options
 from nestnet.nn.mode import PerMode
@@ -33,7 +34,8 @@ def build_model(config: Config) -> NestedModel:
             options[name] = value
     # `img_size` is a field of the data, because the images decide it.
     if find_architecture("model.motivated", model.motivated).takes_img_size:
-        options["img_size"] = config.data.img_size
+        assert config.data.img_size is not None
+        options["img_size"] = as_size(config.data.img_size)
     return create_model(model.base, model.motivated, **options)
 
 

@@ -7,6 +7,7 @@ from nestnet.conditions.description import describe_motivation
 from nestnet.conditions.limits import MotivationLimits
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_size
 from nestnet.cost.cascade import CascadeCosts
 from nestnet.cost.network import Cost, network_cost
 from nestnet.cost.run import expected_cost, relative_to_base
@@ -16,7 +17,7 @@ from nestnet.models.build import structural_options_of
 from nestnet.models.registry import check_pair
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.text.tables import align_columns
-from nestnet.text.units import format_mebibytes
+from nestnet.text.units import format_mebibytes, format_size
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
 
@@ -29,13 +30,13 @@ class TrainingImages:
         num_classes: number of classes.
         count: number of images.
         channels: number of channels of an image.
-        img_size: height and width of an image in pixels.
+        size: height and width of an image in pixels.
     """
 
     num_classes: int
     count: int
     channels: int
-    img_size: int
+    size: tuple[int, int]
 
 
 def forecast_run(config: Config) -> str:
@@ -68,7 +69,7 @@ def forecast_run(config: Config) -> str:
     for mode in Mode:
         cost = network_cost(
             names.of(mode),
-            img_size=images.img_size,
+            img_size=images.size,
             num_classes=images.num_classes,
             in_chans=images.channels,
             options=options.of(mode),
@@ -81,7 +82,7 @@ def forecast_run(config: Config) -> str:
     elif config.finish_epochs:
         epochs += f" and {config.finish_epochs} that extend the base,"
     headline = (
-        f"{config.data.name}: {images.count:,} training images, {images.img_size} x {images.img_size} pixels, "
+        f"{config.data.name}: {images.count:,} training images, {format_size(images.size)} pixels, "
         f"{images.num_classes} classes; {epochs} of {batches} batches of {batch_size}"
     )
     lines = [headline, ""]
@@ -110,10 +111,10 @@ def describe_training_images(config: Config) -> TrainingImages:
         channels = facts.channels or config.model.in_chans or 3
         # Rounding by class may hold out a few images more or fewer.
         count = facts.train_images - round(data.val_fraction * facts.train_images)
-        return TrainingImages(facts.num_classes, count, channels, data.img_size or facts.img_size)
+        return TrainingImages(facts.num_classes, count, channels, as_size(data.img_size or facts.img_size))
     images = load_data(data, config.model)
-    channels, height, _ = images.input_size
-    return TrainingImages(len(images.class_names), len(images.train), channels, height)
+    channels, *size = images.input_size
+    return TrainingImages(len(images.class_names), len(images.train), channels, as_size(size))
 
 
 def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condition, batches: int) -> list[str]:

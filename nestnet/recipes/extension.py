@@ -13,6 +13,7 @@ from nestnet.config import parsing
 from nestnet.config.names import names_of_options
 from nestnet.config.network_checks import check_networks
 from nestnet.config.schema import Config, ModelConfig, MotivationConfig
+from nestnet.config.schema_rules import as_img_size
 from nestnet.config.validation import validate
 from nestnet.nn.mode import Mode
 from nestnet.optim.schedule import without_warm_up
@@ -253,9 +254,7 @@ def _known_fields(metadata: Metadata | None) -> dict[str, Any]:
         return {}
     # The base must see the images as it did when it was trained.
     data: dict[str, Any] = {"mean": metadata.mean, "std": metadata.std}
-    height, width = metadata.size
-    if height == width:
-        data["img_size"] = height
+    data["img_size"] = as_img_size(metadata.size)
     if metadata.crop_pct is not None:
         data["crop_pct"] = metadata.crop_pct
     return {"model": {"in_chans": metadata.input_size[0]}, "data": data}

@@ -12,6 +12,7 @@ from typing import Any
 
 from nestnet.conditions.description import describe_motivation
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_size
 from nestnet.data.preprocessing import MAX_SMALL_IMG_SIZE
 from nestnet.device import choose_device
 from nestnet.models.architecture import Architecture, TrainingDefaults
@@ -21,7 +22,7 @@ from nestnet.models.timm_architecture import TimmArchitecture
 from nestnet.precision import choose_precision, detect_bfloat16
 from nestnet.recipes.folder_summary import FolderSummary
 from nestnet.text.escape import for_terminal
-from nestnet.text.units import format_count
+from nestnet.text.units import format_count, format_size
 
 LARGE_IMG_SIZE = 224
 """Height and width in pixels that networks for large images, and their weights, are made for."""
@@ -64,7 +65,8 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
     if not img_size:
         img_size = _choose_img_size(folder.shorter_side, motivated, starts_from_weights)
         img_size = _whole_patches(img_size, motivated)
-    is_small = img_size <= MAX_SMALL_IMG_SIZE
+    longer_side = img_size if isinstance(img_size, int) else max(img_size)
+    is_small = longer_side <= MAX_SMALL_IMG_SIZE
     if base is None or motivated is None:
         base, motivated = _choose_networks(is_small, starts_from_weights)
 
@@ -132,6 +134,8 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
     # Describe the training.
     epochs = format_count(config.total_epochs, "epoch", "epochs")
     batches = format_count(folder.train_images // data.batch_size, "batch", "batches") + f" of {data.batch_size}"
+    # The recipe has chosen one, unless the user did.
+    assert data.img_size is not None
     training = f"{optimizer.name} at lr {optimizer.lr:g}"
     architecture = find_architecture("model.motivated", model.motivated)
     if isinstance(architecture, TimmArchitecture) and optimizer.name == architecture.training_defaults.optimizer:
@@ -145,7 +149,7 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     return (
         f"{for_terminal(folder.source)}: {images}, {folder.classes} classes, {typical}\n"
-        f"trained as {model.base} in {model.motivated} at {data.img_size} x {data.img_size}, {epochs} of {batches}, "
+        f"trained as {model.base} in {model.motivated} at {format_size(as_size(data.img_size))}, {epochs} of {batches}, "
         f"{training}, motivation {describe_motivation(config.motivation)}; any field that you set takes precedence"
     )
 

@@ -103,6 +103,20 @@ def format_if_known(value: float | None, spec: str) -> str:
     return format(value, spec)
 
 
+def format_size(size: Sequence[int]) -> str:
+    """Return height and width of images in words.
+
+    Args:
+        size: height and width in pixels.
+
+    Example:
+        >>> format_size((32, 48))
+        '32 x 48'
+    """
+    height, width = size
+    return f"{height} x {width}"
+
+
 def format_mean_std(mean: float, std: float | None, digits: int = 2) -> str:
     """Return a mean, followed by its standard deviation if it is known.
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from nestnet.config.schema import Config
+from nestnet.config.schema_rules import as_img_size
 from nestnet.data.image_data import ImageData
 from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
@@ -41,9 +42,9 @@ def resolve_config(config: Config, images: ImageData) -> Config:
         )
 
     # Record the values that follow from the data.
-    channels, height, _ = images.input_size
+    channels, *size = images.input_size
     model = replace(config.model, num_classes=num_classes, in_chans=channels)
-    data = replace(config.data, img_size=height, mean=images.mean, std=images.std, augment=images.augment)
+    data = replace(config.data, img_size=as_img_size(size), mean=images.mean, std=images.std, augment=images.augment)
     motivation = config.motivation
     if motivation.name == "random_like":
         motivation = replace(motivation, counts=resolve_counts(config))

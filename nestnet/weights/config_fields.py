@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nestnet.config.schema_rules import as_img_size
 from nestnet.config.schema_sections import SLICE
 from nestnet.models.pairs import complete_pair
 from nestnet.nn.mode import Mode
+from nestnet.text.units import format_size
 from nestnet.weights.described_source import describe_source
 from nestnet.weights.source import TIMM, HubName, TimmName, parse_source
 from nestnet.weights.timm_folder import TimmConfig, is_timm_folder
@@ -66,20 +68,17 @@ def _describe_weights_of(mode: Mode, model: Mapping[str, Any]) -> TimmConfig | N
         raise ValueError(f"model.{mode}_weights: {error}") from error
 
 
-def _img_size(sources: Mapping[Mode, TimmConfig]) -> int | None:
+def _img_size(sources: Mapping[Mode, TimmConfig]) -> int | list[int] | None:
     """Return height and width, in pixels, of the images that the weights are for; `None` if none of them says so."""
-    # `data.img_size` is one number.
-    sides: dict[Mode, int] = {}
+    sizes: dict[Mode, tuple[int, int]] = {}
     for mode, source in sources.items():
-        if source.size is None:
-            continue
-        height, width = source.size
-        if height != width:
-            raise ValueError(f"model.{mode}_weights: it is for images of {height} x {width} pixels; give data.img_size")
-        sides[mode] = height
-    if len(set(sides.values())) > 1:
+        if source.size is not None:
+            sizes[mode] = source.size
+    if not sizes:
+        return None
+    if len(set(sizes.values())) > 1:
         raise ValueError(
-            f"model.base_weights is for images of {sides[Mode.BASE]} pixels a side, and model.motivated_weights of "
-            f"{sides[Mode.MOTIVATED]}; give data.img_size"
+            f"model.base_weights is for images of {format_size(sizes[Mode.BASE])} pixels, and model.motivated_weights of "
+            f"{format_size(sizes[Mode.MOTIVATED])}; give data.img_size"
         )
-    return next(iter(sides.values()), None)
+    return as_img_size(next(iter(sizes.values())))

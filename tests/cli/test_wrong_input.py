@@ -459,6 +459,18 @@ train --grad_checkpointing true --cuda_graphs true
     grad_checkpointing = True: a CUDA graph cannot restore random numbers within a step; leave cuda_graphs out
 train --grad_checkpointing true --model.freeze backbone --model.motivated_weights timm
     grad_checkpointing = True: no activations of a frozen backbone are kept; leave it out
+train --data.img_size [8,8,8]
+    data.img_size = [8, 8, 8]: it must be one number, or a pair [height, width]
+train --data.eval_img_size [8]
+    data.eval_img_size = [8]: it must be one number, or a pair [height, width]
+train --data.img_size [8,0]
+    data.img_size = [8, 0]: it must be at least 1 pixel
+train --data.img_size [8,16] --data.cutout 9
+    data.cutout = 9: it must be at most the 8 pixels of an image
+train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size [32,40]
+    data.img_size = [32, 40]: a ViT needs a multiple of its patch, 16 pixels; take 32
+train --model.base vit_tiny_patch16_224 --model.motivated vit_small_patch16_224 --data.img_size 32 --data.eval_img_size [32,48]
+    data.eval_img_size = [32, 48]: a ViT is made for one size; leave it out, or give data.img_size
 train --model.differential_init ones
     model.differential_init
 

@@ -155,7 +155,7 @@ def test_activations_are_those_of_real_tensors(name):
         ({"name": "resnet21"}, "name = 'resnet21' is not a network of timm's; did you mean resnet"),
         ({"img_size": 0}, "img_size = 0: it must be a whole number of at least 1"),
         ({"img_size": 32.0}, "img_size = 32.0: it must be a whole number of at least 1"),
-        ({"img_size": [32, 32]}, "img_size = [32, 32]: it must be a whole number of at least 1"),
+        ({"img_size": [32, 32, 3]}, "img_size = [32, 32, 3]: it must be a whole number of at least 1"),
         ({"num_classes": True}, "num_classes = True: it must be a whole number of at least 1"),
         ({"in_chans": -1}, "in_chans = -1: it must be a whole number of at least 1"),
         (

@@ -323,6 +323,7 @@ def exports(tmp_path_factory):
         ({"base_weights": "resnet20"}, ("resnet20", "resnet32", 32)),
         ({"motivated_weights": "resnet44"}, ("resnet32", "resnet44", 48)),
         ({"base_weights": "resnet20", "motivated_weights": "resnet32"}, ("resnet20", "resnet32", 32)),
+        ({"base_weights": "wide"}, ("resnet18", "resnet34", [32, 64])),
         ({"base_weights": "resnet20", "motivated": "resnet56"}, ("resnet20", "resnet56", 32)),
         ({"base_weights": "resnet44", "data.img_size": "24"}, ("resnet44", "resnet56", 24)),
         (
@@ -349,10 +350,14 @@ def test_networks_and_size_are_those_of_the_export(given, wanted, exports):
         (
             "resnet20",
             "resnet44",
-            r"model.base_weights is for images of 32 pixels a side, and model.motivated_weights of 48; give",
+            r"model.base_weights is for images of 32 x 32 pixels, and model.motivated_weights of 48 x 48; give",
         ),
         ("resnet32", "resnet20", r"model.base = 'resnet32' \(ResNet\) does not fit inside motivated = 'resnet20'"),
-        ("wide", "wide", r"model.base_weights: it is for images of 32 x 64 pixels; give data.img_size"),
+        (
+            "resnet18",
+            "wide",
+            r"model.base_weights is for images of 64 x 64 pixels, and model.motivated_weights of 32 x 64",
+        ),
         (
             "absent",
             "resnet20",

@@ -3,9 +3,10 @@
 from nestnet.analysis.report.html import Html, element, format_percent, mode_label, table
 from nestnet.analysis.report.summary import RunSummary
 from nestnet.conditions.description import describe_motivation
+from nestnet.config.schema_rules import as_size
 from nestnet.nn.mode import Mode
 from nestnet.runs.parts import describe_parts
-from nestnet.text.units import format_count, format_duration, format_macs
+from nestnet.text.units import format_count, format_duration, format_macs, format_size
 
 NOT_TRAINED = "not trained"
 """Cell for the accuracy of a subnet that was not trained."""
@@ -81,8 +82,10 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
     config = run.config
     data = config.data
     batches = format_count(len(run.steps), "batch", "batches")
+    # The configuration of a run is resolved.
+    assert data.img_size is not None
     facts = {
-        "data": f"{data.name}: {config.model.num_classes} classes, {data.img_size} x {data.img_size} pixels",
+        "data": f"{data.name}: {config.model.num_classes} classes, {format_size(as_size(data.img_size))} pixels",
         "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.batch_size} images",
     }
     if run.result is not None and run.result.ended_by != "epochs":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -284,7 +285,7 @@ def _count_network_costs(run_dir: Path, config: Config) -> PerMode[Cost]:
     if img_size is None or model.num_classes is None or model.in_chans is None:
         path = run_dir / "config.yaml"
         raise ValueError(f"{path} is not the configuration of a run: it lacks data.img_size or model.num_classes")
-    sizes = {"img_size": img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
+    sizes: dict[str, Any] = {"img_size": img_size, "num_classes": model.num_classes, "in_chans": model.in_chans}
     options = structural_options_of(config)
     base = network_cost(model.base, **sizes, options=options.base)
     return PerMode(base, network_cost(model.motivated, **sizes, options=options.motivated))
