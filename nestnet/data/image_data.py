@@ -26,6 +26,7 @@ from nestnet.data.preprocessing import (
 )
 from nestnet.data.readers import DEFAULT_ROOT, read_data_set
 from nestnet.data.recorded_images import restore_recorded_images
+from nestnet.data.sources.own_images import name_source
 from nestnet.data.sources.python_datasets import store_datasets
 from nestnet.data.sources.python_images import PythonImages
 from nestnet.data.stored_data_set import StoredDataSet, take_subset
@@ -231,7 +232,7 @@ def load_data(
     if data.val_fraction:
         stored = hold_out_validation_images(stored, data.val_fraction)
     if record is not None:
-        field = f"data.root = {quoted(data.root or DEFAULT_ROOT)}"
+        field = name_source(replace(data, root=data.root or DEFAULT_ROOT))
         stored = restore_recorded_images(record, stored, field, command)
     return prepare_images(data, model, stored)
 

@@ -51,6 +51,7 @@ def restore_recorded_images(
         splits[split] = _restore_split(stored.train, samples, present, split, root_field)
         splits[split].command = command
     _report_unknown_images(record, present, root_field)
+    _report_changed_labels(record, present, root_field)
     _check_contents(record, present, root_field)
     return replace(stored, train_labels=splits["train"].labels, **splits)
 
@@ -64,12 +65,14 @@ class _PresentFiles:
 
     def __init__(self, stored: StoredDataSet) -> None:
         self.store = stored.train.store
+        self.label_of_path: dict[str, Label] = {}
         self._by_name: dict[str, str] = {}
         self._by_composed_name: dict[str, str] = {}
         for split in SPLITS:
             images = getattr(stored, split)
             if images is None:
                 continue
+            self.label_of_path.update(images.samples)
             for name, path in zip(images.names, images.paths, strict=True):
                 self._by_name[name] = path
                 self._by_composed_name[_compose_accents(name)] = path
@@ -102,7 +105,7 @@ def _check_classes(recorded: Sequence[str], present: Sequence[str], root_field: 
         changes.append(f"{', '.join(gone[:5])} gone")
     raise ValueError(
         f"{root_field}: its classes are not those that the run was trained on ({'; '.join(changes) or 'another order'}); give "
-        "the class folders their names again, or name the folder that the run was trained on"
+        "the class folders, or the labels, their names again, or name the folder that the run was trained on"
     )
 
 
@@ -141,6 +144,21 @@ def _report_unknown_images(record: ImageRecord, present: _PresentFiles, root_fie
     if unknown:
         log_notice(
             f"{root_field}: {len(unknown):,} images that the run does not know are left out, such as {unknown[0]}"
+        )
+
+
+def _report_changed_labels(record: ImageRecord, present: _PresentFiles, root_field: str) -> None:
+    """Log a notice about images that have other labels now, where labels are stored beside the images."""
+    changed: list[str] = []
+    for samples in record.files.values():
+        for name, label in samples:
+            path = present.find(name)
+            if path is not None and present.label_of_path[path] != label:
+                changed.append(path)
+    if changed:
+        log_notice(
+            f"{root_field}: {len(changed):,} images have other labels now, such as {changed[0]}; the run keeps those with "
+            "which it began"
         )
 
 

@@ -74,6 +74,26 @@ def test_batches_are_ranked_together():
         assert metrics[mode].mean_average_precision == pytest.approx(expected)
 
 
+class Shares:
+    """A process group of three, of which this process has no images."""
+
+    def __init__(self, shares):
+        self.shares = shares
+
+    def all_gather_object(self, own):
+        return [own, *self.shares]
+
+
+def test_the_images_of_all_processes_are_ranked_together():
+    scores, targets = torch.randn(9, 2), torch.eye(2).repeat(5, 1)[:9]
+    shares = [[targets[:5], scores[:5]], [targets[5:], scores[5:]]]
+    net = nn.Linear(1, 1)
+    metrics = evaluate_multi_label(net, [], ["a", "b"], [Mode.BASE], process_group=Shares(shares))
+    expected = 100 * average_precision_score(targets.numpy(), scores.numpy())
+    assert metrics[Mode.BASE].mean_average_precision == pytest.approx(expected)
+    assert metrics[Mode.BASE].images == 9
+
+
 TARGETS = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1]])
 
 

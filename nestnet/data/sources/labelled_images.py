@@ -8,7 +8,7 @@ from nestnet.data.image_files import Sample
 from nestnet.data.image_store import ImageStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions of them
 class LabelledImage:
     """An image with what its source says about it.
 

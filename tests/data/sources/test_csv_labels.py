@@ -145,6 +145,23 @@ def test_links_between_splits_are_refused(root):
         read(root, "path,label,split\na.png,cat,train\nb.png,dog,train\nlink.png,cat,test\n")
 
 
+def test_a_run_keeps_the_labels_with_which_it_began(root, capfd):
+    before = "path,label,split\na.png,cat,train\nb.png,dog,train\nc.png,dog,test\n"
+    (root / "labels.csv").write_text(before)
+    data = DataConfig(name="csv", root=str(root / "images"), labels=str(root / "labels.csv"), img_size=8)
+    record = load_data(data, ModelConfig()).record()
+    # A label is corrected, an image changes its split, and another one is added.
+    (root / "labels.csv").write_text(
+        "path,label,split\na.png,dog,train\nb.png,dog,test\nc.png,dog,test\nd.png,cat,train\n"
+    )
+    images = load_data(data, ModelConfig(), record)
+    assert names(images.train.dataset.samples, root) == [("a.png", 0), ("b.png", 1)]
+    assert names(images.test.dataset.samples, root) == [("c.png", 1)]
+    said = capfd.readouterr().err
+    assert "1 images have other labels now, such as" in said
+    assert "1 images that the run does not know are left out, such as" in said
+
+
 def test_an_absent_image_counts_as_damaged_if_such_are_skipped(root, capfd):
     text = "path,label,split\na.png,cat,train\nx.png,dog,train\nb.png,dog,train\nc.png,dog,test\ny.png,dog,test\n"
     (root / "labels.csv").write_text(text)

@@ -1,5 +1,6 @@
 """Hugging Face data sets and tar files: what is read of them, and that damage and odd contents are named."""
 
+import pickle
 import tarfile
 
 import numpy as np
@@ -30,6 +31,9 @@ def test_the_images_are_those_that_were_stored(source, tmp_path):
             expected, number = draw(split, index)
             assert label == number
             np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+    # Worker processes get copies.
+    copied = pickle.loads(pickle.dumps(images.train.dataset))
+    np.testing.assert_array_equal(np.asarray(copied[3][0]), np.asarray(images.train.dataset[3][0]))
     # What a run records of them tells them apart.
     digests = images.record().contents
     assert len(set(digests.values())) == len(digests) == sum(SPLITS.values())
