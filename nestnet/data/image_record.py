@@ -63,7 +63,7 @@ class ImageRecord:
         contents: dict[str, str] = {}
         for split, images in splits.items():
             if isinstance(images, PythonImages):
-                contents |= images.digests()
+                contents |= images.digests(split)
             if not isinstance(images, ImageFiles):
                 continue
             names = images.names

@@ -74,8 +74,12 @@ class PythonImages(Dataset[tuple[Image.Image, int]]):
         image, label = item
         return self._check_image(image, where), check_label(label, where, self.num_classes)
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the pixels and the label of some images, by name."""
+    def digests(self, split: str) -> dict[str, str]:
+        """Return the SHA-256 of the pixels and the label of some images, by a name for each.
+
+        Args:
+            split: split that the images are of, with which their names begin.
+        """
         digests = {}
         step = max(len(self) // RECORDED_IMAGES, 1)
         images = self.fixed()
@@ -83,7 +87,7 @@ class PythonImages(Dataset[tuple[Image.Image, int]]):
             image, label = images[index]
             pixels = np.asarray(image)
             facts = f"{pixels.shape} {label}".encode()
-            digests[f"{self.name}/{index}"] = hashlib.sha256(facts + pixels.tobytes()).hexdigest()
+            digests[f"{split}/{index}"] = hashlib.sha256(facts + pixels.tobytes()).hexdigest()
         return digests
 
     def _check_image(self, image: Any, where: str) -> Image.Image:

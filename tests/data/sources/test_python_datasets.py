@@ -72,6 +72,14 @@ def test_random_numbers_of_a_data_set_follow_from_the_seed():
         assert all(torch.equal(dataset[index][0], dataset[index][0]) for index in range(len(dataset)))
 
 
+def test_the_record_of_a_fold_has_its_test_images(capfd):
+    fold = given(Drawn("train"), Drawn("test"), val=Drawn("test")).fold(0, 2)
+    names = {name.partition("/")[0] for name in fold.record().contents}
+    assert names == {"train", "test"}
+    assert given(Drawn("train"), Drawn("test"), val=Drawn("test")).record().has_val
+    assert not fold.record().has_val
+
+
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter(ITEMS)
