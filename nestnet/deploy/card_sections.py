@@ -248,6 +248,11 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
     command = markdown_code(format_command("predict", "IMAGE", **options))
     # nestnet itself does not load files of torch.export.
     note = f"With nestnet, from image files: {command}"
+    if export_format.name == "timm":
+        note += (
+            ". `transform` prepares an image that Pillow has opened as the run's evaluation did; *reading* above says what "
+            "precedes it. From the Hugging Face Hub the network loads as `hf-hub:OWNER/NAME`."
+        )
     if export_format.name == "torch-export":
         note = "Loading a file of torch.export can execute code: load only files whose origin you trust."
     return "\n\n".join([block, f"Checked with {for_markdown(check)}.", note])

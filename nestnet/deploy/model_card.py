@@ -6,10 +6,9 @@ licence.
 
 from dataclasses import dataclass
 
-import yaml
-
 from nestnet.data.image_data import ImageData
 from nestnet.deploy import card_sections
+from nestnet.deploy.card_head import render_head
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.nn.mode import Mode
 from nestnet.runs.reading import Run
@@ -65,18 +64,6 @@ def render_model_card(export: Export) -> str:
     Args:
         export: file, network and run to describe.
     """
-    tags = ["image-classification", "timm", "nestnet"]
-    # Hugging Face finds these files by the names of their libraries.
-    if export.export_format.name in ("onnx", "openvino"):
-        tags.append(export.export_format.name)
-    if export.metadata.precision != "float32":
-        tags.append(export.metadata.precision)
-    head = {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": tags,
-        "model_file": export.export_format.weights_name or export.file,
-    }
     run = export.run
     sections = {
         "Data": card_sections.render_data(export.metadata, run.config.data, export.images),
@@ -91,7 +78,9 @@ def render_model_card(export: Export) -> str:
     for title, text in sections.items():
         parts.append(f"## {title}\n\n{text}\n")
     body = "\n".join(parts)
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body}"
+    file = export.export_format.weights_name or export.file
+    head = render_head(run, export.metadata, export.export_format, file, export.recalibration_batches)
+    return f"---\n{head}---\n\n{body}"
 
 
 def _pair_of(export: Export) -> str:

@@ -24,8 +24,10 @@ from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.cost.network import network_cost
 from nestnet.deploy.card_file import read_described_file
+from nestnet.deploy.card_head import render_head
 from nestnet.deploy.formats import EXPORT_FORMATS
 from nestnet.deploy.model_card import Export, render_model_card
+from nestnet.nn.mode import PerMode
 from nestnet.runs.reading import read_run, read_table
 from nestnet.text.escape import for_shell, for_terminal
 from nestnet.training.trainer import Trainer
@@ -76,13 +78,46 @@ def test_what_it_says(mode, run_dir, tmp_path):
 
 def test_it_is_a_card_as_hugging_face_reads_them(run_dir, tmp_path):
     card = written(run_dir, tmp_path / "net.safetensors")
-    head = ModelCard(card).data.to_dict()
+    data = ModelCard(card).data
+    head = data.to_dict()
     assert head["library_name"] == "timm"
+    assert head["pipeline_tag"] == "image-classification"
     assert head["tags"] == ["image-classification", "timm", "nestnet"]
     assert "license" not in head
+    assert not {"datasets", "base_model"} & head.keys(), "the digits are on no hub, and it started from nothing"
+    (result,) = data.eval_results
+    top1 = float(read_table(run_dir / "metrics.csv")[-1]["base_top1"])
+    assert result.metric_value == pytest.approx(top1 / 100, abs=1e-4)
+    assert (result.metric_type, result.dataset_type, result.dataset_split) == ("accuracy", "digits", "test")
+    assert head["metrics"] == ["accuracy"]
     assert read_described_file(tmp_path / "net.md") == "net.safetensors"
     assert read_described_file(tmp_path / "net.safetensors") is None
     assert read_described_file(tmp_path / "absent.md") is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "weights", "expected"),
+    [
+        ("base", {"base_weights": "hf-hub:me/small@v1"}, ["me/small"]),
+        ("base", {"base_weights": "timm"}, ["timm/resnet18.a1_in1k"]),
+        ("base", {"base_weights": "slice", "motivated_weights": "resnet34.a2_in1k"}, ["timm/resnet34.a2_in1k"]),
+        ("base", {"base_weights": "hf-hub:me/small", "motivated_weights": "hf-hub:me/big"}, ["me/small"]),
+        ("motivated", {"base_weights": "hf-hub:me/small", "motivated_weights": "timm"},
+         ["timm/resnet34.a1_in1k", "me/small"]),
+        ("motivated", {"motivated_weights": "mine/base.safetensors"}, None),
+    ],
+)  # fmt: skip
+def test_the_head_names_the_weights_and_the_images_that_hubs_know(mode, weights, expected, run_dir):
+    run = read_run(run_dir)
+    model = dataclasses.replace(run.config.model, base="resnet18", motivated="resnet34", **weights)
+    data = dataclasses.replace(run.config.data, name="imagenet")
+    started = dataclasses.replace(run, config=dataclasses.replace(run.config, model=model, data=data))
+    started.net.architectures = PerMode("resnet18", "resnet34")
+    metadata = Metadata.from_network(read_run(run_dir).net, Mode(mode), input_size=(1, 8, 8))
+    head = yaml.safe_load(render_head(started, metadata, EXPORT_FORMATS["timm"], "model.safetensors", 0))
+    assert head.get("base_model") == expected
+    assert head["datasets"] == ["ILSVRC/imagenet-1k"]
+    assert head["model-index"][0]["results"][0]["dataset"]["type"] == "ILSVRC/imagenet-1k"
 
 
 def test_it_holds_the_configuration_and_no_place_of_this_machine(run_dir, tmp_path):
@@ -120,6 +155,7 @@ def test_statistics_that_the_run_did_not_measure(run_dir, tmp_path):
     assert (
         "after epoch 1 of 1, with running BatchNorm statistics. This file has BatchNorm statistics recomputed" in card
     )
+    assert "model-index" not in ModelCard(card).data.to_dict(), "the accuracy is not that of these statistics"
     assert (
         "recomputed on 2 training batches, with which it was not measured: `nestnet evaluate RUN_DIR --mode base"
         in card
@@ -133,6 +169,7 @@ def test_a_run_without_figures_says_so(run_dir, tmp_path):
     (run / "cost.json").unlink()
     card = written(run, tmp_path / "net.safetensors")
     assert "Not measured: the run had not finished its first epoch." in card
+    assert "model-index" not in card
     assert "trained alone" not in card
 
 
