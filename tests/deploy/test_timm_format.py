@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from helpers import randomised
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -183,6 +184,9 @@ def test_export_writes_a_folder_that_timm_loads(run_dir, tmp_path, capsys):
     assert f"wrote {path} and {path / 'README.md'}; checked with timm {timm.__version__} on 25 test images" in err
     assert sorted(os.listdir(path)) == ["README.md", "config.json", "model.safetensors"]
     assert os.listdir(tmp_path) == ["small"]
+    card = ModelCard.load(path / "README.md")
+    assert card.data.to_dict()["model_file"] == "model.safetensors"
+    assert 'timm.create_model("local-dir:small", pretrained=True)' in card.text
     names: dict = {"timm": timm}
     exec(out, names)
     image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)

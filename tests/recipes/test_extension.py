@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_what_follows_from_the_source(source, tmp_path):
     run = parse_extension(source, "resnet32", ["--config", str(tmp_path / "own.yaml")])
     assert (run.model.in_chans, run.model.batch_norm, run.model.differential_init) == (1, None, "random")
     assert file.data.mean == json.loads(read_metadata(source / "base.safetensors")["mean"])
+    # A folder of timm's format says what the file in it says.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(source / "base.safetensors", folder / "model.safetensors")
+    (folder / "config.json").write_text('{"architecture": "resnet8"}')
+    found = parse_extension(folder, "resnet32", ["--config", str(tmp_path / "own.yaml")])
+    assert found == replace(file, model=replace(file.model, base_weights=str(folder)))
 
 
 def test_a_folder_of_images_has_its_recipe(source, tmp_path):
