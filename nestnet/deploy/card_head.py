@@ -80,10 +80,9 @@ def render_head(
 
 def _measured_result(run: Run, metadata: Metadata, recalibration_batches: int) -> EvalResult | None:
     """Return the accuracy of the file, or `None` if it was measured for other weights than the file's."""
+    measured = _measured_by_run(run, metadata, recalibration_batches)
     if metadata.quantization:
         measured = Measured("test", metadata.quantization["int8_top1"])
-    else:
-        measured = _measured_by_run(run, metadata, recalibration_batches)
     if measured is None:
         return None
     metric, name = "accuracy", "Top-1 accuracy"
