@@ -48,6 +48,21 @@ def test_step_time(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_cascade(run, tmp_path):
+    found = run("cascade.py", tmp_path / "x.json", "--case", "resnet8:resnet14:32:4", "--seconds", "0.05")
+    (result,) = found["results"]
+    assert result["macs"] == {
+        "base": forward_cost("resnet8", img_size=32, num_classes=10),
+        "motivated": forward_cost("resnet14", img_size=32, num_classes=10),
+    }
+    points = result["timing"]["points"]
+    assert result["timing"]["images"] == 16
+    assert (points[0]["passed_on"], points[-1]["passed_on"]) == (0, 1)
+    assert [point["passed_on"] for point in points] == sorted(point["passed_on"] for point in points)
+    assert all(point["seconds"] > 0 and point["over_predicted"] > 0 for point in points)
+
+
+@pytest.mark.slow
 def test_startup(run, tmp_path):
     found = run("startup.py", tmp_path / "x.json", "--rounds", "1")
     assert found["command"] == "python benchmarks/startup.py --output x.json --rounds 1"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nestnet.cascade.calibration import confidence
 from nestnet.nn.model import NestedModel
+from nestnet.training.calibration import confidence
 
 Network = Callable[[Tensor], Tensor]
 """An `nn.Module`, or another function, from normalised images `[B, C, H, W]` to logits `[B, K]`."""

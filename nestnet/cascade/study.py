@@ -7,7 +7,6 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from nestnet.cascade.calibration import calibration_error, confidence, fit_temperature
 from nestnet.cascade.curve import CascadeCurve, trace_curve
 from nestnet.cascade.module import Cascade
 from nestnet.cascade.networks import CascadeNetworks
@@ -17,6 +16,7 @@ from nestnet.cascade.timing import Stopwatch, Timing, time_cascade
 from nestnet.cost.cascade import CascadeCosts
 from nestnet.data.transformed_images import EvalImages
 from nestnet.nn.mode import Mode
+from nestnet.training.calibration import calibration_error, confidence, fit_temperature
 
 TIMED_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of passed-on images at which the cascade is timed."""

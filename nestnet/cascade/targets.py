@@ -49,7 +49,8 @@ class Target(ABC):
 class AccuracyTarget(Target):
     """The lowest cost at which the accuracy is high enough, and stays so if more images are passed on.
 
-    A curve on few images has peaks by chance. Where it only touches the target, new images may be below it.
+    A curve on few images has peaks by chance: where it only touches the target, new images are below it half of the
+    time. A loss against the motivated network therefore counts one standard error more than the images show.
 
     Attributes:
         within: largest loss against the motivated network alone, in percentage points, at least 0; `None` for `percent`.
@@ -66,7 +67,10 @@ class AccuracyTarget(Target):
 
     def choose(self, curve: CascadeCurve, macs: CascadeCosts, seconds: CascadeCosts) -> int:
         needed = self._needed(curve.motivated_accuracy)
-        is_below = curve.accuracy < needed - ROUNDING
+        accuracy = curve.accuracy
+        if self.percent is None:
+            accuracy = accuracy - curve.standard_error
+        is_below = accuracy < needed - ROUNDING
         if is_below.all():
             highest = curve.accuracy.max()
             raise NoSuchPointError(

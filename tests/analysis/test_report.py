@@ -270,6 +270,14 @@ def test_kinds_confusions_and_lead(classes, number, seed):
     difference = 100.0 * ((motivated == found.labels).astype(float) - (base == found.labels))
     assert found.top1_difference() == pytest.approx((difference.mean(), difference.std() / number**0.5), abs=1e-9)
 
+    for mode in Mode:
+        answers = found.subnets.of(mode)
+        gap = 0.0
+        for bin_number in range(15):
+            inside = (answers.confidences > bin_number / 15) & (answers.confidences <= (bin_number + 1) / 15)
+            gap += abs((answers.confidences - (answers.classes == found.labels))[inside].sum())
+        assert found.calibration_error(mode) == pytest.approx(100 * gap / number)
+
     counts = {mode: Counter(zip(found.labels, found.subnets.of(mode).classes, strict=True)) for mode in Mode}
     for mode in Mode:
         assert {pair: count for pair, count in np.ndenumerate(found.confusion_matrix(mode)) if count} == counts[mode]
@@ -322,6 +330,7 @@ def test_an_unfinished_run_is_reported_as_far_as_it_is(trained, tmp_path):
     said = checked(write_report([path])).text
     assert "Not finished: 2 of its 9 epochs and 1 batch of the next were trained" in said
     assert "With the weights after 10 batches" in said
+    assert "The expected calibration error" in said
 
 
 @pytest.mark.parametrize(

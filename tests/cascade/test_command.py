@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from nestnet import Mode, load_cascade
-from nestnet.cascade.calibration import confidence
 from nestnet.cascade.deployment import deploy_cascade
 from nestnet.cascade.networks import CascadeNetworks
 from nestnet.cascade.recommendation import Recommendation
@@ -18,6 +17,7 @@ from nestnet.cascade.targets import AccuracyTarget
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_run
+from nestnet.training.calibration import confidence
 from nestnet.training.trainer import Trainer
 
 PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--motivation.name", "random"]

@@ -1,5 +1,7 @@
 """Which point is chosen for which target, and where no cascade is recommended."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,15 @@ def test_the_break_even_share(base, motivated, img_size, share):
     assert costs.of_share(costs.break_even) == pytest.approx(costs.motivated)
     assert costs.pays(share - 0.01)
     assert not costs.pays(share + 0.01)
+
+
+def test_a_loss_counts_a_standard_error_more():
+    """At point 6 the curve is 0.05 points below the motivated network: with an error of 0.06 that may be 0.11."""
+    for error, point in [(0.04, 6), (0.06, 7)]:
+        errors = np.full(11, error)
+        errors[7:] = 0
+        found = recommend(replace(RISING, standard_error=errors), AccuracyTarget(within=0.1), MACS, SECONDS)
+        assert found.point == point
 
 
 @pytest.mark.parametrize(

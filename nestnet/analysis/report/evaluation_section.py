@@ -55,16 +55,19 @@ def build_evaluation(evaluation: Evaluation, figures: Mapping[str, RenderedFigur
 
 
 def _build_accuracy(evaluation: Evaluation) -> Html:
-    """Build the sentences on both subnets' top-1."""
+    """Build the sentences on both subnets' top-1 and calibration."""
     predictions = evaluation.predictions
     batches = format_count(evaluation.steps_done, "batch", "batches")
     accuracies = ", ".join(f"{mode} {predictions.top1(mode):.2f} %" for mode in Mode)
+    errors = ", ".join(f"{mode} {predictions.calibration_error(mode):.2f} %" for mode in Mode)
     difference, standard_error = predictions.top1_difference()
     relation = "leads" if difference >= 0 else "is behind"
     return element(
         "p",
         f"With the weights after {batches}, the top-1 on {len(predictions):,} test images is: {accuracies}. The motivated "
-        f"network {relation} by {abs(difference):.2f} points, with a standard error of {standard_error:.2f}.",
+        f"network {relation} by {abs(difference):.2f} points, with a standard error of {standard_error:.2f}. "
+        "The expected calibration error, by which the probability of a prediction is off from how often it is right, is: "
+        f"{errors}.",
     )
 
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import torch
 
 from nestnet.nn.mode import Mode, PerMode
+from nestnet.training.calibration import calibration_error
 from nestnet.training.classification_metrics import ClassificationMetrics, compute_metrics
 
 
@@ -69,6 +71,18 @@ class Predictions:
             The top-1.
         """
         return 100 * float(np.mean(self.subnets.of(mode).classes == self.labels))
+
+    def calibration_error(self, mode: Mode) -> float:
+        """Return the expected calibration error of a subnet, in percent: see `nestnet.training.calibration`.
+
+        Args:
+            mode: mode of the subnet.
+
+        Returns:
+            The error, from 0 to 100.
+        """
+        subnet = self.subnets.of(mode)
+        return calibration_error(torch.from_numpy(subnet.confidences), torch.from_numpy(subnet.classes == self.labels))
 
     def find_images(self, agreement: Agreement) -> np.ndarray:
         """Return the indices of the images for which the predictions relate in this way, in ascending order.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nestnet.cascade.calibration import calibration_error, confidence, fit_temperature
+from nestnet.training.calibration import calibration_error, confidence, fit_temperature
 
 
 def draw(count, temperature, seed=0):
