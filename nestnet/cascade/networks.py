@@ -63,8 +63,7 @@ class CascadeNetworks:
             network = net.standalone(mode).eval().to(device).to(memory_format=memory_format)
             self.nets[mode] = net
             self.networks[mode] = network
-            size = self.images.eval_size[0]
-            costs[mode] = forward_cost(network, img_size=size, in_chans=self.images.input_size[0])
+            costs[mode] = forward_cost(network, img_size=self.images.eval_size, in_chans=self.images.input_size[0])
         self.macs = CascadeCosts(costs[Mode.BASE], costs[Mode.MOTIVATED])
         if self.macs.break_even == 0:
             names = run.net.architectures
