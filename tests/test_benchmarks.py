@@ -12,6 +12,7 @@ from PIL import Image
 
 import nestnet
 from nestnet.cost.network import forward_cost
+from nestnet.runs.reading import read_config
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL_IMAGE_SIDE = ["--case", "resnet20:resnet32:32:4"]
@@ -100,6 +101,36 @@ def test_switching(run, tmp_path):
     assert switch["ways"]["nested"]["to base"]["bytes"] == 0
     assert switch["ways"]["copy-based"]["to base"]["bytes"] == 2 * base, "weights and momentum; statistics are private"
     assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_imbalanced(run, tmp_path, capsys):
+    """On generated images, whose classes are told apart at once; the runs are kept, and not repeated."""
+    arguments = ["--quick", "--runs", str(tmp_path / "runs")]
+    found = run("imbalanced.py", tmp_path / "x.json", *arguments)
+    assert found["train_images"] == {"cat": 64, "dog": 32, "deer": 16}
+    assert len(list((tmp_path / "runs" / "images" / "train" / "deer").iterdir())) == 16
+    assert [(row["way"], row["mode"]) for row in found["results"]] == [
+        (way, mode) for way in ("plain", "class weights", "sampler") for mode in ("base", "motivated")
+    ]
+    for row in found["results"]:
+        recall = [100 * row["confusion"][label][label] / 8 for label in range(3)]
+        assert list(row["recall"].values()) == pytest.approx(recall)
+        assert row["balanced_accuracy"] == row["top1"] == pytest.approx(sum(recall) / 3), "as many of each class"
+    settings = {}
+    for way in ("plain", "class-weights", "sampler"):
+        data = read_config(tmp_path / "runs" / f"{way}-seed0").data
+        settings[way] = (data.class_weights, data.sampler)
+    assert settings == {
+        "plain": (None, "shuffle"),
+        "class-weights": ("balanced", "shuffle"),
+        "sampler": (None, "balanced"),
+    }
+    assert "recall of deer (16 images), %" in capsys.readouterr().out
+    exports = tmp_path / "runs" / "plain-seed0" / "base.safetensors"
+    written = exports.stat().st_mtime_ns
+    assert run("imbalanced.py", tmp_path / "y.json", *arguments)["results"] == found["results"]
+    assert exports.stat().st_mtime_ns == written
 
 
 @pytest.mark.slow
