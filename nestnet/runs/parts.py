@@ -56,9 +56,12 @@ def restart_epoch(parts: Sequence[RunPart]) -> int:
     Args:
         parts: parts of a run, at least one.
     """
-    last = parts[-1]
-    if last.schedule == "restart":
-        return last.start_epoch
+    index = len(parts) - 1
+    # A part that continues where a run had ended early has the schedule of the part before.
+    while index > 0 and parts[index].epochs == parts[index - 1].epochs:
+        index -= 1
+    if parts[index].schedule == "restart":
+        return parts[index].start_epoch
     return 0
 
 

@@ -47,15 +47,20 @@ def learning_rates(path):
         return [float(row["lr"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("schedule", [["cosine"], ["poly", "--schedule.interval", "epoch"]])
-def test_a_stretched_schedule_continues_as_that_of_a_run_of_all_epochs(schedule, tmp_path):
-    arguments = [*TINY, "--schedule.name", *schedule]
-    run, path = whole_run([*arguments, "--epochs", "2"], tmp_path / "run")
-    _, other = whole_run([*arguments, "--epochs", "3"], tmp_path / "other")
-    first = learning_rates(path)
+def test_a_stretched_schedule_continues_as_that_of_a_run_of_all_epochs(finished, longer, tmp_path):
+    _, other = whole_run([*TINY, "--epochs", "4"], tmp_path / "other")
+    rates = learning_rates(longer[1])
+    assert rates[:8] == learning_rates(finished[1])  # what was trained stays
+    assert rates[8:] == learning_rates(other)[8:]
+
+
+def test_a_schedule_that_changes_after_epochs(tmp_path):
+    arguments = [*TINY, "--schedule.name", "poly", "--schedule.interval", "epoch"]
+    run, path = whole_run([*arguments, "--epochs", "1"], tmp_path / "run")
     resume(path, ["--epochs", "3"], images=few(run))
-    assert learning_rates(path)[:8] == first  # what was trained stays
-    assert learning_rates(path)[8:] == learning_rates(other)[8:]
+    # timm's poly with exponent 0.1: 0.1 (1 - t / 3) ** 0.1 after epoch t.
+    expected = [0.1] * 4 + [0.1 * (2 / 3) ** 0.1] * 4 + [0.1 * (1 / 3) ** 0.1] * 4
+    assert learning_rates(path) == pytest.approx(expected)
 
 
 def test_a_restarted_schedule_is_that_of_a_run_of_the_further_epochs(finished, tmp_path):
@@ -124,8 +129,7 @@ def test_a_run_that_was_killed_before_its_first_batch_has_one_part(finished, tmp
     kill(run, tmp_path / "run", monkeypatch, "add_step", 1)
     resume(tmp_path / "run", ["--epochs", "3"], images=few(run))
     assert not (tmp_path / "run" / "parts.json").exists()
-    _, other = whole_run([*TINY, "--epochs", "3"], tmp_path / "other")
-    assert content(tmp_path / "run") == content(other)
+    assert learning_rates(tmp_path / "run")[6] == pytest.approx(0.05)  # halfway of 12 batches
 
 
 def test_two_times_longer(longer, tmp_path):
@@ -266,6 +270,9 @@ def test_a_damaged_record(tmp_path):
     write_parts(tmp_path, parts)
     assert read_parts(tmp_path, config) == parts
     assert restart_epoch(parts) == 20
+    # It had ended early, and continues with the same schedule.
+    assert restart_epoch([*parts, RunPart(33, 132, 60, "restart", 0.05, 0.05)]) == 20
+    assert restart_epoch([*parts, RunPart(33, 132, 90, "stretch", 0.05, 0.07)]) == 0
     path = tmp_path / "parts.json"
     text = path.read_text()
     for broken in ('{"parts": []}', '{"parts": [1]}', text.replace('"restart"', '"other"'), text.replace("80", "-1")):
