@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from nestnet.cli.cascade_command import cascade
+from nestnet.cli.deploy_commands import benchmark
 from nestnet.cli.failures import MISTAKE, SIGNALLED, Failure, describe_failure, report_failure
 from nestnet.cli.log import show_notices
 from nestnet.cli.models_command import models
@@ -51,6 +52,9 @@ Train one nested image classifier, deploy two.
             FILE|FOLDER [FILE|FOLDER ...] --model FILE [--top N] [--batch_size N] [--format text|csv|json]
   cascade   run the base first, and the motivated network only where the base is unsure
             RUN_DIR [--accuracy within POINTS | --cost TIMES | --milliseconds MS] [--output FILE]
+  benchmark time exported files on this device, and print one table of accuracy, milliseconds and megabytes
+            FILE [FILE ...] [--batch_sizes B ...] [--threads N] [--seconds S] [--device DEVICE] [--run RUN_DIR]
+            [--data.root FOLDER] [--no_images] [--format text|csv|json]
   plot      draw the losses and accuracies of a run
             RUN_DIR [--output FILE]
   report    write an HTML page about one or several runs
@@ -62,8 +66,8 @@ Train one nested image classifier, deploy two.
   check     compare nested training with the paper's copying between two models
             --config FILE [--steps N] [--sequence condition|random] [--section.key value ...]
 
-train, extend, models, cost, tune-k, cross-validate, check and predict take --import MODULE, a module of yours that registers
-a condition or networks.
+train, extend, models, cost, tune-k, cross-validate, check, predict and benchmark take --import MODULE, a module of yours that
+registers a condition or networks.
 `nestnet <command> --help` describes the options of a command, and `nestnet --version` prints the version. An error is one
 line; --traceback, or NESTNET_TRACEBACK=1 in the environment, prints its whole stack as well.
 """
@@ -83,6 +87,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": export,
     "predict": predict,
     "cascade": cascade,
+    "benchmark": benchmark,
     "plot": plot,
     "report": report,
     "table": table,

@@ -12,11 +12,17 @@ from safetensors.torch import load_file
 from nestnet.deploy.export_format import LoadedModel
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.openvino_format import OpenVinoFormat
+from nestnet.deploy.safetensors_format import SafetensorsFormat
+from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
 from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
 from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
+
+
+class UnsafeFormatError(ValueError):
+    """A file of a format whose loading can execute code from the file."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,13 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
         The network.
 
     Raises:
-        ValueError: If the file is absent, damaged, no export of nestnet, or of a format whose loading can
-            execute code.
+        UnsafeFormatError: If the file is of a format whose loading can execute code.
+        ValueError: If the file is absent, damaged, or no export of nestnet.
     """
     # nestnet's folders of timm's format hold an export.
+    format_name = SafetensorsFormat.name
     if is_timm_folder(path):
+        format_name = TimmFormat.name
         path = find_weights_file(path)
     suffix = path.suffix.lower()
     if suffix == OnnxFormat.suffix:
@@ -64,7 +72,7 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
         return LoadedExport(metadata, network, torch.device("cpu"), OpenVinoFormat.name)
     # A file of torch.export could execute code.
     if suffix == TorchExportFormat.suffix:
-        raise ValueError(
+        raise UnsafeFormatError(
             f"{path}: loading a file of torch.export can execute code; name a .safetensors, .onnx or .xml file"
         )
     # Detect damage before the weights are read.
@@ -72,4 +80,18 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
     model = metadata.create_model()
     with utf8_name(path) as name:
         model.load_state_dict(load_file(name))
-    return LoadedExport(metadata, model.to(device), device, "safetensors")
+    return LoadedExport(metadata, model.to(device), device, format_name)
+
+
+def measure_size(path: Path) -> int:
+    """Return the number of bytes of the files that hold an exported network.
+
+    Args:
+        path: file or folder that `load_export` has read; of a folder of timm's format, the weights count.
+    """
+    if is_timm_folder(path):
+        path = find_weights_file(path)
+    size = path.stat().st_size
+    if path.suffix.lower() == OpenVinoFormat.suffix:
+        size += path.with_suffix(".bin").stat().st_size
+    return size

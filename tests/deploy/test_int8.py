@@ -1,5 +1,6 @@
 """Files in 8-bit integers: their accuracy, against counting right answers of onnxruntime itself, and their refusal."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
+import nestnet
 from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
@@ -177,3 +179,36 @@ def test_images_that_are_gone_are_named(run_dir, tmp_path, monkeypatch, capsys):
 def test_settings_have_ranges(settings):
     with pytest.raises(ValueError, match=f"^{next(iter(settings))} = "):
         Int8Settings(**settings)
+
+
+def test_a_benchmark_finds_the_test_images_of_the_run(exported, run_dir, tmp_path, capsys):
+    path, _ = exported
+    in_run = run_dir / "base-int8.onnx"
+    in_run.write_bytes(path.read_bytes())
+    files = [str(run_dir / "base.safetensors"), str(in_run)]
+    assert main(["benchmark", *files, "--seconds", "0.001", "--format", "json"]) == 0
+    in_float, in_int8, *_ = json.loads(capsys.readouterr().out)
+    measured = load_export(path, torch.device("cpu")).metadata.quantization
+    assert (in_float["precision"], in_float["format"]) == ("float32", "safetensors")
+    assert (in_int8["precision"], in_int8["format"]) == ("int8", "onnx")
+    assert in_float["top1"] == pytest.approx(measured["float32_top1"], abs=1e-3)
+    assert in_int8["top1"] == pytest.approx(measured["int8_top1"], abs=1e-3)
+    # A copy elsewhere is measured on them if the run is named.
+    assert main(["benchmark", str(path), "--run", str(run_dir), "--seconds", "0.001", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["top1"] == in_int8["top1"]
+    in_run.unlink()
+
+
+def test_files_for_other_classes_are_refused(run_dir, tmp_path, capsys):
+    other = tmp_path / "other.safetensors"
+    nestnet.export(
+        nestnet.create_model("resnet8", "resnet14", num_classes=2, in_chans=1), "base", other, class_names=["a", "b"]
+    )
+    coloured = tmp_path / "coloured.safetensors"
+    nestnet.export(nestnet.create_model("resnet8", "resnet14", num_classes=10), "base", coloured)
+    for file, message in (
+        (other, "its classes ('a', 'b') are not those of the test images of "),
+        (coloured, "channels"),
+    ):
+        assert main(["benchmark", str(file), "--run", str(run_dir)]) == 2
+        assert message in capsys.readouterr().err

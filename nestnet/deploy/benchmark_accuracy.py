@@ -1,0 +1,174 @@
+"""The accuracies of exported files in a benchmark, on the test images of their runs or of a folder."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestnet.data.preprocessing import Transform, create_eval_transform
+from nestnet.deploy.accuracy import count_top1
+from nestnet.deploy.benchmark_images import LabelledImages, read_folder_images, read_run_images
+from nestnet.deploy.loading import LoadedExport
+from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
+from nestnet.runtime.log import log_notice
+from nestnet.text.messages import message_of
+from nestnet.weights.metadata import Metadata
+
+# Number of images that pass through the networks at a time.
+BATCH_SIZE = 64
+
+Accuracy = tuple[float | None, int]
+"""Top-1 in percent, and the number of images on which it was measured; `None` and 0 if it is not known."""
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Images on which the accuracies are measured. Without either, a file in a run directory has the test images of its run.
+
+    Attributes:
+        run_dir: run directory whose test images are used for all files.
+        root: folder whose images are used for all files.
+
+    Raises:
+        ValueError: If both are given.
+    """
+
+    run_dir: Path | None = None
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run_dir is not None and self.root is not None:
+            raise ValueError("run and data.root both name test images; leave one of them out")
+
+
+def measure_accuracies(exports: Mapping[Path, LoadedExport], choice: ImageChoice) -> dict[Path, Accuracy]:
+    """Measure the top-1 accuracy of files.
+
+    Args:
+        exports: loaded files by path.
+        choice: images on which it is measured.
+
+    Returns:
+        The accuracy of each file. It is not known, and a notice says why, if no images are named and the file does not lie
+        in a run directory whose test images can be read.
+
+    Raises:
+        ValueError: If images that are named cannot be read, or are not of a file's classes.
+    """
+    accuracies: dict[Path, Accuracy] = {}
+    groups: dict[object, _Group] = {}
+    finder = _ImageFinder(choice)
+    for path, export in exports.items():
+        accuracies[path] = (None, 0)
+        try:
+            images = finder.find(path, export.metadata)
+            outputs = images.map_labels(path, export.metadata)
+        except (ValueError, OSError) as error:
+            if choice.run_dir is not None or choice.root is not None:
+                raise
+            log_notice(f"the accuracy of {path} is not measured: {message_of(error)}")
+            continue
+        key = (id(images), tuple(outputs), _describe_input(export))
+        group = groups.setdefault(key, _Group(images, outputs, {}))
+        group.exports[path] = export
+    for group in groups.values():
+        networks = [_as_classifier(export) for export in group.exports.values()]
+        top1 = count_top1(networks, _read_batches(group))
+        for path, value in zip(group.exports, top1, strict=True):
+            accuracies[path] = (value, len(group.images.dataset))
+    return accuracies
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Files that take the same images, prepared in the same way, so that these are read once.
+
+    Attributes:
+        images: images.
+        outputs: output of the files for each label of the images.
+        exports: loaded files by path.
+    """
+
+    images: LabelledImages
+    outputs: list[int]
+    exports: dict[Path, LoadedExport]
+
+
+class _ImageFinder:
+    """Finder of the images for a file, which reads those of a run once.
+
+    Args:
+        choice: images that the user has named.
+    """
+
+    def __init__(self, choice: ImageChoice) -> None:
+        self.choice = choice
+        self.images: dict[object, LabelledImages] = {}
+
+    def find(self, path: Path, metadata: Metadata) -> LabelledImages:
+        if self.choice.root is not None:
+            # The folder is read for the classes of the file.
+            key: object = (self.choice.root, metadata.input_size[0], tuple(metadata.class_names))
+            if key not in self.images:
+                self.images[key] = read_folder_images(self.choice.root, path, metadata)
+            return self.images[key]
+        run_dir = self.choice.run_dir
+        if run_dir is None:
+            run_dir = path.parent
+            if not (run_dir / "config.yaml").exists():
+                raise ValueError(
+                    "it does not lie in a run directory; name its run with run, or a folder of test images with data.root"
+                )
+        if run_dir not in self.images:
+            self.images[run_dir] = read_run_images(run_dir)
+        return self.images[run_dir]
+
+
+def _describe_input(export: LoadedExport) -> tuple[object, ...]:
+    """Return all on which the preparation of images for a network depends."""
+    metadata = export.metadata
+    return (
+        metadata.preprocessing,
+        metadata.input_size,
+        tuple(metadata.mean),
+        tuple(metadata.std),
+        metadata.crop_pct,
+        export.device,
+    )
+
+
+def _as_classifier(export: LoadedExport) -> Any:
+    """Return a function from what `_read_batches` yields to logits."""
+    if export.metadata.preprocessing == "inside":
+        return partial(run_raw, export.network)
+    return export.network
+
+
+def _read_batches(group: _Group) -> Iterator[tuple[Any, Tensor]]:
+    """Yield images as the networks take them, and the number of the right output for each.
+
+    Networks that prepare images themselves take lists of raw pixels, because these may differ in size.
+    """
+    # The files of a group agree in all that matters here.
+    export = next(iter(group.exports.values()))
+    metadata = export.metadata
+    dataset = group.images.dataset
+    is_raw = metadata.preprocessing == "inside"
+    transform: Transform = to_raw_pixels
+    if not is_raw:
+        transform = create_eval_transform(metadata.size, metadata.mean, metadata.std, metadata.crop_pct)
+    for start in range(0, len(dataset), BATCH_SIZE):
+        inputs = []
+        labels = []
+        for index in range(start, min(start + BATCH_SIZE, len(dataset))):
+            image, label = dataset[index]
+            inputs.append(transform(image))
+            labels.append(group.outputs[label])
+        if is_raw:
+            yield inputs, torch.tensor(labels)
+        else:
+            yield torch.stack(inputs).to(export.device), torch.tensor(labels)
