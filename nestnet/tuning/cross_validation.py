@@ -20,7 +20,7 @@ from nestnet.tuning.fold_result import FoldResult
 from nestnet.tuning.study import Study
 from nestnet.tuning.study_run import StudyRun
 from nestnet.tuning.summary import summarize
-from nestnet.tuning.train_study import Tell, check_arguments, fix_precision, folds_and_jobs_rules, train_study
+from nestnet.tuning.train_study import Tell, check_arguments, fix_precision, study_rules, train_study
 
 REPORT_FILES = ("cross-validate.md", "cross-validate.csv", "cross-validate.json")
 
@@ -73,7 +73,7 @@ def cross_validate(
         FloatingPointError: When a loss is NaN or infinite.
         ChildProcessError: If one of the processes is killed.
     """
-    check_arguments(folds_and_jobs_rules(folds, jobs))
+    check_arguments(study_rules(config, folds, jobs))
     config = fix_precision(config)
     images = load_data(config.data, config.model)
     study = CrossValidation(config, folder, folds)

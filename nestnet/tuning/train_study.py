@@ -39,16 +39,26 @@ def check_arguments(rules: Sequence[ArgumentRule]) -> None:
             raise ValueError(f"{name} = {value!r}: it must be {rule}")
 
 
-def folds_and_jobs_rules(folds: int, jobs: int | None) -> list[ArgumentRule]:
-    """Return the rules for the number of folds and the number of parallel runs.
+def study_rules(config: Config, folds: int, jobs: int | None) -> list[ArgumentRule]:
+    """Return the rules for the number of folds, the number of parallel runs, and what a fold takes the place of.
 
     Args:
+        config: configuration of the runs.
         folds: number of parts of the training images.
         jobs: number of runs that train in parallel.
     """
+    val_fraction = config.data.val_fraction
+    patience = config.early_stopping.patience
     return [
         ("folds", folds, is_whole(folds, 2), "a whole number of at least 2; the paper has 5"),
         ("jobs", jobs, jobs is None or is_whole(jobs, 1), "a whole number of at least 1"),
+        ("data.val_fraction", val_fraction, val_fraction == 0, "0, because each run is evaluated on its fold alone"),
+        (
+            "early_stopping.patience",
+            patience,
+            patience is None,
+            "null, because the fold that judges a run must not choose its last epoch",
+        ),
     ]
 
 

@@ -24,7 +24,7 @@ from nestnet.tuning.train_study import (
     Tell,
     check_arguments,
     fix_precision,
-    folds_and_jobs_rules,
+    study_rules,
     train_study,
 )
 
@@ -126,7 +126,7 @@ def _check_arguments(config: Config, ks: Sequence[int], folds: int, jobs: int | 
     ]
     for k in ks:
         rules.append(("k", k, is_whole(k, 1), "a whole number of at least 1"))
-    rules += folds_and_jobs_rules(folds, jobs)
+    rules += study_rules(config, folds, jobs)
     rules += [
         ("motivation.name", condition, condition in tunable, f"a condition that has a k: {', '.join(tunable)}"),
         ("finish_epochs", config.finish_epochs, config.finish_epochs == 0, "0, because no condition chooses in them"),

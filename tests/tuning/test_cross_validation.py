@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from nestnet.cli.main import main
+from nestnet.config.schema_sections import DataConfig, EarlyStoppingConfig
 from nestnet.data.image_data import load_data
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_table
@@ -130,6 +131,16 @@ def test_the_table():
         ({}, {"folds": 1}, "folds = 1: it must be a whole number of at least 2; the paper has 5"),
         ({}, {"folds": 25}, "folds = 25: class 'cat' has only 24 training images; take fewer folds"),
         ({}, {"jobs": 0}, "jobs = 0: it must be a whole number of at least 1"),
+        (
+            {"data": DataConfig(val_fraction=0.2)},
+            {},
+            "data.val_fraction = 0.2: it must be 0, because each run is evaluated",
+        ),
+        (
+            {"early_stopping": EarlyStoppingConfig(patience=2)},
+            {},
+            "early_stopping.patience = 2: it must be null, because the fold that judges a run must not choose",
+        ),
         ({"device": "cuda:99"}, {}, "device = 'cuda:99'"),
     ],
 )
