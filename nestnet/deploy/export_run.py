@@ -4,7 +4,8 @@ It is written under a temporary name, loaded again in its own runtime, and check
 it renamed.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nestnet.data.image_data import ImageData
@@ -127,12 +128,25 @@ def export_run(
         )
         destination.put(unfinished, render_model_card(export))
 
-    _log_shortcomings(run, net, mode, batches, destination.again, format_name)
+    options = _describe_options(format_name, preprocessing, opset, int8)
+    _log_shortcomings(run, net, mode, batches, destination.again, options)
     return DeployedFile(path, destination.card, check, export_format.usage(str(path), metadata))
 
 
+def _describe_options(
+    format_name: str | None, preprocessing: str, opset: int | None, int8: Int8Settings | None
+) -> dict[str, object]:
+    """Return the options of the command that exports a file in the same way, without those that have their default."""
+    options: dict[str, object] = {"format": format_name, "opset": opset}
+    if preprocessing != "outside":
+        options["preprocessing"] = preprocessing
+    if int8 is not None:
+        options |= {"precision": "int8", **asdict(int8)}
+    return options
+
+
 def _log_shortcomings(
-    run: Run, net: NestedModel, mode: Mode, batches: int, output: Path, format_name: str | None
+    run: Run, net: NestedModel, mode: Mode, batches: int, output: Path, options: Mapping[str, object]
 ) -> None:
     """Log warnings about the written network, such as that it was not trained.
 
@@ -142,7 +156,7 @@ def _log_shortcomings(
         mode: mode of the subnet.
         batches: number of training batches on which the BatchNorm statistics were recomputed.
         output: path that a recommended command writes.
-        format_name: format that the user named, if any.
+        options: further options of the recommended command.
     """
     shortcomings = subnet_warnings(
         net,
@@ -152,7 +166,7 @@ def _log_shortcomings(
         run_dir=run.path,
         best=run.best,
         output=output,
-        format_name=format_name,
+        export_options=options,
         base_is_given=run.config.extends_given_base,
         statistics_are_given=run.config.model.freeze is not None,
     )

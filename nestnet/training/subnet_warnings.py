@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
@@ -21,7 +22,7 @@ def subnet_warnings(
     recalibrated: int,
     run_dir: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    format_name: str | None = None,
+    export_options: Mapping[str, object] = MappingProxyType({}),
     best: bool = False,
     base_is_given: bool = False,
     statistics_are_given: bool = False,
@@ -36,7 +37,7 @@ def subnet_warnings(
             running statistics.
         run_dir: folder of the run, for the recommended command.
         output: file or folder that this command writes.
-        format_name: format that it names; `None` if the file's suffix is enough.
+        export_options: further options of the command, such as `format`; those that are `None` are left out.
         best: whether the subnet is from the best epoch instead of the last.
         base_is_given: whether the base came finished, so that the run did not train it.
         statistics_are_given: whether the statistics came with the initial weights, and the run did not update them.
@@ -54,7 +55,7 @@ def subnet_warnings(
     if updates is None:
         return []
     batches = format_count(updates, "batch", "batches")
-    options = {"format": format_name, "best": best, "recalibrate": RECALIBRATION_BATCHES}
+    options = {**export_options, "best": best, "recalibrate": RECALIBRATION_BATCHES}
     command = format_command("export", run_dir, mode=mode, output=output, **options)
     return [
         f"the running BatchNorm statistics of the {mode} network are of {batches} only, and its accuracy may be far below "

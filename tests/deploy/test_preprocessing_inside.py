@@ -12,6 +12,7 @@ from PIL import Image
 
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
+from nestnet.deploy.exported_program import create_standalone
 from nestnet.deploy.formats import EXPORT_FORMATS
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
@@ -141,6 +142,28 @@ class Flipped(OnnxFormat):
         return lambda images: torch.tensor([[float("nan"), 0.0, 0.0]]).expand(len(images), 3)
 
 
+class Kept(OnnxFormat):
+    """A format that keeps the network in place of writing it, which takes less time."""
+
+    def with_opset(self, opset):
+        return self
+
+    def write(self, net, metadata, path) -> None:
+        path.write_bytes(b"kept")
+        self.network = create_standalone(net, metadata)
+
+    def load(self, path, metadata):
+        return self.network
+
+
+def test_a_recommended_command_exports_in_the_same_way(run_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(EXPORT_FORMATS, "onnx", Kept())
+    path = tmp_path / "base.onnx"
+    assert export(run_dir, path, "--opset", "18") == 0
+    command = f"nestnet export {run_dir} --mode base --output {path} --opset 18 --preprocessing inside --recalibrate 50"
+    assert f"`{command}` recomputes them" in capsys.readouterr().err
+
+
 def test_a_file_that_gives_another_class_is_refused_and_leaves_nothing(run_dir, root, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(EXPORT_FORMATS, "onnx", Flipped())
     path = tmp_path / "base.onnx"
@@ -152,7 +175,9 @@ def test_a_file_that_gives_another_class_is_refused_and_leaves_nothing(run_dir, 
         f"base.onnx': it was not written, from raw pixels it gives other classes than the run to {different} of 24"
         in error
     )
-    assert re.search(r"test images, such as '?\S+/test/\w+/\d\.png'?: dark instead of (light|red) \(onnxruntime", error)
+    assert re.search(
+        r"test images, such as '?\S+/test/\w+/\d\.png'?: dark instead of (light|red) \(a wrong runtime", error
+    )
     assert "the largest difference of a logit is nan); set preprocessing to outside" in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == []
