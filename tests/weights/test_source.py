@@ -12,7 +12,6 @@ import torch
 from helpers import make, randomised
 from timm.models import save_for_hf
 
-import nestnet
 from nestnet import Mode, load_weights
 from nestnet.data.class_names import imagenet_class_names
 from nestnet.deploy.formats import EXPORT_FORMATS
@@ -68,6 +67,15 @@ def folder(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "net"
     save_for_hf(trained, path, safe_serialization=True, model_config={"label_names": NAMES[::-1]})
     return path
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    """A network that no weights of these tests are for, which stays as it is."""
+    net = make("nest")
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    yield net
+    assert_equal(net.state_dict(), before)
 
 
 @pytest.fixture
@@ -161,21 +169,20 @@ def test_weights_of_timm_by_their_tag(hub, tmp_path):
         (f"{BIG}.{TAG}", f"{BIG}.{TAG} are weights of {BIG}, and the base network is {SMALL}: name weights of that"),
     ],
 )  # fmt: skip
-def test_names_of_weights_that_cannot_be_had(source, message, hub):
+def test_names_of_weights_that_cannot_be_had(source, message, untouched, hub):
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
-        load_weights(make("nest"), "base", source)
+        load_weights(untouched, "base", source)
     assert "\n" not in str(raised.value)
 
 
-def test_weights_of_timm_that_cannot_be_downloaded(hub):
-    net = nestnet.create_model(SMALL, BIG, num_classes=5)
+def test_weights_of_timm_that_cannot_be_downloaded(untouched, hub):
     message = f"{BIG}: {BIG} cannot be started from it: the Hugging Face Hub cannot be reached, and its cache on"
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
-        load_weights(net, "motivated", BIG)
+        load_weights(untouched, "motivated", BIG)
     assert f"`hf download timm/{BIG}.{TAG}`" in str(raised.value)
     message = f"timm has no weights {BIG}.a9, and no file has this name; timm has {BIG}.{TAG}"
     with pytest.raises(ValueError, match=re.escape(message)):
-        load_weights(net, "motivated", f"{BIG}.a9")
+        load_weights(untouched, "motivated", f"{BIG}.a9")
 
 
 WRONG = {
@@ -190,7 +197,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_folders(case, tmp_path):
+def test_wrong_folders(case, untouched, tmp_path):
     content, message = WRONG[case]
     if isinstance(content, (dict, list)):
         content = json.dumps(content)
@@ -198,16 +205,16 @@ def test_wrong_folders(case, tmp_path):
         content = content.encode()
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message.format(tmp_path))) as raised:
-        load_weights(make("nest"), "base", tmp_path)
+        load_weights(untouched, "base", tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_damage_to_the_weights_of_a_folder_is_noticed(folder, tmp_path):
+def test_damage_to_the_weights_of_a_folder_is_noticed(folder, untouched, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(ValueError, match=re.escape(f"{weights} is damaged: it should have ")):
-        load_weights(make("nest"), "base", copy)
+        load_weights(untouched, "base", copy)
 
 
 @pytest.mark.parametrize(
