@@ -255,7 +255,7 @@ REFUSED = [
     (edit("steps.csv", "\n3,", "\n4,"), [], "steps.csv is damaged: step is 4 in row 3: rows are missing or repeated"),
     (lambda path: (path / "metrics.csv").unlink(), [], "metrics.csv cannot be read: No such file or directory"),
     (lambda path: None, ["--optimizer.lr", "0.3"], "optimizer.lr = 0.1 (now 0.3)"),
-    (lambda path: None, ["--epochs", "9"], "epochs = 3 (now 9)"),
+    (lambda path: None, ["--epochs", "2"], "epochs = 2: the run has 3, and can only be resumed for more"),
     (lambda path: None, ["--optimizer.rl", "0.3"], "--optimizer.rl is not an option"),
     (forge(lambda s: s["net"].pop("fc.weight")), [], "of another network: net.fc.weight is absent, and must be (10, 64)"),
     (forge(lambda s: s["net"].update(more=torch.zeros(1))), [], "net.more is (1,) of float32, and must be absent"),
