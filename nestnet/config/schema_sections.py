@@ -318,7 +318,8 @@ class EarlyStoppingConfig:
     """The end of a run whose accuracy no longer rises. The learning rate schedule stays that of all epochs."""
 
     patience: int | None = limited(None, at_least(1))
-    """Number of epochs without a better value after which the run ends, at least 1; null: the run trains all its epochs."""
+    """Number of epochs without a better value after which the run ends, at least 1; null: the run trains all its epochs.
+    Epochs before `motivation.start` do not count, because the motivated network is not trained in them."""
     metric: Literal["base", "motivated", "mean"] = "mean"
     """Network whose accuracy is watched, or the mean of both; if only one network is trained, its accuracy. It is measured on
     the validation images, or on the test images if there are none, with a notice."""

@@ -19,7 +19,7 @@ class Stopping:
     Attributes:
         best: best value of the metric of `early_stopping` so far; `None` before the first epoch.
         best_epoch: epoch of the best value; 0 before the first one.
-        waited: number of epochs since then.
+        waited: number of epochs since then, without those before `motivation.start`.
         seconds: seconds of training and evaluation in all parts of the run, at the last call of `stop_clock`.
         epoch_end: the same at the end of the last epoch.
         longest_epoch: seconds of the longest epoch so far with its evaluation.
@@ -57,12 +57,14 @@ class Stopping:
         self.longest_epoch = max(self.longest_epoch, self.seconds - self.epoch_end)
         self.epoch_end = self.seconds
         value = metric_value(config, metrics)
+        self.waited += 1
         if self.best is None or value > self.best + config.early_stopping.min_delta:
             self.best = value
             self.best_epoch = int(metrics["epoch"])
             self.waited = 0
-        else:
-            self.waited += 1
+        # The motivated network is not trained before, and must not be left out because the base has become as good as it can.
+        if not _has_motivation_started(config, int(metrics["epoch"])):
+            self.waited = 0
 
     def reason(self, patience: int | None, max_hours: float | None) -> str | None:
         """Return what ends the run after its last finished epoch.
@@ -82,6 +84,13 @@ class Stopping:
         if self.epoch_end + self.longest_epoch > max_hours * SECONDS_PER_HOUR:
             return "max_hours"
         return None
+
+
+def _has_motivation_started(config: Config, epochs_done: int) -> bool:
+    """Return whether batches may be motivated by now: the run has passed `motivation.start`."""
+    if trained_alone(config) is Mode.BASE:
+        return True
+    return epochs_done > config.motivation.start * config.epochs
 
 
 def metric_value(config: Config, metrics: Mapping[str, Any]) -> float:

@@ -60,6 +60,24 @@ def test_patience_counts_epochs_without_a_better_value(values, min_delta, ends_a
 
 
 @pytest.mark.parametrize(
+    ("arguments", "ends_after"),
+    [
+        ([], 3),
+        (["--motivation.start", "0.5"], 12),  # the first half of 20 epochs does not count
+        (["--motivation.start", "0.5", "--motivation.name", "never"], 3),
+    ],
+)
+def test_epochs_before_the_motivated_network_is_trained_do_not_count(arguments, ends_after):
+    config = parsing.parse([*TINY[:6], "--epochs", "20", "--early_stopping.patience", "2", *arguments])
+    stopping = Stopping()
+    epoch = 0
+    while stopping.reason(2, None) is None:
+        epoch += 1
+        stopping.end_epoch(config, row(epoch, 50.0))
+    assert epoch == ends_after
+
+
+@pytest.mark.parametrize(
     ("arguments", "value"),
     [
         ([], 50.0),
