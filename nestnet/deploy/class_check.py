@@ -1,12 +1,14 @@
 """The check of a file that prepares images itself: its classes, from raw pixels, are those of the run on every test image."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nestnet.data.image_data import ImageData
 from nestnet.data.image_files import ImageFiles
@@ -45,8 +47,8 @@ class ClassCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether all classes are the same."""
-        return self.different == 0
+        """Whether all classes are the same, and no logit is NaN."""
+        return self.different == 0 and not math.isnan(self.difference)
 
     def describe_failure(self) -> str:
         """Return why the file must not be written, for the end of a message."""
@@ -93,25 +95,39 @@ def check_classes(
         pairs = _test_images(images)
 
     count = 0
-    different: list[tuple[int, int, int]] = []
+    different: list[tuple[int, str]] = []
     difference = 0.0
     for raw, prepared in _in_batches(pairs):
         expected = network(torch.stack(prepared))
         found = run_raw(model, raw)
         # NaN is not lost: unlike Python's `max`, the maximum of a tensor propagates it.
         difference = torch.stack([torch.tensor(difference), (found - expected).abs().max()]).max().item()
-        found_classes = found.argmax(dim=1)
-        expected_classes = expected.argmax(dim=1)
-        for index in (found_classes != expected_classes).nonzero().flatten().tolist():
-            different.append((count + index, int(found_classes[index]), int(expected_classes[index])))
+        found_classes = _choose_classes(found, metadata)
+        expected_classes = _choose_classes(expected, metadata)
+        for index in (found_classes != expected_classes).any(dim=1).nonzero().flatten().tolist():
+            instead = _join_names(expected_classes[index], metadata)
+            different.append((count + index, f"{_join_names(found_classes[index], metadata)} instead of {instead}"))
         count += len(raw)
 
     example = ""
     if different:
-        position, found_class, expected_class = different[0]
-        name = _name_image(images, position)
-        example = f"{name}: {metadata.class_name(found_class)} instead of {metadata.class_name(expected_class)}"
+        position, classes = different[0]
+        example = f"{_name_image(images, position)}: {classes}"
     return ClassCheck(runtime, description, count, len(different), example, difference)
+
+
+def _choose_classes(logits: Tensor, metadata: Metadata) -> Tensor:
+    """Return which classes each image gets, bool `[B, K]`: the most probable one, or any number of those above one half."""
+    if metadata.multi_label:
+        # The sigmoid of a logit above 0 is above one half.
+        return logits > 0
+    return functional.one_hot(logits.argmax(dim=1), metadata.num_classes).bool()
+
+
+def _join_names(classes: Tensor, metadata: Metadata) -> str:
+    """Return the names of the classes of an image, which are bool `[K]`."""
+    names = [metadata.class_name(index) for index in classes.nonzero().flatten().tolist()]
+    return ", ".join(names) or "no class"
 
 
 def _test_images(images: ImageData) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,14 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+import nestnet
+from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.config.parsing import parse
+from nestnet.deploy.class_check import check_classes
 from nestnet.deploy.exported_program import create_standalone
 from nestnet.deploy.formats import EXPORT_FORMATS
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.runs.reading import read_run
 from nestnet.training.trainer import Trainer
+from nestnet.weights.metadata import Metadata
 
 FILES = {"program.pt2": [], "net.onnx": ["--opset", "18"], "intel.xml": []}
 """Files of each format that can prepare images, and the options with which they are written."""
@@ -181,6 +185,30 @@ def test_a_file_that_gives_another_class_is_refused_and_leaves_nothing(run_dir, 
     assert "the largest difference of a logit is nan); set preprocessing to outside" in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "logits", "different", "example"),
+    [
+        (False, [0.5, 2.0, 1.0], 0, ""),
+        (False, [0.5, 1.0, 2.0], 5, "number 0: red instead of light"),
+        (True, [0.5, 2.0, 1.0], 0, ""),
+        (True, [-0.5, 2.0, 1.0], 5, "number 0: light, red instead of dark, light, red"),
+        (True, [-1.0, -1.0, -1.0], 5, "number 0: no class instead of dark, light, red"),
+    ],
+)
+def test_all_labels_of_an_image_count(multi_label, logits, different, example):
+    network = nestnet.create_model("resnet8", "resnet14", num_classes=3)
+    given = {"class_names": ["dark", "light", "red"], "multi_label": multi_label}
+    metadata = Metadata.from_network(network, Mode.BASE, input_size=(3, 16, 16), **given)
+
+    def answer(row):
+        return lambda images: torch.tensor([row]).expand(len(images), 3)
+
+    check = check_classes(answer(logits), "a runtime", answer([0.5, 2.0, 1.0]), None, "gone", metadata)
+    assert (check.different, check.count, check.example) == (different, 5, example)
+    assert check.passed == (different == 0)
+    assert not check_classes(answer([float("nan")] * 3), "", answer([-1.0] * 3), None, "gone", metadata).passed
 
 
 @pytest.mark.parametrize(
