@@ -6,7 +6,8 @@ import pytest
 from interrupted import Killed, content
 from sources import CLASSES, WRITERS, Drawn, draw
 
-from nestnet.analysis.report.write_report import write_report
+from nestnet.analysis.report.evaluation import evaluate_test_images
+from nestnet.analysis.report.summary import read_summary
 from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.data.image_data import ImageData
@@ -75,9 +76,9 @@ def test_data_sets_in_python(tmp_path, monkeypatch, capsys):
     # The run is evaluated, exported and shown in Python.
     run = read_run(killed, images=images)
     assert "25 test images" in str(export_run(run, Mode.BASE, tmp_path / "base.safetensors").check)
-    page = write_report([killed], tmp_path / "report", images=images).read_text()
-    assert "the top-1 on 6 test images is" in page
-    assert "given in Python" in write_report([killed], tmp_path / "without").read_text()
+    summary = read_summary(killed)
+    assert len(evaluate_test_images(summary, images).predictions) == 6
+    assert "data sets that are given in Python" in evaluate_test_images(summary).reason
 
     # No command knows the images, and each says what to do.
     assert main(["evaluate", str(killed), "--mode", "base"]) == 2
