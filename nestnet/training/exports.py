@@ -8,8 +8,10 @@ from nestnet.nn.model import NestedModel
 from nestnet.nn.recalibration import copy_with_statistics
 from nestnet.runs.directory import RunDirectory
 from nestnet.runs.result import RunResult
+from nestnet.runtime.log import log_notice
 from nestnet.storage.state_codec import State
 from nestnet.training.ending import check_interrupts
+from nestnet.training.stopping import describe_end
 from nestnet.training.subnet_evaluation import build_eval_network, export_network, measure
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def export_run(trainer: "Trainer", ended_by: str) -> None:
         ValueError: If the checkpoint of a best epoch is absent or damaged.
         KeyboardInterrupt: After a signal.
     """
+    if ended_by != "epochs":
+        log_notice(describe_end(trainer.config, trainer.stopping, ended_by, trainer.epochs_done))
     exported_epochs: dict[str, int] = {}
     accuracies: dict[str, float] = {}
     for mode in Mode:

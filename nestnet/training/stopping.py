@@ -3,11 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nestnet.conditions.description import trained_alone
 from nestnet.config.schema import Config
 from nestnet.nn.mode import Mode
+
+if TYPE_CHECKING:
+    from nestnet.training.trainer import Trainer
 
 SECONDS_PER_HOUR = 3600
 
@@ -91,6 +94,26 @@ def _has_motivation_started(config: Config, epochs_done: int) -> bool:
     if trained_alone(config) is Mode.BASE:
         return True
     return epochs_done > config.motivation.start * config.epochs
+
+
+def find_end_reason(trainer: "Trainer") -> str | None:
+    """Return what has ended a run. All processes must call this function.
+
+    Args:
+        trainer: trainer of the run.
+
+    Returns:
+        `epochs` if all are trained, `early_stopping` or `max_hours` if these ended the run before; `None` while it trains.
+    """
+    config = trainer.config
+    if trainer.epochs_done >= config.total_epochs:
+        return "epochs"
+    # An epoch that has begun is trained to its end.
+    if trainer.totals.batches > 0:
+        return None
+    reason = trainer.stopping.reason(config.early_stopping.patience, config.max_hours)
+    # Each process has its own clock.
+    return trainer.process_group.broadcast_object(reason)
 
 
 def metric_value(config: Config, metrics: Mapping[str, Any]) -> float:

@@ -27,7 +27,6 @@ from nestnet.runs.directory import RunDirectory
 from nestnet.runs.null_directory import NullRunDirectory
 from nestnet.runs.parts import RunPart
 from nestnet.runtime.interrupts import Interrupts
-from nestnet.runtime.log import log_notice
 from nestnet.storage.state_codec import State
 from nestnet.trackers.callback import Callback, TrackedRun
 from nestnet.trackers.callbacks import Callbacks
@@ -43,7 +42,7 @@ from nestnet.training.recording import make_step_row, record_batch, record_epoch
 from nestnet.training.run_notices import log_early_end, log_emulated_precision, log_short_average, log_subnet_warnings
 from nestnet.training.setup import build_training
 from nestnet.training.state import get_state, restore_state
-from nestnet.training.stopping import Stopping, describe_end
+from nestnet.training.stopping import Stopping, find_end_reason
 from nestnet.training.subnet_evaluation import evaluate_subnets, export_subnet, kept_statistics
 from nestnet.training.views import mix_views
 
@@ -177,10 +176,7 @@ class Trainer:
                     self.epoch()
                     self._finish_epoch(self.evaluate())
                     check_interrupts(self)
-                ended_by = self.end_reason
-                if ended_by != "epochs":
-                    log_notice(describe_end(self.config, self.stopping, ended_by, self.epochs_done))
-                export_run(self, ended_by)
+                export_run(self, self.end_reason)
                 self.progress.finished(self.cost)
                 log_subnet_warnings(self)
             except (Exception, KeyboardInterrupt) as error:
@@ -227,16 +223,8 @@ class Trainer:
 
     @property
     def end_reason(self) -> str | None:
-        """What has ended the run: all its `epochs`, or before them `early_stopping` or `max_hours`; `None` while it trains."""
-        config = self.config
-        if self.epochs_done >= config.total_epochs:
-            return "epochs"
-        # An epoch that has begun is trained to its end.
-        if self.totals.batches > 0:
-            return None
-        reason = self.stopping.reason(config.early_stopping.patience, config.max_hours)
-        # Each process has its own clock.
-        return self.process_group.broadcast_object(reason)
+        """What has ended the run: see `find_end_reason`; `None` while it trains."""
+        return find_end_reason(self)
 
     @property
     def is_finishing(self) -> bool:
