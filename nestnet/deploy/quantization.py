@@ -25,7 +25,8 @@ def quantize(proto: Any, batches: Iterable[Tensor]) -> Any:
 
     Args:
         proto: network in float32, an `onnx.ModelProto` with the input `images`.
-        batches: batches of normalised images `[B, C, H, W]` on which the ranges of the activations are measured.
+        batches: batches of normalised images `[B, C, H, W]` on which the ranges of the activations are measured. A
+            range goes from the smallest to the largest value in a batch, both averaged over the batches.
 
     Returns:
         The `onnx.ModelProto` of the quantised network, with the same input and output.
@@ -54,6 +55,8 @@ def quantize(proto: Any, batches: Iterable[Tensor]) -> Any:
                 weight_type=quantization.QuantType.QInt8,
                 reduce_range=True,
                 op_types_to_quantize=QUANTIZED_OPERATORS,
+                # The average over the batches: the range of all images together follows the outlier of a single one.
+                extra_options={"CalibMovingAverage": True},
             )
         # The exceptions of onnxruntime have no common base class.
         except Exception as error:
