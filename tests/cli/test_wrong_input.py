@@ -48,7 +48,7 @@ IMAGES = {
 TABLE = """\
 # names
 train --optimizer.learning_rate 1
-    --optimizer.learning_rate is not an option; optimizer has clip_grad, differential_lr_scale, lr, momentum, name, options,
+    --optimizer.learning_rate is not an option; optimizer has clip_grad, differential_lr_scale, layer_decay, lr,
 train --lr 1
     --lr is not an option; did you mean optimizer.lr?
 train --optimiser.lr 1
