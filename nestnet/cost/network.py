@@ -173,7 +173,8 @@ def _as_key(options: Mapping[str, Any] | None) -> str:
 def _build_network(name: str, size: tuple[int, int], num_classes: int, in_chans: int, options: str) -> nn.Module:
     arguments: dict[str, Any] = json.loads(options)
     if find_architecture("name", name).takes_img_size:
-        arguments["img_size"] = size
+        # Square images are given as one number, which every family with this option accepts.
+        arguments["img_size"] = size[0] if size[0] == size[1] else size
     return build_uninitialised(name, num_classes=num_classes, in_chans=in_chans, **arguments)
 
 

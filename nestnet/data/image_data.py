@@ -113,6 +113,7 @@ class ImageData:
             ValueError: If a data set has no length or no images, or an item is not an image and its label.
 
         Example:
+            >>> import torch
             >>> from nestnet.config.schema import Config, DataConfig
             >>> config = Config(data=DataConfig(name="python", img_size=8))
             >>> items = [(torch.zeros(3, 8, 8, dtype=torch.uint8), label) for label in (0, 1)]

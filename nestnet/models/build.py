@@ -35,7 +35,9 @@ def build_model(config: Config) -> NestedModel:
     # `img_size` is a field of the data, because the images decide it.
     if find_architecture("model.motivated", model.motivated).takes_img_size:
         assert config.data.img_size is not None
-        options["img_size"] = as_size(config.data.img_size)
+        height, width = as_size(config.data.img_size)
+        # Square images are given as one number, which every family with this option accepts.
+        options["img_size"] = height if height == width else (height, width)
     return create_model(model.base, model.motivated, **options)
 
 

@@ -70,7 +70,9 @@ def calibration_error(confidences: Tensor, correct: Tensor, bins: int = BINS) ->
         The error in percent, from 0 to 100.
 
     Example:
-        >>> calibration_error(torch.tensor([0.9, 0.9, 0.6, 0.6]), torch.tensor([True, True, True, False]))
+        >>> import torch
+        >>> confidences = torch.tensor([0.9, 0.9, 0.6, 0.6], dtype=torch.double)
+        >>> calibration_error(confidences, torch.tensor([True, True, True, False]))
         10.0
     """
     confidences = confidences.double()

@@ -10,7 +10,7 @@ from nestnet.storage.rules import number, or_null, whole
 from nestnet.text.units import format_duration
 from nestnet.tuning.study_run import StudyRun
 
-RESULT_FILE = "result.json"
+RESULT_FILE = "fold.json"
 
 # Rule of each field of the file.
 RESULT_FIELDS = {

@@ -113,10 +113,11 @@ def test_an_error_is_one_line_that_a_terminal_does_not_obey(name, capsys, tmp_pa
 
 
 def test_a_notice_and_a_recipe_show_names_in_one_line(capsys):
+    sized = Config(data=DataConfig(img_size=8))
     for name in NAMES:
         log_notice(name)
         assert capsys.readouterr().err == f"nestnet: {for_terminal(name)}\n"
-        told = describe_choice(FolderSummary(name, 8, 2, 2, False, 8, 8, 8, False), Config())
+        told = describe_choice(FolderSummary(name, 8, 2, 2, False, 8, 8, 8, False), sized)
         assert told.startswith(f"{for_terminal(name)}: 8 training and 2 test images")
         assert len(told.splitlines()) == 2
 

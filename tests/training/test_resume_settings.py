@@ -245,6 +245,7 @@ def test_the_table_has_every_setting_of_the_images():
         "batch_size",
         "eval_batch_size",
     }
-    others |= {"mean", "std", "workers"}
+    others |= {"mean", "std", "workers", "val_fraction", "class_weights", "sampler"}
+    others |= {"labels", "image_column", "label_column", "split_column", "multi_label", "label_separator"}
     assert trained <= {name.removeprefix("data.") for name in given}
     assert set(DataConfig.__dataclass_fields__) == trained | others

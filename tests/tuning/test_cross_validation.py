@@ -62,9 +62,9 @@ def whole(run, tmp_path_factory):
             cross_validate(run, folder, folds=FOLDS)
     assert (folder / "fold-2" / "steps.csv").exists(), "it was interrupted in this run"
     assert not (folder / "cross-validate.md").exists()
-    kept = (folder / "fold-1" / "result.json").stat().st_mtime_ns
+    kept = (folder / "fold-1" / "fold.json").stat().st_mtime_ns
     results = cross_validate(run, folder, folds=FOLDS)
-    assert (folder / "fold-1" / "result.json").stat().st_mtime_ns == kept
+    assert (folder / "fold-1" / "fold.json").stat().st_mtime_ns == kept
     assert [(result.fold, result.k) for result in results] == [(1, None), (2, None)]
     return folder
 
@@ -79,7 +79,7 @@ def test_each_fold_is_a_training_by_hand_without_the_test_images(run, whole, tmp
     trainer = Trainer(replace(run, run_dir=str(tmp_path / "run")), images=images)
     path = trainer.fit()
     torch.set_num_threads(threads)
-    result = json.loads((whole / "fold-2" / "result.json").read_text())
+    result = json.loads((whole / "fold-2" / "fold.json").read_text())
     assert {name: result[name] for name in ("base_top1", "motivated_top1")} == trainer.evaluate()
     for name in ("steps.csv", "base.safetensors", "motivated.safetensors"):
         assert (path / name).read_bytes() == (whole / "fold-2" / name).read_bytes()
@@ -162,13 +162,13 @@ def test_a_folder_is_of_one_study(run, whole):
 
 
 def test_a_damaged_result_is_one_line(run, whole, monkeypatch):
-    path = whole / "fold-1" / "result.json"
+    path = whole / "fold-1" / "fold.json"
     text = path.read_text()
     monkeypatch.delattr(Trainer, "fit")
     try:
         path.write_text(text.replace('"fold": 1', '"fold": 2'))
         with pytest.raises(
-            ValueError, match=r"result.json is damaged: it is of fold 2 of 2; remove it, and the same command"
+            ValueError, match=r"fold.json is damaged: it is of fold 2 of 2; remove it, and the same command"
         ):
             cross_validate(run, whole, folds=FOLDS)
     finally:

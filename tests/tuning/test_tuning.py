@@ -107,7 +107,7 @@ def test_results_are_those_of_training_each_fold_by_hand(k, fold, run, whole, tm
     path = trainer.fit()
     torch.set_num_threads(threads)
 
-    result = json.loads((whole / f"k-{k}" / f"fold-{fold}" / "result.json").read_text())
+    result = json.loads((whole / f"k-{k}" / f"fold-{fold}" / "fold.json").read_text())
     modes = [step["mode"] for step in read_table(path / "steps.csv")]
     costs = {mode: trainer.cost.macs.of(mode) for mode in Mode}
     assert (result["k"], result["fold"]) == (k, fold)
@@ -196,7 +196,7 @@ def test_values_of_k_can_be_added_later(run, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "result.json", 1)])
+@pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "fold.json", 1)])
 def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_path):
     """They leave what one process leaves, and none of them outlives a Ctrl-C, or the first if that is killed."""
     folder = tmp_path / "study"
@@ -272,7 +272,7 @@ def test_folders_that_cannot_be_used(run, tmp_path):
         tune_k(run, KS, tmp_path / "letter.txt" / "study", folds=FOLDS)
 
 
-RESULT = "k-1/fold-1/result.json"
+RESULT = "k-1/fold-1/fold.json"
 REMEDY = "remove it, and the same command trains this run again"
 DAMAGE = {
     "an empty result": (RESULT, "", f"it is not JSON \\(.*\\); {REMEDY}"),
@@ -317,7 +317,7 @@ def test_copies_within_a_study_are_no_runs_and_stay(run, whole, tmp_path):
     for name in ("k-1/fold-1 (copy)", "k-01/fold-1", "k-x/fold-1"):
         shutil.copytree(folder / "k-1" / "fold-1", folder / name)
     assert [(result.k, result.fold) for result in tune_k(run, KS, folder, folds=FOLDS)] == sorted(RUNS)
-    (folder / "k-2" / "fold-2" / "result.json").unlink()
+    (folder / "k-2" / "fold-2" / "fold.json").unlink()
     (folder / "k-2" / "fold-2" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"k-2/fold-2/mine.txt is in the folder of a run that is to start again"):
         tune_k(run, KS, folder, folds=FOLDS)
