@@ -64,8 +64,10 @@ def check_trackers(names: Sequence[str]) -> None:
         names: names of trackers.
 
     Raises:
-        ValueError: If one is unknown or named twice.
+        ValueError: If one is unknown or named twice, or there is no list.
     """
+    if names is None:  # a configuration that breaks off after the name of the field
+        raise ValueError("trackers = null: it must be a list of names, such as [tensorboard]; [] for none")
     for name in names:
         if name not in TRACKERS:
             raise ValueError(f"trackers = {list(names)}: {name!r} is no tracker; {suggest_known(name, TRACKERS)}")
