@@ -50,7 +50,7 @@ LONG = 300.0
 
 RESNET = "resnet20:resnet32:32:128"
 FAMILIES = (RESNET, "vit_tiny_patch16_224:vit_small_patch16_224:224:64", "efficientnet_b0:efficientnet_b1:224:64")
-SMALL_RESNET = "resnet20:resnet32:32:8"
+SMALL_RESNET = "resnet8:resnet14:32:8"
 SMALL_FAMILIES = (
     SMALL_RESNET,
     "vit_tiny_patch16_224:vit_small_patch16_224:32:2",

@@ -43,6 +43,9 @@ COMMANDS = (
 )
 """What follows `nestnet`: questions and mistakes."""
 
+WARM_UP = 1
+"""Number of rounds before those that are measured, which fill the caches."""
+
 
 def command_lines() -> dict[str, list[str]]:
     """Return the arguments of Python for each command, by the command's name."""
@@ -74,10 +77,10 @@ def run(arguments: list[str]) -> tuple[float, float]:
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Return the samples of each command, after a round that fills the caches."""
+    """Return the samples of each command, without those of the rounds that fill the caches."""
     lines = command_lines()
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
-    for round_number in range(-1, rounds):
+    for round_number in range(-WARM_UP, rounds):
         for name, arguments in lines.items():
             sample = run(arguments)
             if round_number >= 0:

@@ -9,6 +9,9 @@ from hypothesis import settings
 
 from nestnet.cli.log import show_notices
 
+# Without this, torch's inductor compiles a program for each vector instruction set of the CPU, and imports torch in a
+# process of its own to run it, before it compiles anything.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 mpl.use("Agg")
 settings.register_profile("nestnet", deadline=None)  # a busy machine fails no test
 settings.load_profile("nestnet")

@@ -14,7 +14,7 @@ from nestnet.models.vit import NestedViT
 from nestnet.nn.batch_norm import BatchNorm2d
 
 FAMILIES = {
-    "resnet": ("resnet20", "resnet32", {}),
+    "resnet": ("resnet14", "resnet20", {}),
     "vit": ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32}),
     "efficientnet": ("efficientnet_b1", "efficientnet_b2", {}),
     "nest": ("lcnet_035", "lcnet_050", {}),

@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from in_process import run_nestnet
 from PIL import Image
 
 import nestnet
@@ -15,7 +17,7 @@ from nestnet.cost.network import forward_cost
 from nestnet.runs.reading import read_config
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SMALL_IMAGE_SIDE = ["--case", "resnet20:resnet32:32:4"]
+SMALL_PAIR = ["--case", "resnet8:resnet14:32:4"]
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def run(monkeypatch):
 
 @pytest.mark.slow
 def test_step_time(run, tmp_path):
-    found = run("step_time.py", tmp_path / "x.json", *SMALL_IMAGE_SIDE, "--rounds", "2", "--compile", "false")
+    found = run("step_time.py", tmp_path / "x.json", *SMALL_PAIR, "--rounds", "2", "--compile", "false")
     assert found["command"].startswith("python benchmarks/step_time.py --output x.json --case")
     assert found["versions"]["timm"] == timm.__version__
     steps = [f"{way} {mode}" for way in ("timm", "nested", "copy-based", "slicing") for mode in ("base", "motivated")]
@@ -64,7 +66,9 @@ def test_cascade(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_startup(run, tmp_path):
+def test_startup(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(importlib.import_module("startup"), "WARM_UP", 0)
     found = run("startup.py", tmp_path / "x.json", "--rounds", "1")
     assert found["command"] == "python benchmarks/startup.py --output x.json --rounds 1"
     by_command = {result["command"]: result for result in found["results"]}
@@ -75,11 +79,22 @@ def test_startup(run, tmp_path):
     assert by_command["nestnet train --epoch 3"]["cpu_seconds"][0] < alone / 3
 
 
+def test_startup_leaves_out_the_round_that_fills_the_caches(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    startup = importlib.import_module("startup")
+    monkeypatch.setattr(startup, "PYTHON", {"nothing": "pass"})
+    monkeypatch.setattr(startup, "COMMANDS", ())
+    calls = []
+    run_once = startup.run
+    monkeypatch.setattr(startup, "run", lambda arguments: calls.append(arguments) or run_once(arguments))
+    found = run("startup.py", tmp_path / "x.json", "--rounds", "2")
+    assert calls == [["-c", "pass"]] * 3
+    assert len(found["results"][0]["seconds"]) == 2
+
+
 @pytest.mark.slow
 def test_switching(run, tmp_path):
-    found = run(
-        "switching.py", tmp_path / "x.json", *SMALL_IMAGE_SIDE, "--batches", "12", "--k", "1", "--switches", "1"
-    )
+    found = run("switching.py", tmp_path / "x.json", *SMALL_PAIR, "--batches", "12", "--k", "1", "--switches", "1")
     (result,), (held,), (switch,) = found["results"], found["held"], found["switches"]
     for way in ("timm", "nested", "copy-based", "slicing"):
         samples = result["seconds"][way]
@@ -89,7 +104,7 @@ def test_switching(run, tmp_path):
         assert len(samples["switch to base"] + samples["switch to motivated"]) == result["switches"]
     assert len(result["modes"]) == 12
     assert result["motivated_fraction"] == result["modes"].count("motivated") / 12 > 0
-    net = nestnet.create_model("resnet20", "resnet32", num_classes=10)
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=10)
     base, motivated = (4 * sum(p.numel() for p in net.skeleton(mode).parameters()) for mode in nestnet.Mode)
     assert held["bytes"]["nested"] == {
         "weights": motivated,
@@ -134,7 +149,7 @@ def test_imbalanced(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_cifar10(run, tmp_path, capsys):
+def test_cifar10(run, tmp_path, capsys, monkeypatch):
     for part, count in (("train", 20), ("test", 2)):
         for label in range(10):
             (tmp_path / "images" / part / f"class {label}").mkdir(parents=True)
@@ -142,24 +157,29 @@ def test_cifar10(run, tmp_path, capsys):
                 pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()
                 Image.fromarray(pixels).save(tmp_path / "images" / part / f"class {label}" / f"{index}.png")
     arguments = ["--root", str(tmp_path / "images"), "--images", "160", "--epochs", "1", "--ways", "shared", "resnet20"]
-    arguments += [
-        "--runs",
-        str(tmp_path / "runs"),
-        "--jobs",
-        "1",
-        "--recalibration-batches",
-        "1",
-        "--data.batch_size",
-        "40",
-    ]
+    arguments += ["--runs", str(tmp_path / "runs"), "--jobs", "1", "--recalibration-batches", "1"]
+    arguments += ["--data.batch_size", "40", "--model.base", "resnet8", "--model.motivated", "resnet14"]
+    processes = []
+    run_process = subprocess.run
+
+    def run_command(command, **options):
+        """The first run has a process of its own, and the others run in this one, which has imported torch already."""
+        processes.append(command)
+        if len(processes) == 1:
+            return run_process(command, **options)
+        assert run_nestnet(command) == 0
+
+    monkeypatch.setattr(subprocess, "run", run_command)
     found = run("cifar10.py", tmp_path / "x.json", *arguments)
+    assert len(processes) == 2
     assert str(tmp_path) not in found["command"]
     rows = {(row["way"], row["mode"]): row for row in found["results"]}
     assert set(rows) == {("shared", "base"), ("shared", "motivated"), ("resnet20", "base")}
     base, motivated = (
-        forward_cost(name, img_size=32, num_classes=10, convention="paper") for name in ("resnet20", "resnet32")
+        forward_cost(name, img_size=32, num_classes=10, convention="paper") for name in ("resnet8", "resnet14")
     )
-    assert rows["resnet20", "base"]["average_cost"] == base == 82_822_400
+    assert forward_cost("resnet20", img_size=32, num_classes=10, convention="paper") == 82_822_400
+    assert rows["resnet20", "base"]["average_cost"] == base
     costs = {base, (3 * base + motivated) / 4}
     assert rows["shared", "base"]["average_cost"] in costs, "of four batches the last alone can be motivated"
     steps = (tmp_path / "runs" / "resnet20-160images-1epochs-seed0" / "steps.csv").read_text()
@@ -168,5 +188,6 @@ def test_cifar10(run, tmp_path, capsys):
     capsys.readouterr()
     run("cifar10.py", tmp_path / "x.json", *arguments)
     assert "training" not in capsys.readouterr().out.splitlines()[0], "finished runs are kept"
+    assert len(processes) == 2
     other = run("cifar10.py", tmp_path / "z.json", *arguments, "--seeds", "0", "1", "--seconds", "0")
     assert other["results"] == found["results"], "no run is begun when the time is over, and finished ones are told"

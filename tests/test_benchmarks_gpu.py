@@ -10,8 +10,10 @@ import tarfile
 import time
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import run_program, start_nestnet, written_to
 from test_benchmarks import BENCHMARKS
 
 
@@ -76,7 +78,16 @@ def test_a_piece_of_it(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_study(run, tmp_path):
+def test_the_study(run, tmp_path, monkeypatch):
+    """The study and its runs are in this process; `test_a_piece_of_it` has a process of its own."""
+
+    def run_command(command, log, seconds, environment):
+        with written_to(log):
+            return run_program(command)
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it would also hold for the tests that follow
+    monkeypatch.setattr(importlib.import_module("study_runner"), "start_process", start_nestnet)
+    monkeypatch.setattr(importlib.import_module("gpu_session"), "run_command", run_command)
     document, printed = run("--parts", "study")
     assert document["parts"]["study"]["status"] == "done"
     rows = json.loads((tmp_path / "out" / "study.json").read_text())["runs"]

@@ -38,7 +38,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_epochs(run):
-    case = ["--case", "resnet20:resnet32:32:2", "--images", "12", "--rounds", "2"]
+    case = ["--case", "resnet8:resnet14:32:2", "--images", "12", "--rounds", "2"]
     configurations = ["plain", "channels_last", "resident"]
     found, table = run("epochs", *case, "--configurations", *configurations)
     (result,) = found["results"]
@@ -61,7 +61,7 @@ def test_epochs(run):
 def test_decision(run, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)  # which the program sets, and the test puts back
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    case = ["--case", "resnet20:resnet32:32:2", "--rounds", "1", "--steps", "6"]
+    case = ["--case", "resnet8:resnet14:32:2", "--rounds", "1", "--steps", "6"]
     found, table = run("decision", *case)
     fixed, losses, norms = found["results"]
     for result in (fixed, losses, norms):
@@ -77,13 +77,13 @@ def test_decision(run, monkeypatch):
 
 @pytest.mark.slow
 def test_limits(run):
-    case = ["--case", "resnet20:resnet32:32:4", "--steps", "1", "--ways", "eager", "--matrix", "128"]
+    case = ["--case", "resnet8:resnet14:32:4", "--steps", "1", "--ways", "eager", "--matrix", "128"]
     found, _ = run("limits", *case)
     assert [(result["mode"], result["way"]) for result in found["results"]] == [
         ("base", "eager"),
         ("motivated", "eager"),
     ]
-    for result, name in zip(found["results"], ("resnet20", "resnet32"), strict=True):
+    for result, name in zip(found["results"], ("resnet8", "resnet14"), strict=True):
         kinds, parts = result["seconds_by_kind"], result["seconds_by_limit"]
         assert result["operations"] == 6 * 4 * forward_cost(name, img_size=32, num_classes=10)
         assert {"products", "normalisation", "element-wise", "optimizer", "host"} <= set(kinds)

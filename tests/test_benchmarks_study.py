@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import start_nestnet
 from PIL import Image
 from test_benchmarks import BENCHMARKS
 
@@ -547,11 +548,22 @@ def test_two_programs_add_to_one_file(program, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tiny_study(run_study, program, tmp_path):
+def test_a_tiny_study(run_study, program, tmp_path, monkeypatch):
+    """Its first run has a process of its own, and the others run in this one, which has imported torch already."""
+    started = []
+    start_process = program("study_runner").start_process
+
+    def start(command, log, environment):
+        started.append(command)
+        start_this = start_process if len(started) == 1 else start_nestnet
+        return start_this(command, log, environment)
+
+    monkeypatch.setattr(program("study_runner"), "start_process", start)
     output = tmp_path / "x.json"
     printed = run_study("--quick", "--precision", "float32", "--output", output)
     assert printed.endswith(f"{output}\n")
     document = json.loads(output.read_text())
+    assert len(started) == 3
     assert sum('"way"' in line for line in output.read_text().splitlines()) == 3, "a line for each run"
     base, motivated = (forward_cost(name, img_size=32, num_classes=10) for name in ("resnet8", "resnet14"))
     rows = {row["way"]: row for row in document["runs"]}

@@ -4,6 +4,7 @@ Facts that are known without reading a data set, such as its number of classes, 
 `nestnet.config.data_sets`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,10 +49,9 @@ def _read_digits(data: DataConfig, model: ModelConfig) -> StoredDataSet:
     if model.in_chans not in (None, 1):
         raise ValueError(f"model.in_chans = {model.in_chans}: the digits have 1 channel")
     # Importing scikit-learn takes a quarter of a command's start, which other images need not wait for.
-    from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
+    digits = _load_digits()
     # The digits have 17 grey levels, from 0 to 16.
     images = torch.from_numpy(digits.images * (255 / 16)).round().byte().unsqueeze(1)  # [N, 1, 8, 8]
     labels = digits.target.tolist()
@@ -67,6 +67,14 @@ def _read_digits(data: DataConfig, model: ModelConfig) -> StoredDataSet:
         mean=[images[train].div(255).mean().item()],
         std=[images[train].div(255).std().item()],
     )
+
+
+@functools.cache
+def _load_digits() -> Any:
+    """Return scikit-learn's digits, which it reads from text. No caller changes them."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 def _read_cifar(data: DataConfig, model: ModelConfig) -> StoredDataSet:

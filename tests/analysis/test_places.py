@@ -16,7 +16,7 @@ from nestnet.cli.main import main
 from nestnet.text.escape import for_data, for_terminal
 
 PLACE = "caf\udce9 [bold]\x1b[31m\n$(x) <b>"
-SIZES = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--data.img_size", "8", "--data.batch_size", "2"]
+SIZES = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--data.img_size", "8", "--data.batch_size", "2"]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from nestnet.cascade.tensor_part import TensorPart
 from nestnet.storage.hashed import serialize_hashed
 from nestnet.weights.metadata import Metadata
 
+RESNET = FAMILIES["resnet"][0]
 SETTINGS = {"base_temperature": 1.5, "motivated_temperature": 0.8}
 
 
@@ -112,7 +113,7 @@ def part(*value):
             {"base_tensors": part("conv1.weight", [[0, 99]], [[0, 3]], [[0, 3]], [[0, 3]])},
             "that the file does not hold",
         ),
-        ({"base_tensors": part("conv1.weight")}, "does not hold resnet20"),
+        ({"base_tensors": part("conv1.weight")}, f"does not hold {RESNET}"),
     ],
 )
 def test_a_file_that_is_no_cascade(changes, message, written, tmp_path):
@@ -149,7 +150,7 @@ def test_the_metadata_comes_back(written):
     stored = read_cascade(path)
     net = make("resnet")
     assert stored.metadata == metadata_of(net)
-    assert stored.metadata[Mode.BASE].architecture == "resnet20"
+    assert stored.metadata[Mode.BASE].architecture == RESNET
 
 
 def test_parts_of_every_placement(tmp_path):

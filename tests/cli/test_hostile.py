@@ -28,7 +28,7 @@ CLASSES = ["<img src=x onerror=alert(1)>", "a|b, 'c' \"d\"", "\x1b[31m[bold]\n",
 LEFT_OUT = ("__MACOSX", "@eaDir", ".ipynb_checkpoints")
 UNREADABLE = ("empty.jpg", "text.jpg", "nowhere.jpg", "pipe.jpg", "hidden pipe", "notes.txt", "loop")
 
-NETWORKS = ["--model.base", "resnet20", "--model.motivated", "resnet20"]
+NETWORKS = ["--model.base", "resnet8", "--model.motivated", "resnet8"]
 RECIPE = [*NETWORKS, "--data.img_size", "8", "--data.batch_size", "8", "--epochs", "2", "--data.workers", "0"]
 
 
@@ -248,7 +248,7 @@ def here(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
     shutil.copy(trained / "base.safetensors", folder)
     Image.new("RGB", (8, 8)).save(folder / "image.png")
-    (folder / "run.yaml").write_text("model: {base: resnet20, motivated: resnet20}\nepochs: 1\n")
+    (folder / "run.yaml").write_text("model: {base: resnet8, motivated: resnet8}\nepochs: 1\n")
     return folder
 
 

@@ -92,7 +92,8 @@ def test_every_command_knows_the_modules_of_a_run(folder, capsys):
 def test_the_processes_that_tune_k_starts_know_them_too(folder, capsys):
     Path("falls.py").write_text(CONDITION.replace("RandomBatches", "LossDecrease").replace("by_position", "by_loss"))
     tune = "tune-k --k 1 --folds 2 --jobs 2 --output study --import falls --motivation.name mine --epochs 1"
-    assert run(*tune.split(), "--model.motivated", "resnet20", "--data.batch_size", "64") == 0, capsys.readouterr().err
+    tune += " --model.base resnet8 --model.motivated resnet8 --data.batch_size 64"
+    assert run(*tune.split()) == 0, capsys.readouterr().err
     sys.modules.pop("falls", None)
 
 

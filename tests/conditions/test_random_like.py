@@ -84,7 +84,7 @@ def test_counts_can_be_given():
 def test_a_run_does_not_need_the_earlier_ones_any_more(tmp_path, capsys):
     """It is resumed and reported after they were moved."""
     earlier = write_run(tmp_path / "earlier", "bmbmb", "bbbmm")
-    options = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256", "--epochs", "2"]
+    options = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "256", "--epochs", "2"]
     run = str(tmp_path / "run")
     random_like = ["--motivation.name", "random_like", "--motivation.runs", f"[{earlier}]"]
     assert main(["train", *options, *random_like, "--run_dir", run]) == 0

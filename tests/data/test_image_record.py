@@ -27,7 +27,7 @@ from nestnet.runs.reading import read_record, read_run
 from nestnet.training.resume import resume
 from nestnet.training.trainer import Trainer
 
-NETWORKS = ["--model.base", "resnet20", "--model.motivated", "resnet20"]
+NETWORKS = ["--model.base", "resnet8", "--model.motivated", "resnet8"]
 RUN = [*NETWORKS, "--data.img_size", "8", "--data.batch_size", "8", "--data.augment", "none", "--epochs", "1"]
 
 

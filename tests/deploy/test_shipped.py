@@ -20,9 +20,9 @@ from nestnet.runs.reading import read_run, read_table
 SHORT = [
     "train",
     "--model.base",
-    "resnet20",
+    "resnet8",
     "--model.motivated",
-    "resnet20",
+    "resnet8",
     "--data.batch_size",
     "256",
     "--motivation.k",
@@ -46,7 +46,7 @@ def digits():
 
 
 @torch.inference_mode()
-def counted(path, name="resnet20"):
+def counted(path, name="resnet8"):
     """Top-1 of an exported file in a fresh timm model, in percent, by counting right answers."""
     model = timm.create_model(name, num_classes=10, in_chans=1, checkpoint_path=str(path)).eval()
     right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in digits())
@@ -121,7 +121,7 @@ def test_a_subnet_that_was_never_trained_is_said_to_be_so(condition, mode, said,
     assert main(["export", str(path), "--mode", mode, "--output", str(tmp_path / "x.safetensors")]) == 0
     assert said in capsys.readouterr().err
     card = (tmp_path / "x.md").read_text()
-    assert f"# resnet20, not trained, the {mode} network of" in card
+    assert f"# resnet8, not trained, the {mode} network of" in card
     assert f"**Do not use this file**: {said}" in card
     assert f"0 trained the {mode} network" in card
     assert main(["report", str(path), "--output", str(tmp_path), "--no_images"]) == 0

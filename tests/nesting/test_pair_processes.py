@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from pairs import CLASSES, PAIRS
+from processes import run_in_two_processes
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -91,7 +91,7 @@ def in_a_process(rank, folder):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(in_a_process, (str(folder),), nprocs=2)
+    run_in_two_processes(in_a_process, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -81,9 +81,20 @@ def test_thirty_steps_with_ten_switches_are_bit_identical(family, optimizer):
     assert_identical(compare(family, optimizer, step_count=step_count(family), options=NOISE.get(family)))
 
 
-@pytest.mark.parametrize(
-    ("family", "optimizer"), cases(WITH_BATCH_NORM, {"hrnet": "adamw", "mobilenetv3": "sgd", "repvit": "rmsprop"})
-)
+SHARED = [
+    ("hrnet", "adamw"),
+    ("mobilenetv3", "sgd"),
+    ("repvit", "rmsprop"),
+    *(("own cnn", name) for name in OPTIMIZERS),
+]
+"""Each family with BatchNorm, and each optimizer. Statistics are buffers, of which optimizers know nothing."""
+
+
+def test_every_family_with_statistics_shares_them():
+    assert {family for family, _ in SHARED} == set(WITH_BATCH_NORM)
+
+
+@pytest.mark.parametrize(("family", "optimizer"), SHARED)
 def test_shared_statistics_are_bit_identical(family, optimizer):
     assert_identical(compare(family, optimizer, step_count=step_count(family), batch_norm="shared"))
 

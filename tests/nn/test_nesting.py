@@ -395,7 +395,7 @@ class TestLikeAnyModule:
 
 @pytest.mark.slow
 def test_compile_with_inductor():
-    net = nestnet.create_model("resnet20", "resnet32", num_classes=5).eval()
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=5).eval()
     images = torch.randn(4, 3, 32, 32)
     for mode in Mode:
         torch.testing.assert_close(

@@ -22,7 +22,7 @@ INT = signal.SIGINT
 TERM = signal.SIGTERM
 KILL = signal.SIGKILL
 
-PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256"]
+PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "256"]
 TRAIN = ["train", *PAIR, "--motivation.name", "random", "--epochs", "2", "--run_dir", "{run}"]
 WORKER = ["--data.loader", "files", "--data.workers", "1"]
 TUNE_PAIR = [*PAIR, "--data.batch_size", "64"]

@@ -110,7 +110,7 @@ def test_the_average_of_the_differential_weights_is_an_ordinary_one():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rest_is_trained_beside_the_averaged_base(family):
     """The averages of a finished base and of the rest are those of a run that began with the averaged base."""
-    net = randomised(make(family))
+    net = randomised(shallow(make(family)))
     step = TrainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), cross_entropy, ema_decay=0.6)
     for mode in ("base", "motivated", "base"):
         step(*batch(), mode)
@@ -149,7 +149,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(poison):
 
 
 def test_step_counts_of_the_paper_stand_still_too():
-    net = make("vit")
+    net = shallow(make("vit"))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     share_step_counts(optimizer, net)
     step = TrainStep(net, optimizer, cross_entropy)

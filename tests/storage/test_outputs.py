@@ -32,7 +32,7 @@ CASES = [(command, output) for command, (_, outputs) in COMMANDS.items() for out
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    settings = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "16", "--epochs", "1"]
+    settings = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "16", "--epochs", "1"]
     run = parse_with_recipe([*settings, "--run_dir", str(path)])
     return Trainer(run, images=few(run)).fit()
 

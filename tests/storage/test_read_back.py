@@ -158,7 +158,7 @@ def test_what_is_no_file_or_too_large_is_refused_at_once(read, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of two epochs of four batches."""
-    settings = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "16", "--epochs", "2"]
+    settings = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "16", "--epochs", "2"]
     path = tmp_path_factory.mktemp("runs") / "run"
     run = parse_with_recipe([*settings, "--run_dir", str(path)])
     return Trainer(run, images=few(run)).fit()

@@ -64,7 +64,16 @@ def test_the_reason_that_a_library_gives_is_one_line(message, line):
 
 def test_an_interruption_on_a_full_disk_is_an_interruption(tmp_path, monkeypatch, capsys):
     run = parse_with_recipe(
-        ["--model.motivated", "resnet20", "--data.batch_size", "16", "--run_dir", str(tmp_path / "run")]
+        [
+            "--model.base",
+            "resnet8",
+            "--model.motivated",
+            "resnet8",
+            "--data.batch_size",
+            "16",
+            "--run_dir",
+            str(tmp_path / "run"),
+        ]
     )
     trainer = Trainer(run, images=few(run))
     save = RunDirectory.save_checkpoint

@@ -31,7 +31,7 @@ from nestnet.step.train_step import TrainStep
 from nestnet.training.resume import _notice_other_bits, resume
 from nestnet.training.trainer import Trainer
 
-RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--model.drop_rate", "0.1", "--data.loader", "files",
+RESNET = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--model.drop_rate", "0.1", "--data.loader", "files",
           "--data.workers", "1", "--schedule.interval", "epoch", "--motivation.k", "1",
           "--data.class_weights", "balanced"]  # fmt: skip
 VIT = ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16",
@@ -39,9 +39,9 @@ VIT = ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_p
        "--model.drop_path_rate", "0.1", "--optimizer.step_count", "literal", "--data.sampler", "balanced"]  # fmt: skip
 TINY = [
     "--model.base",
-    "resnet20",
+    "resnet8",
     "--model.motivated",
-    "resnet20",
+    "resnet8",
     "--motivation.name",
     "random",
     "--model.drop_rate",
@@ -182,7 +182,7 @@ def test_a_damaged_test_image_is_left_out_on_resuming(tmp_path, capsys):
     (folder / "7.png").write_bytes(b"no image")
     path = str(tmp_path / "run")
     settings = ["--data.batch_size", "4", "--epochs", "1", "--data.loader", "files", "--data.workers", "0"]
-    pair = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.img_size", "8"]
+    pair = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.img_size", "8"]
     assert main(["train", "--data.root", str(tmp_path / "images"), *settings, *pair, "--run_dir", path]) == 1
     said = capsys.readouterr().err
     assert "7.png cannot be read as an image" in said

@@ -24,7 +24,7 @@ from nestnet.training.resume import resume
 PLAIN = ["--model.base", "plain8", "--model.motivated", "plain16"]
 """The small networks of docs/guide/own-network.md, whose weights are divided."""
 
-RESNET = ["--model.base", "resnet20", "--model.motivated", "resnet32"]
+RESNET = ["--model.base", "resnet8", "--model.motivated", "resnet14"]
 
 SHORT = ["--data.batch_size", "16", "--checkpoint_steps", "2", "--optimizer.lr", "0.01"]
 """4 batches an epoch of digits, and checkpoints after every second."""
@@ -33,9 +33,9 @@ ALTERNATING = ["--motivation.name", "periodic", "--motivation.period", "2"]
 
 COLOURS = [
     "--model.base",
-    "resnet20",
+    "resnet8",
     "--model.motivated",
-    "resnet20",
+    "resnet8",
     "--data.name",
     "folder",
     "--data.root",

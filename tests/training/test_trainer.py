@@ -35,7 +35,7 @@ from nestnet.training.evaluation import top1
 from nestnet.training.trainer import Trainer
 from nestnet.weights.export_file import read_metadata
 
-QUICK = ["--model.base", "resnet20", "--model.motivated", "resnet20", "--data.batch_size", "256", "--epochs", "2"]
+QUICK = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "256", "--epochs", "2"]
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml"
 
 
@@ -136,8 +136,8 @@ def test_unnamed_runs_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
     for _ in range(2):
         assert main(["train", *QUICK, "--epochs", "1"]) == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
-        "resnet20-resnet20-digits",
-        "resnet20-resnet20-digits-2",
+        "resnet8-resnet8-digits",
+        "resnet8-resnet8-digits-2",
     }
     assert "epoch 1/1  loss " in capsys.readouterr().out
 
@@ -159,7 +159,7 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 @pytest.mark.parametrize(("condition", "mode"), [("never", Mode.BASE), ("always", Mode.MOTIVATED)])
 def test_classical_training_is_training_timm_s_network_alone(condition, mode, tmp_path):
     """A whole run against a plain loop over a plain timm model: the same bits, dropout, Mixup and schedule included."""
-    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet32", "--model.drop_rate", "0.2", "--data.mixup", "0.3",
+    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet14", "--model.drop_rate", "0.2", "--data.mixup", "0.3",
                         "--data.batch_size", "64",
                         "--optimizer.clip_grad", "1.0", "--motivation.name", condition, "--recalibration_batches", "1",
                         "--run_dir", str(tmp_path / "run")])  # fmt: skip
@@ -214,7 +214,7 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
     ids=["adamw", "lamb", "rmsprop", "fused sgd", "bfloat16", "efficientnet", "mixup", "repeats", "vit"],
 )  # fmt: skip
 def test_settings_train(overrides, tmp_path):
-    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet32", "--data.batch_size", "64", *overrides])
+    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet14", "--data.batch_size", "64", *overrides])
     trainer = Trainer(run, images=few(run))
     trainer.net.train()
     for (images, labels), mode in zip(trainer.epoch_batches(), [*Mode, *Mode], strict=True):
@@ -237,7 +237,7 @@ EVERY_WAY = {
 def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_path):
     arguments = EVERY_WAY.get(way, ["--motivation.name", way, "--motivation.runs", f"[{run_dir}]"])
     path = tmp_path / "run"
-    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet32", "--data.batch_size", "16", "--snapshot_steps", "20",
+    run = parse_with_recipe([*QUICK, "--model.motivated", "resnet14", "--data.batch_size", "16", "--snapshot_steps", "20",
                         *arguments, "--epochs", "1", "--run_dir", str(path)])  # fmt: skip
     Trainer(run, images=few(run, train=22 * 16)).fit()  # as many batches as the run before
     assert {file.name for file in path.iterdir()} == {file.name for file in run_dir.iterdir()} | {"snapshots"}
@@ -270,7 +270,7 @@ def test_every_way_of_training_leaves_the_same_kind_of_run(way, run_dir, tmp_pat
 @pytest.mark.parametrize("watched", ["base", "motivated", "mean"])
 def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
     both = ["--motivation.trains", "both", "--motivation.watched_loss", watched]
-    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet32", *both]))
+    trainer = Trainer(parse_with_recipe([*QUICK, "--model.motivated", "resnet14", *both]))
     trainer.net.train()
     images, labels = next(trainer.epoch_batches())
     outcome = trainer.step(images, labels, Mode.MOTIVATED)
@@ -282,7 +282,7 @@ def test_the_condition_watches_the_loss_that_the_configuration_names(watched):
 
 
 def test_a_batch_is_skipped_and_recorded_as_such_if_either_loss_is_not_finite():
-    both = ["--model.motivated", "resnet32", "--motivation.trains", "both", "--motivation.watched_loss", "base"]
+    both = ["--model.motivated", "resnet14", "--motivation.trains", "both", "--motivation.watched_loss", "base"]
     trainer = Trainer(parse_with_recipe([*QUICK, *both]))
     trainer.net.train()
     base = {id(parameter) for parameter in trainer.net.subnet("base").parameters()}
@@ -315,7 +315,7 @@ def test_the_gradient_norm_is_that_before_clipping(clip):
 )
 def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(loss, monkeypatch):
     run = parse_with_recipe(
-        [*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet32", *loss]
+        [*QUICK, "--motivation.name", "held_out_loss_decrease", "--model.motivated", "resnet14", *loss]
     )
     trainer, everything = Trainer(run), load_data(run.data, run.model)
     held_out, labels = trainer.watched_quantity.held_out
@@ -340,7 +340,7 @@ def test_the_held_out_batch_is_not_trained_and_judges_the_subnet_just_trained(lo
         trainer.net.train()
 
 
-BOTH = ["--model.motivated", "resnet32", "--motivation.trains", "both"]
+BOTH = ["--model.motivated", "resnet14", "--motivation.trains", "both"]
 
 
 def test_the_base_is_judged_on_the_held_out_batch_whatever_was_trained():
@@ -475,7 +475,7 @@ def test_a_condition_by_hand_that_can_motivate_nothing_is_refused():
 @pytest.mark.slow
 def test_recalibrated_runs_export_and_evaluate_alike(tmp_path, capsys):
     path, output = tmp_path / "run", tmp_path / "again.safetensors"
-    assert main(["train", *QUICK, "--model.motivated", "resnet32", "--model.batch_norm", "shared",
+    assert main(["train", *QUICK, "--model.motivated", "resnet14", "--model.batch_norm", "shared",
                  "--recalibration_batches", "2", "--data.batch_size", "128", "--epochs", "1",
                  "--run_dir", str(path)]) == 0  # fmt: skip
     capsys.readouterr()
@@ -756,10 +756,9 @@ def test_top1_counts_every_image():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_demo_reaches_97_percent(seed, tmp_path):
+def test_the_demo_reaches_97_percent(tmp_path):
     path = tmp_path / "run"
-    assert main(["train", "--config", str(DIGITS), "--seed", str(seed), "--run_dir", str(path)]) == 0
+    assert main(["train", "--config", str(DIGITS), "--run_dir", str(path)]) == 0
     last = read_table(path / "metrics.csv")[-1]
     assert float(last["base_top1"]) >= 97
     assert float(last["motivated_top1"]) >= 97

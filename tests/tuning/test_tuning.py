@@ -37,7 +37,7 @@ from nestnet.tuning.report import render_markdown, write_study_report
 from nestnet.tuning.summary import find_best, summarize_by_k
 from nestnet.tuning.tune_k import KStudy, tune_k
 
-QUICK = ["--data.batch_size", "128", "--epochs", "1"]
+QUICK = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--data.batch_size", "128", "--epochs", "1"]
 KS, FOLDS = [1, 2], 2
 RUNS = [(1, 1), (2, 1), (1, 2), (2, 2)]
 REPORT = ("tune-k.md", "tune-k.csv", "tune-k.png")
@@ -45,7 +45,7 @@ REPORT = ("tune-k.md", "tune-k.csv", "tune-k.png")
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """ResNet-20 in ResNet-32 for one epoch of a few images made up."""
+    """ResNet-8 in ResNet-14 for one epoch of a few images made up."""
     root = tmp_path_factory.mktemp("images")
     draw = np.random.default_rng(0)
     for part, name in product(("train", "test"), ("cat", "dog")):

@@ -44,7 +44,7 @@ def test_metadata(tmp_path):
     names = ["a", "b", "c", "d", 'e, and "f"']
     nestnet.export(net, "base", path, class_names=names, input_size=(3, 48, 48), mean=[0.1, 0.2, 0.3], std=[1, 2, 3])
     found = read_metadata(path)
-    assert found["architecture"] == "resnet20"
+    assert found["architecture"] == "resnet14"
     assert found["mode"] == "base"
     assert found["num_classes"] == "5"
     assert json.loads(found["class_names"]) == names
@@ -60,7 +60,7 @@ def test_an_export_is_read_as_it_was_written(tmp_path):
     given = {"class_names": list("abcdé"), "mean": [0.1, 0.2, 1 / 3], "std": [1.0, 2.0, 3.0]}
     nestnet.export(net, "base", path, **given)
     found = read_export(path)
-    assert (found.architecture, found.mode, found.num_classes, found.size) == ("resnet20", Mode.BASE, 5, (32, 32))
+    assert (found.architecture, found.mode, found.num_classes, found.size) == ("resnet14", Mode.BASE, 5, (32, 32))
     assert {name: getattr(found, name) for name in given} == given
     assert read_metadata(path).keys() - found.to_entries().keys() == {"format", "sha256"}
     nestnet.export(net.half(), "base", path, **given)
@@ -95,7 +95,7 @@ def test_a_large_image_is_cropped_as_of_the_motivated_network(tmp_path):
     ("family", "given", "message"),
     [
         ("resnet", {"mean": [0.5]}, "mean = [0.5]: it must have a number for each of 3 channels"),
-        ("resnet", {"input_size": (1, 8, 8)}, "input_size = (1, 8, 8): resnet20 was made for (3, height, width)"),
+        ("resnet", {"input_size": (1, 8, 8)}, "input_size = (1, 8, 8): resnet14 was made for (3, height, width)"),
         ("vit", {"input_size": (3, 48, 48)}, "input_size = (3, 48, 48): vit_tiny_patch16_224 was made for (3, 32, 32)"),
     ],
 )
@@ -187,7 +187,7 @@ FORGED = [
     (
         {"architecture": "resnet32"},
         {},
-        "does not hold resnet32: layer1.3.bn1.bias is absent, and must be floating-point [16]",
+        "does not hold resnet32: layer1.2.bn1.bias is absent, and must be floating-point [16]",
     ),
     ({"mode": "big"}, {}, "mode = 'big' in its metadata: it must be base or motivated"),
     ({"num_classes": "five"}, {}, "num_classes = 'five' in its metadata is not JSON"),

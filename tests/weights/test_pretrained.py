@@ -79,15 +79,15 @@ class Evil:
         (b"half", "x.safetensors", "is damaged: its header should have"),
         (b"half", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict ("),
         (pickle.dumps(Evil()), "x.pth", "cannot be read as weights: "),
-        ("other", "x.safetensors", "holds resnet32, and the base network is resnet20: name a file of that network"),
-        ("other", "x.pth", "holds no weights of resnet20 by timm's names: 'layer1.3.bn1.bias' is not of it"),
-        ("part", "x.pth", "holds no weights of resnet20 by timm's names: 'bn1.bias' is absent"),
+        ("other", "x.safetensors", "holds resnet20, and the base network is resnet14: name a file of that network"),
+        ("other", "x.pth", "holds no weights of resnet14 by timm's names: 'layer1.2.bn1.bias' is not of it"),
+        ("part", "x.pth", "holds no weights of resnet14 by timm's names: 'bn1.bias' is absent"),
         (
             "scalar",
             "x.pth",
-            "holds no weights of resnet20: fc.weight is not a tensor with the number of dimensions",
+            "holds no weights of resnet14: fc.weight is not a tensor with the number of dimensions",
         ),
-        ("number", "x.pth", "holds no weights of resnet20: fc.bias is not a tensor with the number of dimensions"),
+        ("number", "x.pth", "holds no weights of resnet14: fc.bias is not a tensor with the number of dimensions"),
         ("list", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict (AttributeError: "),
         (
             "model",
@@ -95,13 +95,13 @@ class Evil:
             "cannot be read as weights: it holds more than tensors, such as a whole model, and loading that could execute "
             "code; save the weights alone, by torch.save(model.state_dict(), FILE)",
         ),
-        ("shape", "x.pth", "resnet20 cannot be started from it: Error(s) in loading state_dict"),
+        ("shape", "x.pth", "resnet14 cannot be started from it: Error(s) in loading state_dict"),
     ],
 )
 def test_wrong_files(content, name, message, tmp_path, capsys):
     path, net = tmp_path / name, make("resnet")
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    model = timm.create_model("resnet32" if content == "other" else "resnet20", num_classes=5)
+    model = timm.create_model("resnet20" if content == "other" else "resnet14", num_classes=5)
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content == "other" and path.suffix == ".safetensors":
@@ -150,15 +150,15 @@ def test_a_torch_archive_takes_no_more_memory_than_it_has_bytes(kind, message, t
 
 
 def test_networks_without_weights_of_timm_s_say_so():
-    with pytest.raises(ValueError, match=r"timm has no trained weights for resnet20; name a file"):
+    with pytest.raises(ValueError, match=r"timm has no trained weights for resnet14; name a file"):
         load_weights(make("resnet"), "base", "timm")
 
 
 def saved_by_timm(folder, name="model.pth", **options):
-    """A checkpoint of ResNet-20 as timm's train.py writes it, and the network."""
-    model = randomised_model(timm.create_model("resnet20", **options))
+    """A checkpoint of ResNet-14 as timm's train.py writes it, and the network."""
+    model = randomised_model(timm.create_model("resnet14", **options))
     torch.save(
-        {"state_dict": model.state_dict(), "arch": "resnet20", "args": argparse.Namespace(lr=0.1)}, folder / name
+        {"state_dict": model.state_dict(), "arch": "resnet14", "args": argparse.Namespace(lr=0.1)}, folder / name
     )
     return model
 
@@ -178,12 +178,12 @@ def test_checkpoints_of_timm_s_own_training_load(tmp_path):
 
 
 def test_checkpoints_of_before_batch_norm_counted_load_as_in_timm(tmp_path):
-    model, net = timm.create_model("resnet20", num_classes=5), make("resnet")
+    model, net = timm.create_model("resnet14", num_classes=5), make("resnet")
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "old.pth")
     for mode in ("base", "motivated"):
         if mode == "motivated":
-            model = timm.create_model("resnet32", num_classes=5)
+            model = timm.create_model("resnet20", num_classes=5)
             old = {name: tensor for name, tensor in model.state_dict().items() if "num_batches" not in name}
             torch.save(old, tmp_path / "old.pth")
         load_weights(net, mode, tmp_path / "old.pth")
