@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import FAMILIES, make, randomised, shallow
+from helpers import FAMILIES, make, randomised
 
 from nestnet import Mode, recalibrate
 from nestnet.nn.batch_norm import STATISTICS
@@ -26,7 +26,7 @@ def test_the_first_norm_s_statistics_are_those_of_its_inputs(mode, statistics):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("statistics", STATISTICS)
 def test_only_the_mode_s_statistics_change_and_only_in_the_copy(family, statistics):
-    net = randomised(shallow(make(family, batch_norm=statistics, drop_rate=0.5)))
+    net = randomised(make(family, batch_norm=statistics, drop_rate=0.5))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     generator = torch.get_rng_state()
     pairs = [(x, torch.zeros(8)) for x in BATCHES]
