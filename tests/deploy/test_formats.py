@@ -25,7 +25,8 @@ from nestnet.weights.metadata import Metadata
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml")
 
-CIFAR = ("resnet20", "resnet32", {"in_chans": 1})
+PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14"]
+CIFAR = ("resnet8", "resnet14", {"in_chans": 1})
 VIT = ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32})
 EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
 
@@ -40,9 +41,7 @@ EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
             for name, mode, nested in [
                 ("onnx", "motivated", CIFAR),
                 ("onnx", "base", VIT),
-                ("onnx", "motivated", VIT),
                 ("onnx", "base", EFFICIENTNET),
-                ("onnx", "motivated", EFFICIENTNET),
                 ("torch-export", "base", EFFICIENTNET),
             ]
         ),
@@ -69,7 +68,7 @@ def test_a_file_computes_what_the_network_computes(name, mode, nested, tmp_path)
 def run_dir(tmp_path_factory):
     """A short run, both of whose subnets differ from new ones."""
     path = tmp_path_factory.mktemp("run") / "digits"
-    settings = ["--config", CONFIG, "--epochs", "1", "--data.batch_size", "256", "--run_dir", str(path)]
+    settings = ["--config", CONFIG, *PAIR, "--epochs", "1", "--data.batch_size", "256", "--run_dir", str(path)]
     Trainer(parse(settings)).fit()
     return path
 
@@ -86,13 +85,13 @@ def test_the_format_follows_the_ending():
         (
             "base.safetensors",
             [],
-            'timm.create_model("resnet20", num_classes=10, in_chans=1, checkpoint_path="{path}")',
+            'timm.create_model("resnet8", num_classes=10, in_chans=1, checkpoint_path="{path}")',
         ),
         ("base.pt2", [], 'torch.export.load("{path}").module()'),
         (
             "base.bin",
             ["--format", "safetensors", "--recalibrate", "2"],
-            'model = timm.create_model("resnet20", num_classes=10, in_chans=1)\n'
+            'model = timm.create_model("resnet8", num_classes=10, in_chans=1)\n'
             'model.load_state_dict(safetensors.torch.load_file("{path}"))',
         ),
     ],
@@ -127,7 +126,7 @@ def test_an_export_to_onnx_serves_predict(run_dir, tmp_path, capsys):
     assert [int(line.split("  ")[1].split()[0]) for line in answers[0].splitlines()] == expected.tolist()
 
     file = (tmp_path / "motivated.onnx").read_bytes()
-    for damaged in (file[:-9], file[:500_000] + b"x" + file[500_001:], file.replace(b"resnet32", b"resnet20", 1), b""):
+    for damaged in (file[:-9], file[:500_000] + b"x" + file[500_001:], file.replace(b"resnet14", b"resnet20", 1), b""):
         (tmp_path / "bad.onnx").write_bytes(damaged)
         with pytest.raises(ValueError, match=re.escape(str(tmp_path / "bad.onnx")) + " is damaged"):
             OnnxFormat().read(tmp_path / "bad.onnx")

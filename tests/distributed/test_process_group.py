@@ -198,7 +198,7 @@ def test_alone_nothing_is_sent():
 # The command line
 
 
-def torchrun(*arguments, timeout=240):
+def torchrun(*arguments, timeout=600):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(

@@ -37,7 +37,7 @@ def shown(terminal: bool) -> str:
 
 def test_plain_lines_elsewhere():
     assert shown(terminal=False).rstrip().splitlines() == [
-        "resnet14 (174,645 parameters) in resnet20 (272,149), trained in bfloat16; run directory runs/x",
+        "resnet14 (174,933 parameters) in resnet20 (272,149), trained in bfloat16; run directory runs/x",
         "epoch 1/2  loss 1.2500  top-1 base 50.00 %  motivated 40.50 %  motivated batches 25.0%  1234 images/s  "
         "data wait 6.2%",
     ]

@@ -36,6 +36,7 @@ from nestnet.training.trainer import Trainer
 from nestnet.weights.export_file import read_metadata
 
 QUICK = ["--model.base", "resnet8", "--model.motivated", "resnet8", "--data.batch_size", "256", "--epochs", "2"]
+SMALL_PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14"]
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml"
 
 
@@ -145,7 +146,8 @@ def test_unnamed_runs_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     names = ("steps.csv", "base.safetensors", "motivated.safetensors")
-    arguments = ["--config", str(DIGITS), "--epochs", "2", "--data.batch_size", "32", "--motivation.k", "1"]
+    arguments = ["--config", str(DIGITS), *SMALL_PAIR, "--epochs", "2"]
+    arguments += ["--data.batch_size", "32", "--motivation.k", "1"]
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         run = parse_with_recipe([*arguments, "--seed", seed, "--run_dir", str(tmp_path / name)])
         Trainer(run, images=few(run)).fit()
@@ -689,13 +691,15 @@ def test_the_best_checkpoint_of_a_mode(run_dir, capsys):
 
 
 def test_check(capsys):
-    arguments = ["--config", str(DIGITS), "--steps", "24", "--sequence", "random", "--data.batch_size", "16"]
+    arguments = ["--config", str(DIGITS), *SMALL_PAIR, "--steps", "24"]
+    arguments += ["--sequence", "random", "--data.batch_size", "16"]
     assert main(["check", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "\nrandom modes\n24 batches, " in printed
     assert "identical to the copy-based reference, bit for bit" in printed
-    assert main(["check", "--config", str(DIGITS), "--steps", "14", "--optimizer.name", "adamw", "--data.mixup", "0.2",
-                 "--data.batch_size", "128", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]) == 0  # fmt: skip
+    adamw = ["--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--optimizer.step_count", "literal"]
+    mixed = ["--data.mixup", "0.2", "--data.batch_size", "128"]
+    assert main(["check", "--config", str(DIGITS), *SMALL_PAIR, "--steps", "14", *adamw, *mixed]) == 0
     printed = capsys.readouterr().out
     assert "adamw at lr 0.001 (step count: literal)" in printed
     assert "identical to the copy-based reference, bit for bit" in printed

@@ -30,6 +30,7 @@ from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_run, read_table
 from nestnet.step.train_step import TrainStep
 from nestnet.storage import atomic
+from nestnet.training import exports
 from nestnet.training.trainer import Trainer
 from nestnet.tuning.figure import plot_summaries
 from nestnet.tuning.fold_result import FoldResult
@@ -153,7 +154,9 @@ def test_folds_are_parts_of_the_training_images_alone(run):
     assert sorted(sample for fold in folds for sample in fold.test.dataset.samples) == sorted(stored)
 
 
-@pytest.mark.parametrize(("of", "method"), [(TrainStep, "__call__"), (Trainer, "evaluate"), (Trainer, "export")])
+@pytest.mark.parametrize(
+    ("of", "method"), [(TrainStep, "__call__"), (Trainer, "evaluate"), (exports, "export_network")]
+)
 def test_an_interrupted_study_goes_on_and_repeats_nothing(of, method, run, whole, part, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -211,7 +214,7 @@ def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_pa
             time.sleep(0.05)
         with suppress(ProcessLookupError):
             os.killpg(first.pid, signal.SIGINT) if whom == "all" else first.kill()
-        _, errors = first.communicate(timeout=60)  # waits for all of them: they have the pipe in common
+        _, errors = first.communicate(timeout=300)  # waits for all of them: they have the pipe in common
     assert errors.count("Traceback") <= (whom == "all"), errors  # none where it ended before the signal came
     tune_k(run, KS, folder, folds=FOLDS, jobs=jobs)
     assert_same_study(folder, whole)
