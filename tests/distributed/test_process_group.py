@@ -15,10 +15,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import full_precision, make
-from processes import run_in_two_processes
 from together import everything, reduced_bytes, unlike_precisions
 from torch import nn
 from torch.utils._pytree import tree_map_only
+from two_processes import run_in_two_processes
 
 from nestnet.cli.main import main
 from nestnet.data.image_data import load_data

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from pairs import CLASSES, PAIRS
-from processes import run_in_two_processes
 from timm.layers import BatchNormAct2d
 from torch import nn
+from two_processes import run_in_two_processes
 
 import nestnet
 from nestnet import Mode, TrainStep, synchronise_batch_norm
