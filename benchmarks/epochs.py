@@ -207,7 +207,7 @@ def load_into_memory(images: ImageData) -> ImageData:
 
 def epoch(trainer: Trainer, waits: list[float]) -> None:
     trainer.epoch()
-    waits.append(trainer.totals.metrics(trainer.config.data.batch_size)["data_wait"])
+    waits.append(trainer.totals.metrics(trainer.config.data.images_per_batch)["data_wait"])
     trainer.epochs_done, trainer.totals = trainer.epochs_done + 1, EpochTotals()
 
 

@@ -91,7 +91,7 @@ def measure(
     pixels, labels = next(loaders[next(iter(kinds))].epoch(0))
     batch = (views_by_mode(pixels), labels)
     functions[STEP] = partial(train, create_step(case, device_context, options), batch, options.steps)
-    count = len(images.train) // config.batch_size * config.batch_size
+    count = len(images.train) // config.images_per_batch * config.images_per_batch
     return time_in_turn(functions, options.rounds, warmup=1), started, count
 
 

@@ -157,9 +157,14 @@ class DataConfig:
     """Part of a large test image's shorter side that is kept, from 0.01 to 1; null: timm's value for the
     network."""
     # Batches.
-    batch_size: int = limited(128, at_least(2, ", because BatchNorm needs more than one image"))
+    batch_size: int | Literal["auto"] = limited(
+        128,
+        ValueRule(lambda value: value == "auto" or value >= 2, "auto, or at least 2, as BatchNorm needs two images"),
+    )
     """Number of images per training step, at least 2, over all processes together, each of which gets an equal
-    part. An incomplete last batch of an epoch is dropped."""
+    part. An incomplete last batch of an epoch is dropped. `auto`: on a single CUDA GPU, about as many as fit into 0.9 of
+    its free memory, found by trials when the run starts, but so few that an epoch has at least 20 batches. The run
+    records the number. The learning rate and the epochs do not change with it. Not with `cuda_graphs`."""
     eval_batch_size: int = limited(256, at_least(1))
     """Number of images per batch in evaluation, at least 1. It does not change the result."""
     # Augmentation, in the order in which it is applied to a training image.
@@ -225,6 +230,19 @@ class DataConfig:
     workers: int = limited(0, at_least(0))
     """Number of processes that read images, at least 0 (resident images are read once, at the start); 0: the
     training process reads them."""
+
+    @property
+    def images_per_batch(self) -> int:
+        """`batch_size` as a number.
+
+        Raises:
+            ValueError: If it is `auto`, and has not been found yet.
+        """
+        if isinstance(self.batch_size, str):
+            raise ValueError(
+                f"data.batch_size = {self.batch_size!r}: it is found when a run starts to train; give a number"
+            )
+        return self.batch_size
 
     def __post_init__(self) -> None:
         """Make texts of class names, which YAML takes for numbers if they are digits."""

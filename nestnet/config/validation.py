@@ -130,8 +130,31 @@ def _check_loss(config: Config) -> None:
 
 def _check_step(config: Config) -> None:
     """Check how a batch is divided into parts, and on which device its step is captured."""
+    if config.data.batch_size == "auto":
+        _check_auto_batch_size(config)
+    else:
+        _check_parts(config)
+    if config.grad_checkpointing:
+        _check_checkpointing(config)
+    may_be_cuda = config.device == "auto" or config.device.startswith("cuda")
+    if config.cuda_graphs and not may_be_cuda:
+        reason = f"it is for CUDA, and device = {config.device!r}; leave one of them out"
+        refuse("cuda_graphs", config.cuda_graphs, reason)
+
+
+def _check_auto_batch_size(config: Config) -> None:
+    if config.cuda_graphs:
+        reason = (
+            "it is found by running out of memory, after which nothing can be captured as a CUDA graph; leave cuda_graphs "
+            "out, or give a number"
+        )
+        refuse("data.batch_size", config.data.batch_size, reason)
+
+
+def _check_parts(config: Config) -> None:
+    """Check the parts that a batch is divided into."""
     # Each part of a batch has as many images, and BatchNorm computes a variance over them.
-    batch_size = config.data.batch_size
+    batch_size = config.data.images_per_batch
     if batch_size % config.accumulate != 0:
         refuse("accumulate", config.accumulate, f"it must be a divisor of data.batch_size = {batch_size}")
     if batch_size // config.accumulate < 2:
@@ -140,12 +163,6 @@ def _check_step(config: Config) -> None:
             config.accumulate,
             f"it must be at most half of data.batch_size = {batch_size}, because BatchNorm needs more than one image per part",
         )
-    if config.grad_checkpointing:
-        _check_checkpointing(config)
-    may_be_cuda = config.device == "auto" or config.device.startswith("cuda")
-    if config.cuda_graphs and not may_be_cuda:
-        reason = f"it is for CUDA, and device = {config.device!r}; leave one of them out"
-        refuse("cuda_graphs", config.cuda_graphs, reason)
 
 
 def _check_checkpointing(config: Config) -> None:

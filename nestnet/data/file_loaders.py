@@ -30,7 +30,7 @@ class FileTrainLoader:
         self.device_context = device_context
         self.sampler = EpochBatchSampler(
             ImageOrder(images, config, seed),
-            config.batch_size,
+            config.images_per_batch,
             repeats=config.repeats,
             device_context=device_context,
         )

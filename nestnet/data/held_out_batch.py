@@ -22,7 +22,7 @@ def split_off_held_out_batch(images: ImageData, config: Config) -> tuple[ImageDa
         The images without that batch, and the batch itself: images `[B, C, H, W]`, transformed as test images
         are, and labels `[B]`, or `[B, K]` if images have several.
     """
-    size = config.data.batch_size
+    size = config.data.images_per_batch
     generator = torch.Generator().manual_seed(mix_seed(config.seed))
     order = torch.randperm(len(images.train), generator=generator).tolist()
     held_out_indices = order[:size]

@@ -80,9 +80,9 @@ def check_fills_a_batch(images: int, config: DataConfig) -> None:
     Raises:
         ValueError: If there are fewer images than one batch has.
     """
-    if images < config.batch_size:
+    if images < config.images_per_batch:
         raise ValueError(
-            f"data.batch_size = {config.batch_size}: there are only {images} training images; take fewer per batch"
+            f"data.batch_size = {config.images_per_batch}: there are only {images} training images; take fewer per batch"
         )
 
 

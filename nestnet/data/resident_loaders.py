@@ -50,7 +50,7 @@ class ResidentTrainLoader:
     def __init__(self, images: ImageData, config: DataConfig, seed: int, device_context: DeviceContext) -> None:
         self.device_context = device_context
         self.order = ImageOrder(images, config, seed)
-        self.batch_size = config.batch_size
+        self.batch_size = config.images_per_batch
         self.repeats = config.repeats
         self.cutout = config.cutout
         self.size = images.input_size[1:]
@@ -71,7 +71,7 @@ class ResidentTrainLoader:
         self.columns = torch.arange(width, device=device_context.device)
         self.batches_at_once = 1
         if device_context.device.type != "cpu":
-            self.batches_at_once = max(IMAGES_AT_ONCE // config.batch_size, 1)
+            self.batches_at_once = max(IMAGES_AT_ONCE // config.images_per_batch, 1)
 
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size

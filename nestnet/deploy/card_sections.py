@@ -280,7 +280,7 @@ def render_training(run: Run) -> str:
         "what motivates": for_markdown(_describe_phases(run)),
         "batches": batches,
         "epochs": _describe_epochs(run),
-        "batch": f"{config.data.batch_size} images",
+        "batch": f"{config.data.images_per_batch} images",
         "optimizer": f"{optimizer}, learning rate {config.optimizer.lr:g}, {config.schedule.name} schedule",
         "seed": str(config.seed),
         "exported by": f"nestnet {__version__}, torch {torch.__version__}, timm {timm.__version__}",

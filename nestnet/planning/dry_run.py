@@ -183,7 +183,7 @@ def _forecast(trainer: Trainer, batch_seconds: dict[str, float], evaluation: Eva
         if phase.epochs > 1:
             duration += f", and all {phase.epochs} about {_format_range(phase_ends)}"
         lines += [
-            f"{phase.epochs * batches:,} batches of {config.data.batch_size}, {batches:,} per epoch, {phase.modes}",
+            f"{phase.epochs * batches:,} batches of {config.data.images_per_batch}, {batches:,} per epoch, {phase.modes}",
             f"a batch with its data: {_format_range(phase.batch_ends)}",
             evaluation_line,
             f"{duration}{workers}",

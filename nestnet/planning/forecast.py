@@ -55,7 +55,7 @@ def forecast_run(config: Config) -> str:
     names = PerMode(config.model.base, config.model.motivated)
     images = describe_training_images(config)
     check_pair(names.base, names.motivated)
-    batch_size = config.data.batch_size
+    batch_size = config.data.images_per_batch
     condition, batches = plan_condition(config, images.count)
     # The batch for the held-out loss is not trained on.
     trained_images = images.count
@@ -139,7 +139,7 @@ def describe_expected_cost(config: Config, macs: PerMode[int], condition: Condit
     if average is None:
         return _describe_range(config, macs, limits)
     # Sum over all images of all epochs; incomplete batches are left out.
-    total = average * batches * config.data.batch_size * config.total_epochs
+    total = average * batches * config.data.images_per_batch * config.total_epochs
     whole = f"of the whole run: {total:.3g}, and about twice that for backward"
     if config.extends_given_base:
         return [

@@ -91,7 +91,7 @@ def measure_step(trainer: Trainer, images: BatchTensor, targets: BatchTensor, mo
             activation_bytes = max(activation_bytes, measure_activations(trainer, seen, answers, trained_mode))
 
     def step() -> None:
-        outcome = train_batch(trainer, images, targets, mode)
+        outcome = train_batch(trainer.step, images, targets, mode)
         # As in training, the host waits for the loss and computes the quantity that the condition watches.
         outcome.loss()
         trainer.watched_quantity(outcome)

@@ -52,7 +52,7 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
         Fields of a configuration, as nested dictionaries. The caller lets the given ones take precedence.
 
     Raises:
-        ValueError: If another optimizer is given without a learning rate.
+        ValueError: If another optimizer is given without a learning rate, or the batch size is `auto`.
     """
     model = given.get("model", {})
     data = given.get("data", {})
@@ -73,6 +73,11 @@ def choose_fields(folder: FolderSummary, given: Mapping[str, Any], *, needs_k: b
     # Choose the length of training.
     k = given.get("motivation", {}).get("k")
     batch_size = data.get("batch_size") or _choose_batch_size(folder.train_images, k)
+    if batch_size == "auto":
+        raise ValueError(
+            "data.batch_size = 'auto': epochs and learning rate are chosen here by the number of images per batch; give "
+            "that number, or a configuration file"
+        )
     # A negative size is refused later.
     batch_size = max(batch_size, 1)
     batches = max(folder.train_images // batch_size, 1)
@@ -133,7 +138,9 @@ def describe_choice(folder: FolderSummary, config: Config) -> str:
 
     # Describe the training.
     epochs = format_count(config.total_epochs, "epoch", "epochs")
-    batches = format_count(folder.train_images // data.batch_size, "batch", "batches") + f" of {data.batch_size}"
+    batches = (
+        format_count(folder.train_images // data.images_per_batch, "batch", "batches") + f" of {data.images_per_batch}"
+    )
     # The recipe has chosen one, unless the user did.
     assert data.img_size is not None
     training = f"{optimizer.name} at lr {optimizer.lr:g}"

@@ -77,7 +77,7 @@ def _condition_settings(config: Config) -> dict[str, Any]:
 
 def _build_for_images(config: Config, images: int, given: Condition | None) -> tuple[Condition, int]:
     """Build the condition as `plan_condition` does, without checking that a batch can be motivated."""
-    batch_size = config.data.batch_size
+    batch_size = config.data.images_per_batch
     batches = images // batch_size
     # The condition must exist before it is known whether it needs a held-out batch.
     condition = given or build_condition(config, max(batches, 1))
@@ -92,9 +92,9 @@ def _build_for_images(config: Config, images: int, given: Condition | None) -> t
 def _remedies(config: Config, images: int, given: Condition | None) -> Iterator[str]:
     """Yield changes of one field, each of which would allow a batch to be motivated."""
     motivation = config.motivation
-    batch_size = _largest_batch_size(config, images, given)
+    batch_size = largest_batch_size(config, images, given, most=config.data.images_per_batch - 1)
     if batch_size is not None:
-        yield f"lower data.batch_size = {config.data.batch_size} to {batch_size}"
+        yield f"lower data.batch_size = {config.data.images_per_batch} to {batch_size}"
     if given is not None:
         return
     # Find the largest value of either field, below the present one, that works.
@@ -110,15 +110,25 @@ def _remedies(config: Config, images: int, given: Condition | None) -> Iterator[
             break
 
 
-def _largest_batch_size(config: Config, images: int, given: Condition | None) -> int | None:
-    """Return the largest batch size, below the present one, with which a batch can be motivated."""
+def largest_batch_size(config: Config, images: int, given: Condition | None, *, most: int) -> int | None:
+    """Return the largest batch size with which a batch can be motivated, if any has to be.
+
+    Args:
+        config: configuration of a run. Its own batch size does not matter.
+        images: number of training images.
+        given: condition to use in place of the one that the configuration names.
+        most: largest size to consider.
+
+    Returns:
+        The size, which divides into the parts of the configuration; `None` if there is none.
+    """
     data = config.data
     # BatchNorm needs at least two images in each part of a batch, and Mixup and CutMix need pairs.
     multiple = config.accumulate
     if data.mixup or data.cutmix:
         multiple *= 2
     smallest = max(2 * config.accumulate, data.repeats)
-    for size in range(data.batch_size - 1, smallest - 1, -1):
+    for size in range(most, smallest - 1, -1):
         changed = replace(config, data=replace(data, batch_size=size))
         if size % multiple == 0 and _can_motivate(changed, images, given):
             return size
@@ -126,9 +136,9 @@ def _largest_batch_size(config: Config, images: int, given: Condition | None) ->
 
 
 def _can_motivate(config: Config, images: int, given: Condition | None) -> bool:
-    """Return whether any batch can be motivated with a configuration."""
+    """Return whether any batch can be motivated with a configuration, or none has to be."""
     try:
         condition, batches = _build_for_images(config, images, given)
     except ValueError:
         return False
-    return batches > 0 and can_motivate(condition, batches)
+    return batches > 0 and (config.extends_given_base or can_motivate(condition, batches))

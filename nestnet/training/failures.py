@@ -48,8 +48,8 @@ def explain_failure(error: Exception, config: Config) -> str | None:
     if find_memory_error(error) is not None:
         return (
             f"{explain_shortage(error)}; a new run takes less with a lower "
-            f"data.batch_size = {config.data.batch_size}, a higher accumulate = {config.accumulate} (a batch in parts), or "
-            "precision set to bfloat16; with grad_checkpointing set to true this run takes less too when it is resumed"
+            f"data.batch_size = {config.data.images_per_batch}, a higher accumulate = {config.accumulate} (a batch in parts), "
+            "or precision set to bfloat16; with grad_checkpointing set to true this run takes less too when it is resumed"
         )
     # Another resource is exhausted, or another process of the group has failed.
     known = explain_shortage(error) or describe_lost_process(error)

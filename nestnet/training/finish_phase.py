@@ -14,17 +14,18 @@ from nestnet.nn.mode import FINISH
 from nestnet.optim.schedule import create_scheduler, without_warm_up
 from nestnet.runs.parts import RunPart, restart_epoch
 from nestnet.step.outcome import Outcome
+from nestnet.step.train_step import TrainStep
 from nestnet.step.views import BatchTensor
 
 if TYPE_CHECKING:
     from nestnet.training.trainer import Trainer
 
 
-def train_batch(trainer: "Trainer", images: BatchTensor, targets: BatchTensor, mode: str) -> Outcome:
+def train_batch(step: TrainStep, images: BatchTensor, targets: BatchTensor, mode: str) -> Outcome:
     """Train a batch in any phase of a run.
 
     Args:
-        trainer: trainer of the run.
+        step: training step of the run.
         images: images `[B, C, H, W]`, on the device, for both networks or for each.
         targets: labels `[B]` or soft targets `[B, K]`, for both networks or for each.
         mode: mode of the batch, or `"finish"` to train only what the motivated network has beside the base.
@@ -33,8 +34,8 @@ def train_batch(trainer: "Trainer", images: BatchTensor, targets: BatchTensor, m
         The outcome of the step.
     """
     if mode == FINISH:
-        return trainer.step.finish_step(images, targets)
-    return trainer.step(images, targets, mode)
+        return step.finish_step(images, targets)
+    return step(images, targets, mode)
 
 
 def is_finishing(config: Config, epochs_done: int) -> bool:

@@ -44,7 +44,7 @@ def record_batch(trainer: "Trainer", row: dict[str, Any]) -> None:
     trainer.run.add_step(row)
     trainer.callbacks.batch_end(row)
     save_snapshot_if_due(trainer)
-    metrics = trainer.totals.metrics(trainer.config.data.batch_size)
+    metrics = trainer.totals.metrics(trainer.config.data.images_per_batch)
     trainer.progress.step_done(row["loss"], row["mode"], metrics)
 
 

@@ -76,7 +76,7 @@ def check_batch_divides(config: Config, process_group: ProcessGroup) -> None:
         ValueError: If it does not, if a part has a single image, or if Mixup or CutMix would leave an image
             without a partner.
     """
-    batch_size = config.data.batch_size
+    batch_size = config.data.images_per_batch
     # Each process divides its share of a batch into the parts of `accumulate`.
     parts = process_group.size * config.accumulate
     if batch_size % parts:

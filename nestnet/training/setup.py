@@ -1,7 +1,7 @@
 """The set-up of a trainer from a configuration."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from nestnet.step.policy import Policy
 from nestnet.step.random_state import seed_all
 from nestnet.step.train_step import TrainStep
 from nestnet.trackers.registry import check_trackers_installed
+from nestnet.training.batch_size import find_batch_size
 from nestnet.training.condition_plan import plan_condition
 from nestnet.training.finish_phase import start_schedule
 from nestnet.training.motivation_plan import build_limits, build_policy, check_limits
@@ -119,6 +120,8 @@ def build_training(
     device = choose_device(config.device)
     check_trackers_installed(config.trackers)
     images, record = _load_images(config, images, record)
+    if config.data.batch_size == "auto":
+        config = _resolve_batch_size(config, images, device, condition)
     config = resolve_config(config, images)
 
     # Build the condition before joining the process group: a mistake is reported before this process waits for
@@ -168,6 +171,16 @@ def build_training(
         objectives=objectives,
         step=step,
     )
+
+
+def _resolve_batch_size(config: Config, images: ImageData, device: torch.device, condition: Condition | None) -> Config:
+    """Return the configuration with the batch size that `auto` stands for on a device."""
+
+    def build(trial: Config) -> TrainingSetup:
+        return build_training(trial, images=images, condition=condition, initial_weights=False)
+
+    batch_size = find_batch_size(config, len(images.train), device, build, condition)
+    return replace(config, data=replace(config.data, batch_size=batch_size))
 
 
 def _hold_out_batch(config: Config, images: ImageData, watches: str) -> tuple[ImageData, tuple[Tensor, Tensor] | None]:

@@ -201,7 +201,7 @@ class Trainer:
             # The condition decides the mode, and the step trains what the policy says for it.
             mode = FINISH if self.is_finishing else self.choose_mode()
             self.is_stepping = True
-            outcome = train_batch(self, images, targets, mode)
+            outcome = train_batch(self.step, images, targets, mode)
             row = make_step_row(self, self.watched_quantity.loss(outcome), mode, outcome.modes)
             if outcome.skipped:
                 check_skipped_batch(self, row)
@@ -323,7 +323,7 @@ class Trainer:
 
     def _finish_epoch(self, accuracies: dict[str, float]) -> None:
         """Count the epoch after its evaluation, step the schedule, and write the epoch's row and checkpoint."""
-        totals = self.totals.metrics(self.config.data.batch_size)
+        totals = self.totals.metrics(self.config.data.images_per_batch)
         self.epochs_done += 1
         self.totals = EpochTotals()
         step_schedule(self, "epoch")

@@ -47,11 +47,13 @@ def study_rules(config: Config, folds: int, jobs: int | None) -> list[ArgumentRu
         folds: number of parts of the training images.
         jobs: number of runs that train in parallel.
     """
+    batch_size = config.data.batch_size
     val_fraction = config.data.val_fraction
     patience = config.early_stopping.patience
     return [
         ("folds", folds, is_whole(folds, 2), "a whole number of at least 2; the paper has 5"),
         ("jobs", jobs, jobs is None or is_whole(jobs, 1), "a whole number of at least 1"),
+        ("data.batch_size", batch_size, batch_size != "auto", "a number, the same for all runs of a study"),
         ("data.val_fraction", val_fraction, val_fraction == 0, "0, because each run is evaluated on its fold alone"),
         (
             "early_stopping.patience",

@@ -1,6 +1,8 @@
 """Whole runs on a GPU: exact resuming, loaders, conditions, exports, and memory that is too little."""
 
 import re
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import timm
@@ -173,6 +175,18 @@ def test_resident_images_lie_on_the_device():
 # Memory
 
 
+@contextmanager
+def limited_memory(number):
+    """Within, torch may allocate so many bytes more than it has now."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + number) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 @pytest.mark.cuda
 def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
     arguments = ["--model.motivated", "resnet56", "--data.batch_size", "1024", "--device", "cuda", "--epochs", "1"]
@@ -180,17 +194,39 @@ def test_too_little_memory_is_explained_and_the_run_goes_on_after_it(tmp_path):
     run = parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")])
     images = load_data(run.data, run.model)
     trainer = Trainer(run, images=images)
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 32 * 2**20) / total)
-    try:
-        with pytest.raises(RunStopped) as caught:
-            trainer.fit()
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    with limited_memory(32 * 2**20), pytest.raises(RunStopped) as caught:
+        trainer.fit()
     message = str(caught.value)
     assert message.startswith("out of memory (CUDA out of memory")
     assert "lower data.batch_size = 1024" in message
     assert "\n" not in message
     del trainer
     assert (resume(run.run_dir, images=images) / "base.safetensors").is_file()
+
+
+@pytest.mark.cuda
+def test_a_batch_size_is_found_that_fits_and_not_twice_of_it(tmp_path):
+    arguments = [
+        "--model.base",
+        "resnet20",
+        "--model.motivated",
+        "resnet56",
+        "--device",
+        "cuda",
+        *RANDOM,
+        "--epochs",
+        "1",
+    ]
+    arguments += ["--data.batch_size", "auto", "--data.img_size", "32", "--data.eval_batch_size", "8"]
+    config = parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")])
+    images = load_data(config.data, config.model)
+    with limited_memory(192 * 2**20):
+        trainer = Trainer(config, images=images)
+        size = trainer.config.data.images_per_batch
+        assert 8 <= size < 64, "1437 // 20 = 71 images would be allowed"
+        assert (trainer.fit() / "base.safetensors").is_file()
+        del trainer
+        data = replace(config.data, batch_size=2 * size)
+        larger = Trainer(replace(config, data=data, run_dir=str(tmp_path / "larger")), images=images)
+        with pytest.raises(RunStopped, match="out of memory"):
+            larger.fit()

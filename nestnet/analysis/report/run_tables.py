@@ -86,7 +86,7 @@ def build_facts(run: RunSummary, version: str | None) -> Html:
     assert data.img_size is not None
     facts = {
         "data": f"{data.name}: {config.model.num_classes} classes, {format_size(as_size(data.img_size))} pixels",
-        "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.batch_size} images",
+        "epochs": f"{run.finished_epochs} of {config.total_epochs}; {batches} of {data.images_per_batch} images",
     }
     if run.result is not None and run.result.ended_by != "epochs":
         facts["epochs"] += f"; ended by {run.result.ended_by}"
