@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+import small_families  # noqa: F401  # in every worker, whichever tests it gets
 import torch
 from hypothesis import settings
 

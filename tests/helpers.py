@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import small_families  # noqa: F401  # registers the networks
 import torch
 from torch import nn
 
@@ -15,8 +16,8 @@ from nestnet.nn.batch_norm import BatchNorm2d
 
 FAMILIES = {
     "resnet": ("resnet14", "resnet20", {}),
-    "vit": ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32}),
-    "efficientnet": ("efficientnet_b1", "efficientnet_b2", {}),
+    "vit": ("vit_one_head", "vit_two_heads", {"img_size": 32}),
+    "efficientnet": ("efficientnet_thin", "efficientnet_wide", {}),
     "nest": ("lcnet_035", "lcnet_050", {}),
 }
 """One small pair of each family of nestnet's own, and one that `nestnet.nest` nests, for 32 x 32 images."""

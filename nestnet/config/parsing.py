@@ -71,11 +71,10 @@ def parse(
             if chosen:
                 # In front, so that every field that is given replaces it.
                 arguments = [f"--config={json.dumps(chosen)}", *arguments]
-        namespace = _expand_homes(parser.parse_args(arguments), literal)
+                given = _expand_homes(parser.parse_args(arguments, defaults=False), literal).as_dict()
     except jsonargparse.ArgumentError as error:
         raise ValueError(explain_parse_error(str(error))) from error
-    namespace.pop("config", None)
-    config = Config(**vars(parser.instantiate(namespace)))
+    config = _create_config(given)
     config.imports = imports
 
     # Validation imports torch, which takes seconds. Misspelt names and wrong types are reported before.
@@ -213,6 +212,17 @@ def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             value = waiting.pop(0)
         modules.append(value)
     return others, modules
+
+
+def _create_config(given: dict[str, Any]) -> Config:
+    """Return a configuration with the given fields, whose types have been checked, and the schema's defaults."""
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in SECTIONS:
+            fields[name] = SECTIONS[name](**value)
+        elif name != "config":
+            fields[name] = value
+    return Config(**fields)
 
 
 def _find_run_directories(files: Iterable[Path]) -> list[Path]:

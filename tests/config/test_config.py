@@ -103,7 +103,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("--data.crop_pct 0", "data.crop_pct = 0.0: it must be above 0 and at most 1"),
         ("--data.name foo", "data.name = foo: it must be one of digits, cifar10"),
         ("--data.name folder", "data.root = null: it must be a folder of images: set data.root"),
-        ("--data.batch_size 1", "data.batch_size = 1: it must be at least 2"),
+        ("--data.batch_size 1", "data.batch_size = 1: it must be auto, or at least 2"),
         ("--data.std [0.0]", "data.std = [0.0]: it must be above 0 for each channel"),
         ("--data.workers -1", "data.workers = -1: it must be at least 0"),
         ("--optimizer.name adam_w", "optimizer.name = 'adam_w': it must be one of timm's optimizers, such as adamw"),

@@ -273,7 +273,7 @@ def test_what_is_chosen_goes_with_what_is_given(settings, seen):
 
 
 def test_a_batch_size_below_0_is_refused_as_such(seen):
-    with pytest.raises(ValueError, match=r"^data\.batch_size = -5: it must be at least 2"):
+    with pytest.raises(ValueError, match=r"^data\.batch_size = -5: it must be auto, or at least 2"):
         parse_with_recipe(
             ["--data.root", seen.source, "--model.base", "vit_tiny_patch16_224", "--data.batch_size", "-5"]
         )

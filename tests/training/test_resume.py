@@ -34,7 +34,7 @@ from nestnet.training.trainer import Trainer
 RESNET = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--model.drop_rate", "0.1", "--data.loader", "files",
           "--data.workers", "1", "--schedule.interval", "epoch", "--motivation.k", "1",
           "--data.class_weights", "balanced"]  # fmt: skip
-VIT = ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16",
+VIT = ["--model.base", "vit_one_head", "--model.motivated", "vit_two_heads", "--data.img_size", "16",
        "--optimizer.name", "adamw", "--optimizer.lr", "1e-3", "--schedule.warmup_epochs", "1", "--motivation.k", "1",
        "--model.drop_path_rate", "0.1", "--optimizer.step_count", "literal", "--data.sampler", "balanced"]  # fmt: skip
 TINY = [

@@ -211,7 +211,7 @@ def test_classical_training_is_training_timm_s_network_alone(condition, mode, tm
          "--model.batch_norm", "shared", "--model.drop_rate", "[0.1, 0.2]"],
         ["--data.mixup", "0.2", "--data.cutmix", "1", "--loss.name", "bce", "--loss.label_smoothing", "0.1"],
         ["--data.repeats", "3", "--data.random_erasing", "0.5", "--loss.label_smoothing", "0.1"],
-        ["--model.base", "vit_tiny_patch16_224", "--model.motivated", "vit_small_patch16_224", "--data.img_size", "16"],
+        ["--model.base", "vit_one_head", "--model.motivated", "vit_two_heads", "--data.img_size", "16"],
     ],
     ids=["adamw", "lamb", "rmsprop", "fused sgd", "bfloat16", "efficientnet", "mixup", "repeats", "vit"],
 )  # fmt: skip

@@ -96,7 +96,7 @@ def test_a_large_image_is_cropped_as_of_the_motivated_network(tmp_path):
     [
         ("resnet", {"mean": [0.5]}, "mean = [0.5]: it must have a number for each of 3 channels"),
         ("resnet", {"input_size": (1, 8, 8)}, "input_size = (1, 8, 8): resnet14 was made for (3, height, width)"),
-        ("vit", {"input_size": (3, 48, 48)}, "input_size = (3, 48, 48): vit_tiny_patch16_224 was made for (3, 32, 32)"),
+        ("vit", {"input_size": (3, 48, 48)}, "input_size = (3, 48, 48): vit_one_head was made for (3, 32, 32)"),
     ],
 )
 def test_what_does_not_suit_the_network_is_refused(family, given, message, tmp_path):
@@ -332,5 +332,5 @@ def test_an_export_replaces_the_file_and_leaves_the_network_alone(tmp_path):
     before = {name: t.clone() for name, t in net.state_dict().items()}
     nestnet.export(net.to(memory_format=torch.channels_last), "motivated", path)
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
-    assert timm.create_model("efficientnet_b2", num_classes=5, checkpoint_path=str(path)) is not None
+    assert timm.create_model("efficientnet_wide", num_classes=5, checkpoint_path=str(path)) is not None
     assert os.listdir(tmp_path) == ["base.safetensors"]
