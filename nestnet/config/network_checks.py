@@ -3,8 +3,6 @@
 import dataclasses
 import inspect
 
-import torch
-
 from nestnet.config.data_sets import DATA_SETS
 from nestnet.config.refusal import refuse
 from nestnet.config.schema import Config
@@ -14,6 +12,7 @@ from nestnet.config.timm_pair_checks import check_timm_pair
 from nestnet.models.architecture import Architecture
 from nestnet.models.registry import check_pair
 from nestnet.models.timm_architecture import TimmArchitecture
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import PerMode, parse_rates
 from nestnet.nn.residual import zero_differential_branches
 
@@ -109,7 +108,7 @@ def _check_differential_init(model: ModelConfig, pair: PerMode[Architecture]) ->
         refuse("model.differential_init", value, reason)
     # Only the structure of the networks decides whether they can start equal.
     names = PerMode(model.base, model.motivated)
-    with torch.device("meta"):
+    with meta_device():
         net = pair.motivated.nest(names, pair, num_classes=1, in_chans=3)
     try:
         zero_differential_branches(net)

@@ -34,12 +34,9 @@ class FileTrainLoader:
             repeats=config.repeats,
             device_context=device_context,
         )
-        self.loader: DataLoader[Any] = DataLoader(
-            images.train,
-            batch_sampler=self.sampler,
-            **_loader_options(config, device_context),
-            persistent_workers=config.workers > 0,
-        )
+        self.images = images.train
+        self.options = _loader_options(config, device_context) | {"persistent_workers": config.workers > 0}
+        self.loader = self._create_loader()
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -51,6 +48,15 @@ class FileTrainLoader:
         self.sampler.epoch = number
         self.sampler.start = start
         return (self._to_device(*batch) for batch in iterate_loader(self.loader))
+
+    def stop_workers(self) -> None:
+        """End the processes that read images; see `TrainLoader.stop_workers`."""
+        # torch ends them with the iterator that the loader keeps. If the garbage collector found it in a cycle, their queues
+        # would be closed before, and it would wait five seconds for each of them.
+        self.loader = self._create_loader()
+
+    def _create_loader(self) -> DataLoader[Any]:
+        return DataLoader(self.images, batch_sampler=self.sampler, **self.options)
 
     def _to_device(self, images: Tensor | list[Tensor], labels: Tensor) -> tuple[Views, Tensor]:
         """Move a batch to the device, whose images torch has collated to a tensor, or to a list of two views."""

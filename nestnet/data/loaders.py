@@ -43,6 +43,9 @@ class TrainLoader(Protocol):
             An iterator over batches, on the device.
         """
 
+    def stop_workers(self) -> None:
+        """End the processes that read images, if there are any. The next epoch starts new ones."""
+
 
 def create_train_loader(
     images: ImageData, config: DataConfig, seed: int, device_context: DeviceContext | None = None

@@ -97,6 +97,9 @@ class ResidentTrainLoader:
             labels = self.labels[group_indices.flatten()]
             yield from zip(images.split(local_batch_size), labels.split(local_batch_size), strict=True)
 
+    def stop_workers(self) -> None:
+        """Do nothing: workers read the images at the start, and have ended."""
+
     def _draw(self, epoch: int) -> Tensor:
         """Draw top, left, whether to flip, and row and column of Cutout's middle, for each copy of each image `[5, N]`."""
         generator = torch.Generator().manual_seed(mix_seed(self.order.seed, epoch, AUGMENTATION_STREAM))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import timm
-import torch
 
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import PerMode
 from nestnet.nn.model import NestedModel
 
@@ -127,7 +127,7 @@ class Architecture(ABC):
             ValueError: If an option has a value that is not allowed.
         """
         # timm draws the weights below, so that they are the same as those of timm's motivated network.
-        with torch.device("meta"):
+        with meta_device():
             net = self.nest(names, architectures, num_classes=num_classes, in_chans=in_chans, **options)
         initial = timm.create_model(
             names.motivated, num_classes=num_classes, in_chans=in_chans, **net.timm_options.motivated

@@ -11,6 +11,8 @@ import torch
 from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import nn
 
+from nestnet.nn.meta_device import meta_device
+
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
 
 OWN_NETWORKS: dict[str, Callable[..., nn.Module]] = {}
@@ -86,7 +88,7 @@ def _check_arguments(name: str, build: Callable[..., nn.Module]) -> None:
 def _describe(name: str) -> PretrainedCfg:
     """Return what timm must know about a network: the names of its first convolution and of its classifier."""
     num_classes = 1000
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), meta_device():
         network = OWN_NETWORKS[name](num_classes=num_classes, in_chans=3)
     first_convolution = None
     classifier = None

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nestnet.nesting.module_tree import ModuleTree
+from nestnet.nn.meta_device import meta_device
 from nestnet.text.messages import first_line
 
 
@@ -47,7 +48,7 @@ def build_on_meta(name: str, **options: Any) -> Any:
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            with meta_device():
                 return build_network(name, **options)
         except ValueError:
             # An argument that timm refuses raises the same error again.

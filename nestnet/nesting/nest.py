@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +18,7 @@ from nestnet.nesting.rules import OwnGroups
 from nestnet.nesting.unsupported import NESTED_BASES, find_unsupported, find_untied
 from nestnet.nesting.verification import check_plans
 from nestnet.nn.batch_norm import PRIVATE_PREFIX, STATISTICS
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import PerMode
 from nestnet.nn.parameter import BLOCKS_SUFFIX, NestedParameter
 from nestnet.nn.placement import Placement, WeightsMap
@@ -233,7 +233,7 @@ def _divide_weights(motivated: nn.Module, placements: Mapping[str, Placement]) -
 def _divide(whole: nn.Parameter, placement: Placement) -> NestedParameter:
     """Return the blocks of a parameter, with its values."""
     # The blocks get the device and the type of the parameter when they are loaded.
-    with torch.device("meta"):
+    with meta_device():
         nested = NestedParameter(placement.with_name(""))
     # Before they are loaded, because whole numbers can have no gradients.
     nested.requires_grad_(whole.requires_grad)

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Any, Self
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from nestnet.nn.batch_norm import BatchNorm2d
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import Mode, PerMode
 from nestnet.nn.module import NestedModule, collect_placements
 from nestnet.nn.parameter import NestedParameter, Weight, state_dict_name, weight_name
@@ -197,7 +197,7 @@ class NestedModel(NestedModule, ABC):
             timm's model, as `timm.create_model` returns it.
         """
         mode = Mode(mode)
-        with torch.device("meta"):
+        with meta_device():
             return timm.create_model(
                 self.architectures.of(mode),
                 num_classes=self.num_classes,

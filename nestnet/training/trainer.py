@@ -182,6 +182,8 @@ class Trainer:
             except (Exception, KeyboardInterrupt) as error:
                 end_early(self, error)
                 raise
+            finally:
+                self.train_batches.stop_workers()
         return Path(self.config.run_dir or "")
 
     def epoch(self) -> None:

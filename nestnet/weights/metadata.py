@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import to_2tuple
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from nestnet.data.preprocessing import choose_crop_pct
 from nestnet.models.registry import find_architecture
 from nestnet.models.timm_networks import build_network
 from nestnet.models.timm_options import structural_options
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.version import __version__
@@ -108,7 +108,7 @@ class Metadata:
         Returns:
             The network, without values.
         """
-        with torch.device("meta"):
+        with meta_device():
             return self.create_model()
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import randomised
+from helpers import FAMILIES, randomised
 from PIL import Image
 
 import nestnet
@@ -27,8 +27,8 @@ CONFIG = str(Path(__file__).parents[2] / "configs" / "digits_resnet20_32.yaml")
 
 PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14"]
 CIFAR = ("resnet8", "resnet14", {"in_chans": 1})
-VIT = ("vit_tiny_patch16_224", "vit_small_patch16_224", {"img_size": 32})
-EFFICIENTNET = ("efficientnet_b0", "efficientnet_b1", {})
+VIT = FAMILIES["vit"]
+EFFICIENTNET = FAMILIES["efficientnet"]
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,13 @@ TWO_PROCESSES = {
     ),
     "the other is killed before they meet": (
         [1, 0], "nestnet.training.setup:init_process_group", 1, KILL,
-        [(-KILL, ""), (2, "nestnet train: error: only 1 of 2 processes have joined within 0.05 minutes at "
+        [(-KILL, ""), (2, "nestnet train: error: only 1 of 2 processes have joined within 0.02 minutes at "
          "MASTER_ADDR = '127.0.0.1', MASTER_PORT = {port}; start all of them, or see why the others have ended\n")],
     ),
     "the first never comes": (
         [1], None, 1, None,
         [(2, "nestnet train: process 1: error: MASTER_ADDR = '127.0.0.1', MASTER_PORT = {port}: the first process has not "
-          "answered there within 0.05 minutes (Connection refused); start it, or correct the address\n")],
+          "answered there within 0.02 minutes (Connection refused); start it, or correct the address\n")],
     ),
     "one is asked to end while it waits": (
         [0], "nestnet.distributed.rendezvous:time.sleep", 1, TERM,
@@ -134,7 +134,9 @@ def all_cases():
     for name, (ranks, place, number, sent, _) in TWO_PROCESSES.items():
         port = free_port()
         case = {"arguments": [*TRAIN, "--device", "cpu"], "environments": [as_torchrun(rank, port) for rank in ranks]}
-        case["values"] = {"nestnet.distributed.rendezvous:RENDEZVOUS_TIMEOUT": 3}
+        # Those that are to meet get a minute, and those that are not to, 0.02 minutes.
+        seconds = 60 if name in ("the first is killed", "the other is killed") else 1.2
+        case["values"] = {"nestnet.distributed.rendezvous:RENDEZVOUS_TIMEOUT": seconds}
         if place is not None:
             case |= {"place": place, "number": number, "signals": [sent]}
         cases["two", name] = case

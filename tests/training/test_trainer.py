@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import re
 import runpy
 import shutil
@@ -757,6 +758,18 @@ def test_top1_counts_every_image():
         Mode.BASE: 50.0,
         Mode.MOTIVATED: pytest.approx(100 * 2 / 4),
     }
+
+
+def test_the_processes_that_read_images_end_with_the_run(tmp_path):
+    """Not only when the garbage collector finds the trainer, which then waits for them."""
+    before = set(multiprocessing.active_children())
+    arguments = [*QUICK, "--data.loader", "files", "--data.workers", "1", "--data.batch_size", "8"]
+    run = parse_with_recipe([*arguments, "--run_dir", str(tmp_path / "run")])
+    trainer = Trainer(run, images=few(run))
+    trainer.fit()
+    assert set(multiprocessing.active_children()) <= before
+    assert len(next(trainer.epoch_batches())[1]) == run.data.batch_size, "another epoch starts new ones"
+    trainer.train_batches.stop_workers()
 
 
 @pytest.mark.slow
