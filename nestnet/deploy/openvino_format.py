@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
 from nestnet.deploy.onnx_format import OnnxFormat
+from nestnet.deploy.signal_stack import kept_signal_stack
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.opening import open_regular
@@ -136,7 +137,8 @@ class OpenVinoFormat(ExportFormat):
             core = openvino.Core()
             model = core.read_model(content, weights)
             entries = json.loads(model.get_rt_info(["nestnet", "metadata"]).astype(str))
-            return core.compile_model(model, "CPU", config), entries
+            with kept_signal_stack():
+                return core.compile_model(model, "CPU", config), entries
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} cannot be run by {self.runtime}: {first_line(error)}") from error
 

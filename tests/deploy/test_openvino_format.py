@@ -1,5 +1,7 @@
 """OpenVINO's two files against the network that they hold, and what may be wrong with them."""
 
+import ctypes
+import gc
 import os
 import re
 import shutil
@@ -53,6 +55,25 @@ def test_it_computes_what_the_network_computes(network, metadata, folder, monkey
     names = {"images": batches[1]}
     exec("\n".join([*usage.imports, f"{usage.name} = {usage.load}", f"logits = {usage.call}"]), names)
     torch.testing.assert_close(torch.as_tensor(names["logits"]), network(batches[1], "base"), rtol=1e-4, atol=1e-4)
+
+
+def signal_stack():
+    """The system's description of the memory in which this thread answers signals."""
+    entry = ctypes.create_string_buffer(64)
+    assert ctypes.CDLL(None).sigaltstack(None, entry) == 0
+    return entry.raw
+
+
+def test_python_answers_signals_in_its_own_memory(folder):
+    """OpenVINO's would be gone after the first of two models is deleted first."""
+    before = signal_stack()
+    first, second = (load_export(folder / NAME, torch.device("cpu")) for _ in range(2))
+    assert signal_stack() == before
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    assert signal_stack() == before
 
 
 def test_a_result_outlives_the_next_call(folder):
