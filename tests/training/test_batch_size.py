@@ -128,7 +128,8 @@ def test_enough_batches_remain_for_the_condition(memory):
 )
 def test_what_else_decides_on_the_size(arguments, expected, memory):
     tried = memory(50 if "--accumulate" in arguments else 20)
-    trainer = Trainer(parsing.parse([*TINY, *AUTO, *arguments]))
+    config = parsing.parse([*TINY, *AUTO, *arguments])
+    trainer = Trainer(config, images=load_data(config.data, config.model).resplit(range(820), range(820, 830)))
     assert trainer.config.data.batch_size == expected
     assert ("finish" in dict(tried)) is (trainer.config.finish_epochs > 0)
 

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import os
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +49,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:It is highly recommended to have
 @pytest.fixture(scope="module", autouse=True)
 def _plain_net():
     with pytest.MonkeyPatch.context() as patch, forgotten():
-        patch.setattr(os, "fsync", lambda file: None)  # a process that is killed loses nothing without it
         patch.syspath_prepend(Path(__file__).parents[2] / "examples")
         importlib.import_module("plain_net")
         yield
