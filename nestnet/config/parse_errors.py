@@ -47,5 +47,7 @@ def _name_kind(kind: str) -> str:
     """Return `typing.Literal['a', 'b']` and `<class 'int'>` in words."""
     if kind.startswith("typing.Literal["):
         choices = kind.removeprefix("typing.Literal[").rstrip("]").replace("'", "")
+        if "," not in choices:
+            return choices
         return f"one of {choices}"
     return PLAIN_KINDS.get(kind, kind)

@@ -198,6 +198,7 @@ FOUND_FROM = "data.batch_size = 'auto': it is found"
             "graph; leave cuda_graphs out, or give a number",
         ),
         (["train", "--data.batch_size", "1"], "data.batch_size = 1: it must be auto, or at least 2"),
+        (["train", "--data.batch_size", "all"], "data.batch_size = all: it must be a whole number or auto"),
     ],
 )  # fmt: skip
 def test_commands_that_refuse_it(command, message, tmp_path, monkeypatch, capsys):
