@@ -250,7 +250,7 @@ train --data.class_weights balanced --data.sampler balanced
 train --data.class_weights [1,0]
     data.class_weights = [1.0, 0.0]: each weight must be above 0
 train --data.class_weights heavy
-    data.class_weights = heavy: it must be a list or a mapping or one of balanced or null
+    data.class_weights = heavy: it must be a list or a mapping or balanced or null
 train --data.class_weights {}
     data.class_weights = {}: it must have a weight; give some, or leave it out
 train --data.class_weights [1,2]
