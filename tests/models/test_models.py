@@ -19,13 +19,17 @@ NAMES = nestnet.list_models()
 PAIRS = [(base, motivated) for motivated in NAMES for base in nestnet.list_models(motivated)]
 
 
+LARGE = ("resnet152", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5")
+"""Networks that are built of the same blocks as smaller ones of their family, and take seconds."""
+
+
 def options_of(base: str, motivated: str) -> list[dict[str, object]]:
-    """All kinds for a network in the next one, one of them, in turn, for itself and pairs further apart."""
+    """All kinds for a small network in the next one, and one of them, in turn, for any other pair."""
     options = [{"batch_norm": kind} for kind in STATISTICS]
     if base.startswith("vit"):
         options = [{"img_size": 32, "qkv_map": kind} for kind in QKV_MAPS]
     apart = NAMES.index(motivated) - NAMES.index(base)
-    return options if apart == 1 else [options[apart % len(options)]]
+    return options if apart == 1 and motivated not in LARGE else [options[apart % len(options)]]
 
 
 STATISTIC = ("running_mean", "running_var", "num_batches_tracked")
