@@ -117,14 +117,14 @@ def _check_augmentation(config: Config) -> None:
     side = min(as_size(data.img_size or facts.img_size))
     if data.cutout > side:
         refuse("data.cutout", data.cutout, f"it must be at most the {side} pixels of an image")
-    if data.batch_size != "auto" and data.repeats > data.images_per_batch:
+    if isinstance(data.batch_size, int) and data.repeats > data.batch_size:
         refuse("data.repeats", data.repeats, f"it must be at most data.batch_size = {data.batch_size}")
 
 
 def _check_mixing(data: DataConfig) -> None:
     # timm mixes each image with the one at the mirrored position in the batch.
     is_mixed = data.mixup > 0 or data.cutmix > 0
-    if is_mixed and data.batch_size != "auto" and data.images_per_batch % 2 != 0:
+    if is_mixed and isinstance(data.batch_size, int) and data.batch_size % 2 != 0:
         refuse("data.batch_size", data.batch_size, "it must be even, because Mixup and CutMix mix pairs of images")
     if is_mixed and not any(as_pair(data.mixup_prob)):
         reason = "it must be above 0, or data.mixup and data.cutmix have no effect"

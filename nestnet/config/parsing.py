@@ -60,20 +60,15 @@ def parse(
     check_option_names(arguments, others)
     arguments, modules = _take_imports(arguments)
     arguments, files = _read_files(arguments)
-    parser = _create_parser(prog)
-    try:
-        # The first pass leaves out defaults: the given fields decide which modules are imported and what a recipe chooses.
-        given = _expand_homes(parser.parse_args(arguments, defaults=False), literal).as_dict()
-        imports = list(dict.fromkeys([*given.get("imports", []), *modules]))
-        import_modules(imports, [*run_dirs, *_find_run_directories(files)])
-        if choose is not None:
-            chosen = choose(given)
-            if chosen:
-                # In front, so that every field that is given replaces it.
-                arguments = [f"--config={json.dumps(chosen)}", *arguments]
-                given = _expand_homes(parser.parse_args(arguments, defaults=False), literal).as_dict()
-    except jsonargparse.ArgumentError as error:
-        raise ValueError(explain_parse_error(str(error))) from error
+    # The given fields decide which modules are imported and what a recipe chooses.
+    given = _parse_given(prog, arguments, literal)
+    imports = list(dict.fromkeys([*given.get("imports", []), *modules]))
+    import_modules(imports, [*run_dirs, *_find_run_directories(files)])
+    if choose is not None:
+        chosen = choose(given)
+        if chosen:
+            # In front, so that every field that is given replaces it.
+            given = _parse_given(prog, [f"--config={json.dumps(chosen)}", *arguments], literal)
     config = _create_config(given)
     config.imports = imports
 
@@ -100,10 +95,7 @@ def read_given(arguments: Sequence[str], *, prog: str, others: Iterable[str] = (
     check_option_names(arguments, others)
     arguments, _ = _take_imports(arguments)
     arguments, _ = _read_files(arguments)
-    try:
-        return _create_parser(prog).parse_args(arguments, defaults=False).as_dict()
-    except jsonargparse.ArgumentError as error:
-        raise ValueError(explain_parse_error(str(error))) from error
+    return _parse_given(prog, arguments, None)
 
 
 def format_help(prog: str, description: str) -> str:
@@ -212,6 +204,15 @@ def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             value = waiting.pop(0)
         modules.append(value)
     return others, modules
+
+
+def _parse_given(prog: str, arguments: list[str], literal: Collection[str] | None) -> dict[str, Any]:
+    """Return the fields that arguments set, without defaults and with the home directory in paths, as `parse` takes them."""
+    try:
+        namespace = _create_parser(prog).parse_args(arguments, defaults=False)
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(explain_parse_error(str(error))) from error
+    return _expand_homes(namespace, literal).as_dict()
 
 
 def _create_config(given: dict[str, Any]) -> Config:

@@ -13,6 +13,7 @@ from nestnet.planning.measurement import EvaluationMeasurement, StepMeasurement,
 from nestnet.step.views import BatchTensor
 from nestnet.text.tables import align_columns
 from nestnet.text.units import format_duration, format_mebibytes
+from nestnet.training.finish_phase import batch_kinds
 from nestnet.training.run_notices import log_emulated_precision
 from nestnet.training.trainer import Trainer
 
@@ -60,13 +61,8 @@ def dry_run(trainer: Trainer) -> str:
 
 def _measure_steps(trainer: Trainer, images: BatchTensor, targets: BatchTensor) -> dict[str, StepMeasurement]:
     """Measure a batch of each kind that the run has: base, motivated, and those that extend the base."""
-    kinds: list[str] = []
-    if trainer.config.epochs > 0:
-        kinds += [str(mode) for mode in Mode]
-    if trainer.config.finish_epochs > 0:
-        kinds.append(FINISH)
     steps: dict[str, StepMeasurement] = {}
-    for kind in kinds:
+    for kind in batch_kinds(trainer.config):
         steps[kind] = measurement.measure_step(trainer, images, targets, kind)
     return steps
 

@@ -18,12 +18,12 @@ from nestnet.conditions.base import Condition
 from nestnet.config.schema import Config
 from nestnet.data.transformed_images import Views
 from nestnet.device import autocast
-from nestnet.nn.mode import FINISH, Mode
+from nestnet.nn.mode import Mode
 from nestnet.runtime.log import log_notice
 from nestnet.runtime.torchrun import read_launch
 from nestnet.training.condition_plan import largest_batch_size
 from nestnet.training.failures import find_memory_error
-from nestnet.training.finish_phase import train_batch
+from nestnet.training.finish_phase import batch_kinds, train_batch
 from nestnet.training.views import mix_views
 
 if TYPE_CHECKING:
@@ -166,13 +166,8 @@ class _Trial:
             self.batch = next(setup.batches.train.epoch(0))
         views, labels = self.batch
         images, targets = mix_views(setup.objectives, _repeat_views(views, size), _repeat(labels, size), config.seed)
-        kinds: list[str] = []
-        if config.epochs > 0:
-            kinds += list(Mode)
-        if config.finish_epochs > 0:
-            kinds.append(FINISH)
         setup.net.train()
-        for kind in kinds:
+        for kind in batch_kinds(config):
             for _ in range(TRIAL_STEPS):
                 outcome = train_batch(setup.step, images, targets, kind)
                 setup.watched_quantity(outcome)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.optim import Optimizer
 
 from nestnet.config.schema import Config
-from nestnet.nn.mode import FINISH
+from nestnet.nn.mode import FINISH, Mode
 from nestnet.optim.schedule import create_scheduler, without_warm_up
 from nestnet.runs.parts import RunPart, restart_epoch
 from nestnet.step.outcome import Outcome
@@ -36,6 +36,23 @@ def train_batch(step: TrainStep, images: BatchTensor, targets: BatchTensor, mode
     if mode == FINISH:
         return step.finish_step(images, targets)
     return step(images, targets, mode)
+
+
+def batch_kinds(config: Config) -> list[str]:
+    """Return the kinds of batches that a run has, as `train_batch` takes them.
+
+    Args:
+        config: configuration of the run.
+
+    Returns:
+        Both modes, if the run trains the base, and `"finish"`, if it extends it.
+    """
+    kinds: list[str] = []
+    if config.epochs > 0:
+        kinds += [str(mode) for mode in Mode]
+    if config.finish_epochs > 0:
+        kinds.append(FINISH)
+    return kinds
 
 
 def is_finishing(config: Config, epochs_done: int) -> bool:

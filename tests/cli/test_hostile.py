@@ -355,6 +355,9 @@ COMMANDS = {
 RESUMED = ["half zeros", "folder", "device"]
 """Damage after which the run is also resumed, which takes longer where the file is made anew."""
 
+READABLE = ["other numbers", "texts for numbers", "rows swapped"]
+"""Damage after which figures may have unusual numbers."""
+
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
@@ -381,7 +384,8 @@ def test_a_damaged_file_is_told_in_one_line(name, damage, small_run, tmp_path, c
     shutil.copytree(small_run, "run")
     for path in (tmp_path / "run" / name).iterdir() if name == "checkpoints" else [tmp_path / "run" / name]:
         DAMAGE[damage](path)
-    monkeypatch.setattr(write_report, "render_figure", plot_only)
+    if damage not in READABLE:
+        monkeypatch.setattr(write_report, "render_figure", plot_only)
     commands = list(COMMANDS.values())
     if damage in RESUMED:
         commands.append(["resume", "run"])

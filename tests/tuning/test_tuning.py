@@ -199,8 +199,8 @@ def test_values_of_k_can_be_added_later(run, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("whom", "after"), [("all", "steps.csv"), ("the first", "fold.json")])
-def test_processes_side_by_side(whom, after, run, arguments, whole, tmp_path):
+@pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "fold.json", 1)])
+def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_path):
     """They leave what one process leaves, and none of them outlives a Ctrl-C, or the first if that is killed."""
     folder = tmp_path / "study"
     program = (
@@ -216,7 +216,7 @@ def test_processes_side_by_side(whom, after, run, arguments, whole, tmp_path):
             os.killpg(first.pid, signal.SIGINT) if whom == "all" else first.kill()
         _, errors = first.communicate(timeout=300)  # waits for all of them: they have the pipe in common
     assert errors.count("Traceback") <= (whom == "all"), errors  # none where it ended before the signal came
-    tune_k(run, KS, folder, folds=FOLDS)
+    tune_k(run, KS, folder, folds=FOLDS, jobs=jobs)
     assert_same_study(folder, whole)
 
 
