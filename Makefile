@@ -47,7 +47,7 @@ package: .venv/installed  ## dist/: a source distribution, and from it a wheel
 		{ echo "nestnet needs Python 3.11 or newer, and $(PYTHON) is older: run make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,executorch]"
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml tests/oldest.py

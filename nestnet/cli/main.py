@@ -44,8 +44,8 @@ Train one nested image classifier, deploy two.
   evaluate  print the top-1 of a subnet on the test images, and metrics of each class
             RUN_DIR --mode base|motivated [--data.root FOLDER] [--format text|csv|json] [--best] [--recalibrate N]
   export    export a subnet for a device, checked against the network
-            RUN_DIR --mode base|motivated --output FILE [--format safetensors|onnx|openvino|torch-export|timm]
-            [--best] [--recalibrate N]
+            RUN_DIR --mode base|motivated --output FILE
+            [--format safetensors|onnx|openvino|executorch|torch-export|timm] [--best] [--recalibrate N]
             [--preprocessing outside|inside] [--opset N]
             [--precision float32|int8] [--calibration_images N] [--tolerance POINTS]
   predict   print the most likely classes of image files

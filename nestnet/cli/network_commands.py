@@ -74,16 +74,16 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("--output", required=True, type=path, metavar="FILE|FOLDER")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "onnx", "openvino", "torch-export", "timm"),
-        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .xml, .pt2), otherwise safetensors; timm "
-        "makes a FOLDER that timm loads without any argument and that can be pushed to the Hugging Face Hub",
+        choices=("safetensors", "onnx", "openvino", "executorch", "torch-export", "timm"),
+        help="by default the one that the suffix of FILE names (.safetensors, .onnx, .xml, .pte, .pt2), otherwise safetensors; "
+        "timm makes a FOLDER that timm loads without any argument and that can be pushed to the Hugging Face Hub",
     )
     parser.add_argument(
         "--preprocessing",
         choices=("outside", "inside"),
         default="outside",
-        help="inside: the file takes raw pixels, uint8 [batch, height, width, channels] of any size, and resizes, crops and "
-        "normalises them itself (default: outside)",
+        help="inside: the file takes raw pixels, uint8 [batch, height, width, channels] of any size (executorch: up to "
+        "1024 x 1024), and resizes, crops and normalises them itself (default: outside)",
     )
     parser.add_argument(
         "--opset", type=int, metavar="N", help="version of ONNX's operators, for ONNX files (default: torch's choice)"
@@ -146,7 +146,7 @@ def predict(arguments: list[str]) -> None:
     parser.add_argument("paths", type=path, nargs="+", metavar="FILE|FOLDER", help="images, or folders of them")
     networks = parser.add_mutually_exclusive_group(required=True)
     networks.add_argument(
-        "--model", type=path, metavar="FILE", help=".safetensors, .onnx or .xml export, or folder of timm"
+        "--model", type=path, metavar="FILE", help=".safetensors, .onnx, .xml or .pte export, or folder of timm"
     )
     networks.add_argument(
         "--cascade", type=path, metavar="FILE", help="cascade of two networks, as `nestnet cascade` exports it"

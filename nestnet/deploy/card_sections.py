@@ -236,7 +236,7 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
         "",
         f"{usage.name} = {usage.load}",
         *usage.setup,
-        _example_images(metadata),
+        _example_images(metadata, export_format),
         f"logits = {usage.call}",
     ]
     block = markdown_block("\n".join([*code, ""]), "python")
@@ -258,12 +258,13 @@ def render_use(metadata: Metadata, usage: UsageCode, check: str, file: str, expo
     return "\n\n".join([block, f"Checked with {for_markdown(check)}.", note])
 
 
-def _example_images(metadata: Metadata) -> str:
+def _example_images(metadata: Metadata, export_format: ExportFormat) -> str:
     """Return a line of Python with images that the file takes."""
     channels, height, width = metadata.input_size
+    number = export_format.describe_batches(metadata.preprocessing)
     if metadata.preprocessing == "inside":
-        return f"images = torch.zeros(1, 480, 640, {channels}, dtype=torch.uint8)  # raw pixels; any number of one size"
-    return f"images = torch.zeros(1, {channels}, {height}, {width})  # normalised as above; any number of them"
+        return f"images = torch.zeros(1, 480, 640, {channels}, dtype=torch.uint8)  # raw pixels; {number}"
+    return f"images = torch.zeros(1, {channels}, {height}, {width})  # normalised as above; {number}"
 
 
 def render_training(run: Run) -> str:

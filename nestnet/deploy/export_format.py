@@ -109,6 +109,16 @@ class ExportFormat(ABC):
             The code.
         """
 
+    def describe_batches(self, preprocessing: str) -> str:
+        """Return how many images a file takes at a time, for a comment in code.
+
+        Args:
+            preprocessing: `"inside"` or `"outside"`.
+        """
+        if preprocessing == "inside":
+            return "any number of one size"
+        return "any number of them"
+
     def with_opset(self, opset: int) -> "ExportFormat":
         """Return this format with an opset of the user's choice.
 

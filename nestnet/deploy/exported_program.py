@@ -1,7 +1,7 @@
 """The tracing of a subnet with torch.export, for the formats that hold a program."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -40,25 +40,33 @@ def dynamic_axes(metadata: Metadata) -> dict[int, str]:
     return {0: "batch"}
 
 
-def trace_subnet(net: NestedModel, metadata: Metadata) -> torch.export.ExportedProgram:
-    """Trace a subnet of a nested network as a program for batches of any size.
+def trace_subnet(
+    net: NestedModel, metadata: Metadata, largest_sizes: Mapping[str, int] | None = None
+) -> torch.export.ExportedProgram:
+    """Trace a subnet of a nested network as a program for images of any number, or of limited numbers and sizes.
 
     Args:
         net: nested network, on the CPU.
         metadata: metadata of the file, which names the subnet and says whether it prepares images.
+        largest_sizes: largest size of each axis of `dynamic_axes` by its name, or `None` for any size. An axis whose
+            largest size is 1 always has it.
 
     Returns:
         The program.
     """
+    limits: Mapping[str, int | None] = largest_sizes or dict.fromkeys(dynamic_axes(metadata).values())
     channels, height, width = metadata.input_size
-    # The example has two images, because torch would treat a size of 1 as a constant.
-    images = torch.zeros(2, channels, height, width)
+    # The example has two images, because torch would treat a size of 1 as a constant. It has the largest number if that
+    # is limited: from 16 images on, torch chooses other convolutions, and would keep the limit below if it had seen fewer.
+    batch_size = limits["batch"] or 2
+    images = torch.zeros(batch_size, channels, height, width)
     if metadata.preprocessing == "inside":
         # No two sizes are the same, nor that of the network.
-        images = torch.zeros(2, height + 5, width + 11, channels, dtype=torch.uint8)
+        images = torch.zeros(batch_size, height + 5, width + 11, channels, dtype=torch.uint8)
     axes = {}
     for position, name in dynamic_axes(metadata).items():
-        axes[position] = torch.export.Dim(name, min=1)
+        if limits[name] != 1:
+            axes[position] = torch.export.Dim(name, min=1, max=limits[name])
     return torch.export.export(create_standalone(net, metadata), (images,), dynamic_shapes=(axes,), strict=False)
 
 

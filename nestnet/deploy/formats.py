@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nestnet.deploy.executorch_format import ExecuTorchFormat
 from nestnet.deploy.export_format import ExportFormat
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.openvino_format import OpenVinoFormat
@@ -15,6 +16,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     "onnx": OnnxFormat(),
     "torch-export": TorchExportFormat(),
     "openvino": OpenVinoFormat(),
+    "executorch": ExecuTorchFormat(),
     "timm": TimmFormat(),
 }
 

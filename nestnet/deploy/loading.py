@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from nestnet.deploy.executorch_format import ExecuTorchFormat
 from nestnet.deploy.export_format import LoadedModel
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.openvino_format import OpenVinoFormat
@@ -19,6 +20,9 @@ from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
 from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
+
+PROGRAM_FORMATS = (OnnxFormat(), OpenVinoFormat(), ExecuTorchFormat())
+"""Formats of programs that their runtimes read without executing code of the file."""
 
 
 class UnsafeFormatError(ValueError):
@@ -48,8 +52,7 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
 
     Args:
         path: file that `nestnet export` or `nestnet.export` wrote, or folder of timm's format.
-        device: device on which the network of a safetensors file runs; ONNX and OpenVINO files always run on the
-            CPU.
+        device: device on which the network of a safetensors file runs; programs always run on the CPU.
 
     Returns:
         The network.
@@ -64,16 +67,14 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
         format_name = TimmFormat.name
         path = find_weights_file(path)
     suffix = path.suffix.lower()
-    if suffix == OnnxFormat.suffix:
-        metadata, network = OnnxFormat().read(path)
-        return LoadedExport(metadata, network, torch.device("cpu"), OnnxFormat.name)
-    if suffix == OpenVinoFormat.suffix:
-        metadata, network = OpenVinoFormat().read(path)
-        return LoadedExport(metadata, network, torch.device("cpu"), OpenVinoFormat.name)
+    for program_format in PROGRAM_FORMATS:
+        if suffix == program_format.suffix:
+            metadata, network = program_format.read(path)
+            return LoadedExport(metadata, network, torch.device("cpu"), program_format.name)
     # A file of torch.export could execute code.
     if suffix == TorchExportFormat.suffix:
         raise UnsafeFormatError(
-            f"{path}: loading a file of torch.export can execute code; name a .safetensors, .onnx or .xml file"
+            f"{path}: loading a file of torch.export can execute code; name a .safetensors, .onnx, .xml or .pte file"
         )
     # Detect damage before the weights are read.
     metadata = read_export(path)

@@ -1,6 +1,5 @@
 """The ONNX format, for ONNX Runtime and other ONNX runtimes, with safe reading of such files."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -8,21 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestnet.deploy.embedded_hash import HASH_PLACEHOLDER, check_hash, fill_in_hash, read_file
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
 from nestnet.deploy.exported_program import dynamic_axes, explain_torch_errors, trace_subnet
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
-from nestnet.storage.opening import open_regular
 from nestnet.text.escape import for_python, is_utf8
 from nestnet.text.messages import first_line
 from nestnet.weights.metadata import Metadata
 
 # The oldest opset for which torch has implementations; its conversion to older ones fails for most networks.
 MIN_OPSET = 18
-
-# Placeholder for the SHA-256 of the file while the hash is computed; it is as long as the hash in hexadecimal
-# digits.
-HASH_PLACEHOLDER = b"the SHA-256 of this file was taken with these words in its place"
 
 # The entry of the metadata as protobuf writes it: field 1, 6 bytes, "sha256"; field 2, 64 bytes, the hash.
 HASH_ENTRY = re.compile(rb"\x0a\x06sha256\x12\x40([0-9a-f]{64})")
@@ -100,10 +95,7 @@ class OnnxFormat(ExportFormat):
 
         entries = metadata.to_entries() | {"opset": str(_find_opset(proto)), "sha256": HASH_PLACEHOLDER.decode()}
         onnx.helper.set_model_props(proto, entries)
-        content = proto.SerializeToString()
-        assert content.count(HASH_PLACEHOLDER) == 1
-        digest = hashlib.sha256(content).hexdigest().encode()
-        write_atomically(path, content.replace(HASH_PLACEHOLDER, digest))
+        write_atomically(path, fill_in_hash(proto.SerializeToString()))
 
     def load(self, path: Path, metadata: Metadata) -> LoadedModel:
         read_metadata, model = self.read(path)
@@ -123,18 +115,8 @@ class OnnxFormat(ExportFormat):
             ValueError: If the file is absent or damaged, or was not written by nestnet.
         """
         self.check_packages()
-        try:
-            with open_regular(path) as opened:
-                content = opened.read()
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-        # Nothing else in the file is used before its hash has been checked.
-        entry = HASH_ENTRY.search(content)
-        if entry is None:
-            raise ValueError(f"{path} is damaged, or no ONNX export of nestnet: its metadata has no sha256")
-        digest = hashlib.sha256(content.replace(entry[1], HASH_PLACEHOLDER)).hexdigest().encode()
-        if digest != entry[1]:
-            raise ValueError(f"{path} is damaged: its SHA-256 is not the one it had when it was written")
+        content = read_file(path)
+        check_hash(content, HASH_ENTRY, path, "ONNX")
 
         session = self._create_session(content, path)
         metadata = Metadata.from_entries(session.get_modelmeta().custom_metadata_map, path)

@@ -1,6 +1,5 @@
 """OpenVINO's format, for Intel's CPUs, GPUs and NPUs: a file `.xml` with the program, and `.bin` with the weights beside it."""
 
-import hashlib
 import json
 import re
 import tempfile
@@ -10,18 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestnet.deploy.embedded_hash import HASH_PLACEHOLDER, check_hash, fill_in_hash, read_file
 from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.signal_stack import kept_signal_stack
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
-from nestnet.storage.opening import open_regular
 from nestnet.text.escape import for_python, is_utf8, quoted
 from nestnet.text.messages import first_line
 from nestnet.weights.metadata import Metadata
-
-# Placeholder for the SHA-256 of both files while the hash is computed; it is as long as the hash.
-HASH_PLACEHOLDER = b"the SHA-256 of both files was taken with these words in place of"
 
 # The hash as OpenVINO writes it.
 HASH_ENTRY = re.compile(rb'<sha256 value="([0-9a-f]{64})" />')
@@ -74,10 +70,8 @@ class OpenVinoFormat(ExportFormat):
             openvino.save_model(model, f"{folder}/model.xml", compress_to_fp16=False)
             content = Path(folder, "model.xml").read_bytes()
             weights = Path(folder, "model.bin").read_bytes()
-        assert content.count(HASH_PLACEHOLDER) == 1
-        digest = hashlib.sha256(content + weights).hexdigest().encode()
         write_atomically(self.weights_file(path), weights)
-        write_atomically(path, content.replace(HASH_PLACEHOLDER, digest))
+        write_atomically(path, fill_in_hash(content, weights))
 
     def load(self, path: Path, metadata: Metadata) -> LoadedModel:
         read_metadata, model = self.read(path)
@@ -97,17 +91,9 @@ class OpenVinoFormat(ExportFormat):
             ValueError: If one of the two is absent or damaged, or was not written by nestnet.
         """
         self.check_packages()
-        content = _read(path)
-        weights = _read(self.weights_file(path))
-        # Nothing else in the files is used before their hash has been checked.
-        entry = HASH_ENTRY.search(content)
-        if entry is None:
-            raise ValueError(f"{path} is damaged, or no OpenVINO export of nestnet: its metadata has no sha256")
-        digest = hashlib.sha256(content.replace(entry[1], HASH_PLACEHOLDER) + weights).hexdigest().encode()
-        if digest != entry[1]:
-            raise ValueError(
-                f"{path} or the .bin file beside it is damaged: their SHA-256 is not the one that they had when written"
-            )
+        content = read_file(path)
+        weights = read_file(self.weights_file(path))
+        check_hash(content, HASH_ENTRY, path, "OpenVINO", weights)
 
         compiled, entries = self._compile(content, weights, path)
         metadata = Metadata.from_entries(entries, path)
@@ -151,14 +137,6 @@ class OpenVinoFormat(ExportFormat):
             file = f"openvino.Core().read_model({read_bytes_code(path)}, {weights})"
         load = f'openvino.compile_model({file}, "CPU", {PRECISION})'
         return UsageCode(imports, "network", load, "network([images.numpy()])[0]")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return file.read()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _size_of(dimension: Any) -> int:

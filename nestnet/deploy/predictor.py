@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nestnet.data.image_decoding import read_image
 from nestnet.data.preprocessing import Transform, create_eval_transform
+from nestnet.deploy.executorch_format import ExecuTorchFormat, check_image_size
 from nestnet.deploy.loading import LoadedExport, load_export
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.weights.metadata import Metadata
@@ -56,9 +57,9 @@ class Predictor:
     """Exported network that classifies image files.
 
     Args:
-        path: `.safetensors`, `.onnx` or `.xml` file that `nestnet export` or `nestnet.export` wrote, or folder of timm's
-            format.
-        device: device on which the network of a safetensors file runs; an ONNX file always runs on the CPU.
+        path: `.safetensors`, `.onnx`, `.xml` or `.pte` file that `nestnet export` or `nestnet.export` wrote, or folder of
+            timm's format.
+        device: device on which the network of a safetensors file runs; a program always runs on the CPU.
 
     Attributes:
         metadata: metadata of the file.
@@ -66,6 +67,7 @@ class Predictor:
             images itself, to logits `[B, K]`.
         device: device on which the network runs.
         transform: function from an image to the network's input, `[C, H, W]` or `[H, W, C]`.
+        has_largest_size: whether the network refuses images above a size.
 
     Raises:
         ValueError: If the file is absent, damaged, or no export of nestnet; nothing in it is executed.
@@ -89,6 +91,7 @@ class Predictor:
         # Pillow's modes are "L" for grey and "RGB" for colour.
         self.image_mode = "L" if self.metadata.input_size[0] == 1 else "RGB"
         self.transform = _choose_transform(self.metadata)
+        self.has_largest_size = export.format == ExecuTorchFormat.name and self.metadata.preprocessing == "inside"
 
     def predict(self, files: Iterable[Path], *, top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
         """Classify image files.
@@ -143,7 +146,13 @@ class Predictor:
         # `Path.exists` would raise an error for a name that the system does not allow.
         if not os.path.exists(file):
             raise ValueError(f"{file}: there is no such file")
-        return self.transform(read_image(str(file), self.image_mode))
+        image = self.transform(read_image(str(file), self.image_mode))
+        if self.has_largest_size:
+            try:
+                check_image_size(image.shape[0], image.shape[1])
+            except ValueError as error:
+                raise ValueError(f"{file}: {error}") from error
+        return image
 
     @torch.inference_mode()
     def _run(self, images: list[Tensor]) -> tuple[Tensor, Sequence[bool | None]]:

@@ -163,9 +163,9 @@ def test_only_what_dead_processes_were_writing_is_removed(tmp_path):
 # One place for all writing
 
 WRITERS = {f"storage/{name}.py" for name in ("atomic", "folders", "growing_table", "lock", "opening", "unfinished")}
-WRITERS |= {"deploy/openvino_format.py", "deploy/quantization.py"}
+WRITERS |= {"deploy/openvino_format.py", "deploy/quantization.py", "deploy/native_output.py"}
 """Just these open files to write them, or remove some. TensorBoard's own writer is in another package; OpenVINO and
-onnxruntime write into a temporary folder."""
+onnxruntime write into a temporary folder, and what libraries print into a temporary file."""
 READERS = {f"storage/{name}.py" for name in ("growing_table", "unfinished")} | {"deploy/openvino_format.py"}
 """Just these read what `open_regular` did not open: a table that is open already, the system's list of processes, and what
 OpenVINO has written."""
