@@ -14,10 +14,13 @@ class Recommendation:
     Attributes:
         point: index of the chosen point of the curve; `None` if none reaches the target.
         refusal: reason why no cascade is recommended, with what to do instead; `None` if one is.
+        point_without_margin: index of the point that would reach the target on the held-out images if nothing were kept in
+            hand for new images; `None` if it is the chosen one, or no cascade is recommended.
     """
 
     point: int | None
     refusal: str | None
+    point_without_margin: int | None = None
 
 
 def recommend(curve: CascadeCurve, target: Target, macs: CascadeCosts, seconds: CascadeCosts) -> Recommendation:
@@ -48,7 +51,12 @@ def recommend(curve: CascadeCurve, target: Target, macs: CascadeCosts, seconds: 
                 f"{share:.1%} of the images would be passed on, and from {costs.break_even:.1%} on a cascade costs at least as "
                 f"many {unit} as the motivated network; deploy the motivated network alone, or allow a larger loss",
             )
-    return Recommendation(point, None)
+    cheaper = target.without_margin()
+    if cheaper is None:
+        return Recommendation(point, None)
+    # A point that reaches the target with a margin reaches it without.
+    without_margin = cheaper.choose(curve, macs, seconds)
+    return Recommendation(point, None, without_margin if without_margin != point else None)
 
 
 def _explain_base_alone(curve: CascadeCurve, target: Target) -> str:

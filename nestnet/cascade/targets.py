@@ -1,7 +1,7 @@
 """What a cascade is to reach: an accuracy, a cost or a time; and the point of its curve that reaches it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Target(ABC):
             NoSuchPointError: If no point reaches the target; the message says what is possible.
         """
 
+    def without_margin(self) -> "Target | None":
+        """Return the same target without what it keeps in hand for new images; `None` if it keeps nothing."""
+        return None
+
     def is_missed(self, cascade_top1: float, motivated_top1: float) -> bool:
         """Return whether a cascade has a lower accuracy on the test images than the target says.
 
@@ -50,15 +54,17 @@ class AccuracyTarget(Target):
     """The lowest cost at which the accuracy is high enough, and stays so if more images are passed on.
 
     A curve on few images has peaks by chance: where it only touches the target, new images are below it half of the
-    time. A loss against the motivated network therefore counts one standard error more than the images show.
+    time. A loss against the motivated network therefore counts one standard error more than the images show by default.
 
     Attributes:
         within: largest loss against the motivated network alone, in percentage points, at least 0; `None` for `percent`.
         percent: lowest top-1 accuracy in percent; `None` for `within`.
+        standard_errors: number of standard errors by which a loss counts more, at least 0.
     """
 
     within: float | None = 0.1
     percent: float | None = None
+    standard_errors: float = 1.0
 
     def __str__(self) -> str:
         if self.percent is not None:
@@ -69,7 +75,7 @@ class AccuracyTarget(Target):
         needed = self._needed(curve.motivated_accuracy)
         accuracy = curve.accuracy
         if self.percent is None:
-            accuracy = accuracy - curve.standard_error
+            accuracy = accuracy - self.standard_errors * curve.standard_error
         is_below = accuracy < needed - ROUNDING
         if is_below.all():
             highest = curve.accuracy.max()
@@ -82,6 +88,11 @@ class AccuracyTarget(Target):
         if not is_below.any():
             return 0
         return int(np.flatnonzero(is_below)[-1]) + 1
+
+    def without_margin(self) -> "AccuracyTarget | None":
+        if self.percent is not None or self.standard_errors == 0:
+            return None
+        return replace(self, standard_errors=0.0)
 
     def is_missed(self, cascade_top1: float, motivated_top1: float) -> bool:
         return cascade_top1 < self._needed(motivated_top1) - ROUNDING

@@ -12,6 +12,7 @@ from nestnet import Mode, load_cascade
 from nestnet.cascade.deployment import deploy_cascade
 from nestnet.cascade.networks import CascadeNetworks
 from nestnet.cascade.recommendation import Recommendation
+from nestnet.cascade.report import describe_study, study_as_json
 from nestnet.cascade.study import judge, study_cascade
 from nestnet.cascade.targets import AccuracyTarget
 from nestnet.cli.main import main
@@ -142,6 +143,22 @@ def test_an_exported_cascade_predicts_as_it_was_judged(format_name, study, tmp_p
         assert answer["passed_on"] == bool(output_of_one.passed_on)
         probability = output_of_one.logits.softmax(1).max().item()
         assert answer["top"][0]["probability"] == pytest.approx(probability, abs=1e-4)
+
+
+def test_the_report_says_where_the_time_goes(study):
+    _, found = study
+    cheaper = found.curve.nearest(0.25)
+    point = found.recommendation.point
+    report = describe_study(replace(found, recommendation=Recommendation(point, None, cheaper)))
+    seconds = found.verdict.seconds
+    share = found.curve.passed_on[cheaper]
+    assert f"of its time: {seconds.base / seconds.motivated:.2f} for the base on every image, and the rest" in report
+    time = (seconds.base + share * seconds.motivated) / seconds.motivated
+    assert f"{share:.1%} passed on would do on the held-out images, for about {time:.2f} of the time" in report
+    document = json.loads(study_as_json(replace(found, recommendation=Recommendation(point, None, cheaper))))
+    assert document["held_out"]["passed_on_without_margin"] == share
+    assert document["held_out"]["passed_on"] == found.curve.passed_on[point]
+    assert "would do on the held-out images" not in describe_study(found)
 
 
 def test_a_cascade_that_is_not_recommended_is_not_written(study, tmp_path):
