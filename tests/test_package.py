@@ -4,8 +4,8 @@ import ast
 import email
 import importlib
 import os
-import re
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
