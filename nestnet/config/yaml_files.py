@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from nestnet.config.names import suggest_name
+from nestnet.storage import safe_yaml
 from nestnet.storage.paths import expand_home, real_path
 from nestnet.storage.read_back import read_plain_text, shorten
 from nestnet.storage.safe_yaml import parse_yaml
@@ -18,8 +20,8 @@ KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 """YAML's tags of keys that are texts; the second one is that of `<<`."""
 
 
-class Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is not a string or occurs twice.
+class _FieldsConstructor(SafeConstructor):
+    """YAML's safe constructor, which also refuses a key that is not a string or occurs twice.
 
     PyYAML would silently use the last value of such a key.
     """
@@ -44,15 +46,15 @@ class Loader(yaml.SafeLoader):
             keys.add(key.value)
 
 
-def _leave_dates_as_text() -> None:
-    """Make the loader read a date without quotes, such as the name of a folder, as text."""
+def _create_loader(loader: Any) -> type:
+    """Return a loader of fields, which reads a date without quotes, such as the name of a folder, as text."""
     resolvers = {}
-    for first_letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items():
+    for first_letter, pairs in loader.yaml_implicit_resolvers.items():
         resolvers[first_letter] = [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-    Loader.yaml_implicit_resolvers = resolvers
+    return type("Loader", (_FieldsConstructor, loader), {"yaml_implicit_resolvers": resolvers})
 
 
-_leave_dates_as_text()
+LOADERS = [_create_loader(loader) for loader in safe_yaml.LOADERS]
 
 
 def read_fields(
@@ -88,7 +90,7 @@ def read_fields(
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = parse_yaml(read_plain_text(path), Loader)
+        content = parse_yaml(read_plain_text(path), LOADERS)
         # YAML also has sets and bytes, which no field can take.
         json.dumps(content)
     except (OSError, ValueError, yaml.YAMLError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The copies at a switch between two models: tensors through the weights map, and step counts."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -47,4 +48,25 @@ def copy_scalars(state: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The scalars by name.
     """
-    return {key: copy.deepcopy(value) for key, value in state.items() if is_scalar(value)}
+    return {key: copy_value(value) for key, value in state.items() if is_scalar(value)}
+
+
+def copy_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the entries of a parameter's optimizer state, or of a parameter group.
+
+    Args:
+        entries: entries by name; no two share memory.
+    """
+    return {key: copy_value(value) for key, value in entries.items()}
+
+
+def copy_value(value: Any) -> Any:
+    """Copy a value of an optimizer's state.
+
+    Args:
+        value: tensor, number, or anything else that can be copied.
+    """
+    # `copy.deepcopy` takes many times as long for a tensor, and a comparison copies all of them at each step.
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return copy.deepcopy(value)

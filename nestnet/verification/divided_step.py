@@ -4,7 +4,6 @@ In the paper a divided tensor has one step count, which a switch copies from the
 each part, and so has the reference with `step_count="own"`.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from nestnet.nn.mode import Mode
 from nestnet.nn.placement import Placement
 from nestnet.optim.initial_state import is_scalar
-from nestnet.verification.copying import copy_scalars, copy_through_map, has_shape_of
+from nestnet.verification.copying import copy_entries, copy_scalars, copy_through_map, has_shape_of
 from nestnet.verification.optimizer_snapshot import OptimizerSnapshot
 
 
@@ -49,7 +48,7 @@ class DividedStep:
         # Most optimizers create the state of a parameter at its first step, but Adagrad creates it at once.
         self.states_before_training: dict[str, dict[str, Any]] = {}
         for name in placements:
-            self.states_before_training[name] = copy.deepcopy(self._state(name))
+            self.states_before_training[name] = copy_entries(self._state(name))
 
     def __call__(self) -> None:
         """Take the step.
@@ -105,9 +104,9 @@ class DividedStep:
     def _differential_state(self, name: str) -> dict[str, Any]:
         """Return the state with which the differential part of a divided tensor takes its next step."""
         if name not in self.differential_counts:
-            return copy.deepcopy(self.states_before_training[name])
+            return copy_entries(self.states_before_training[name])
         state = dict(self._state(name))
-        state.update(copy.deepcopy(self.differential_counts[name]))
+        state.update(copy_entries(self.differential_counts[name]))
         return state
 
     @torch.no_grad()

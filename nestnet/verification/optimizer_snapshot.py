@@ -1,10 +1,11 @@
 """A snapshot of an optimizer, so that a step can be undone and repeated."""
 
-import copy
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
+
+from nestnet.verification.copying import copy_entries
 
 
 class OptimizerSnapshot:
@@ -24,7 +25,7 @@ class OptimizerSnapshot:
                 # Copy the weights, and the state of those that have been trained.
                 self.values.append((parameter, parameter.detach().clone()))
                 if optimizer.state.get(parameter):
-                    self.states.append((parameter, copy.deepcopy(optimizer.state[parameter])))
+                    self.states.append((parameter, copy_entries(optimizer.state[parameter])))
             self.group_settings.append(_copy_settings(group))
 
     @torch.no_grad()
@@ -44,4 +45,4 @@ class OptimizerSnapshot:
 
 def _copy_settings(group: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of everything in a parameter group but its parameters."""
-    return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+    return copy_entries({name: value for name, value in group.items() if name != "params"})

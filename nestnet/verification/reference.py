@@ -7,7 +7,6 @@ nested network does the same without copying: `nestnet.verification.comparison` 
 The algorithm has one addition: a motivated batch may train both models, if the policy says so.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from nestnet.optim.momentum import fill_momentum
 from nestnet.step.policy import Policy
 from nestnet.step.views import BatchTensor
 from nestnet.storage.state_codec import describe_tensor
-from nestnet.verification.copying import copy_through_map, has_shape_of
+from nestnet.verification.copying import copy_through_map, copy_value, has_shape_of
 from nestnet.verification.divided_step import DividedStep
 
 CreateOptimizer = Callable[[nn.Module], Optimizer]
@@ -247,7 +246,7 @@ class CopyReference:
         for key, value in source_state.items():
             is_one_value = value is None or isinstance(value, bool) or is_scalar(value)
             if placement.is_whole or is_one_value:
-                target_state[key] = copy.deepcopy(value)
+                target_state[key] = copy_value(value)
                 continue
             if not has_shape_of(parameters[source], value):
                 raise ValueError(
@@ -265,4 +264,4 @@ class CopyReference:
         source_groups = self.optimizers[self.active].param_groups
         for target_group, source_group in zip(target_groups, source_groups, strict=True):
             for count in source_group.keys() - self.setting_names:
-                target_group[count] = copy.deepcopy(source_group[count])
+                target_group[count] = copy_value(source_group[count])

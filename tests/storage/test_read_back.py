@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from interrupted import few
 from made_up_runs import MIXED, write_run
 
@@ -18,6 +20,7 @@ from nestnet.runs.checkpoints import Checkpoints
 from nestnet.runs.contents import CHECKPOINT_FIELDS, COST_FIELDS
 from nestnet.runs.history import read_histories, read_run_tables
 from nestnet.runs.reading import read_cost, read_run, read_table
+from nestnet.storage import safe_yaml
 from nestnet.storage.read_back import read_json, read_yaml
 from nestnet.storage.rules import any_number, number, optional, or_null, whole, word
 from nestnet.storage.safe_yaml import parse_yaml
@@ -355,6 +358,31 @@ def test_a_checkpoint_that_does_not_count_its_batches_is_refused(cost, trained, 
 def test_yaml_that_stands_for_nothing_is_refused(text, reason):
     with pytest.raises(yaml.YAMLError, match=re.escape(reason)):
         parse_yaml(text)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=6,
+)
+"""What YAML files hold; the texts include names that are not UTF-8."""
+
+
+@given(VALUES)
+def test_what_is_written_as_yaml_is_read_again(value):
+    assert parse_yaml(yaml.safe_dump(value)) == value
+
+
+@given(VALUES)
+def test_both_loaders_read_the_same(value):
+    text = yaml.safe_dump(value)
+    fast, slow = safe_yaml.LOADERS
+    try:
+        found = parse_yaml(text, [fast])
+    except yaml.YAMLError:
+        assert "\\uD" in text, "only halves of surrogate pairs are left to the loader in Python"
+    else:
+        assert found == parse_yaml(text, [slow]) == value
 
 
 def test_aliases_of_yaml_are_read():
