@@ -1,5 +1,6 @@
 """Parsing a command line and YAML files into a `Config`. The only file that calls jsonargparse."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -208,11 +209,18 @@ def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _parse_given(prog: str, arguments: list[str], literal: Collection[str] | None) -> dict[str, Any]:
     """Return the fields that arguments set, without defaults and with the home directory in paths, as `parse` takes them."""
+    namespace = copy.deepcopy(_parse_arguments(prog, tuple(arguments)))
+    return _expand_homes(namespace, literal).as_dict()
+
+
+# A command reads the configuration of a run several times.
+@functools.lru_cache(maxsize=8)
+def _parse_arguments(prog: str, arguments: tuple[str, ...]) -> jsonargparse.Namespace:
+    """Return the fields that arguments set. The caller must not change them."""
     try:
-        namespace = _create_parser(prog).parse_args(arguments, defaults=False)
+        return _create_parser(prog).parse_args(list(arguments), defaults=False)
     except jsonargparse.ArgumentError as error:
         raise ValueError(explain_parse_error(str(error))) from error
-    return _expand_homes(namespace, literal).as_dict()
 
 
 def _create_config(given: dict[str, Any]) -> Config:
