@@ -13,23 +13,20 @@ from nestnet import Mode
 from nestnet.models.cifar_resnet import CifarResNet
 from nestnet.models.vit import QKV_MAPS
 from nestnet.nn.batch_norm import STATISTICS
+from nestnet.nn.meta_device import meta_device
 from nestnet.nn.parameter import NestedParameter
 
 NAMES = nestnet.list_models()
 PAIRS = [(base, motivated) for motivated in NAMES for base in nestnet.list_models(motivated)]
 
 
-LARGE = ("resnet152", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5")
-"""Networks that are built of the same blocks as smaller ones of their family, and take seconds."""
-
-
 def options_of(base: str, motivated: str) -> list[dict[str, object]]:
-    """All kinds for a small network in the next one, and one of them, in turn, for any other pair."""
+    """All kinds for a network in the next one, and one of them, in turn, for any other pair."""
     options = [{"batch_norm": kind} for kind in STATISTICS]
     if base.startswith("vit"):
         options = [{"img_size": 32, "qkv_map": kind} for kind in QKV_MAPS]
     apart = NAMES.index(motivated) - NAMES.index(base)
-    return options if apart == 1 and motivated not in LARGE else [options[apart % len(options)]]
+    return options if apart == 1 else [options[apart % len(options)]]
 
 
 STATISTIC = ("running_mean", "running_var", "num_batches_tracked")
@@ -42,7 +39,7 @@ def without_private(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @functools.cache
 def layout(name: str, img_size: int | None) -> list[tuple[str, torch.Size]]:
     """The keys and shapes of timm's own model."""
-    with torch.device("meta"):
+    with meta_device():
         model = timm.create_model(name, num_classes=5, **({"img_size": img_size} if img_size else {}))
     return [(key, tensor.shape) for key, tensor in model.state_dict().items()]
 
@@ -52,7 +49,7 @@ def layout(name: str, img_size: int | None) -> list[tuple[str, torch.Size]]:
 def test_both_subnets_are_timm_s_networks(base, motivated):
     images = torch.randn(2, 3, 32, 32)
     for options in options_of(base, motivated):
-        with torch.device("meta"):  # the weights are drawn below
+        with meta_device():  # the weights are drawn below
             net = nestnet.create_model(base, motivated, num_classes=5, **options)
         net = randomised(net.to_empty(device="cpu")).eval()
         assert list(net.weights_map) == [key for key, _ in layout(base, options.get("img_size"))]
