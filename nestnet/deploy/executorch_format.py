@@ -40,9 +40,11 @@ images of 4096 pixels it would be 1.2 GiB."""
 METADATA_METHOD = "nestnet_metadata"
 """Method of the program that returns the metadata as JSON."""
 
-_LIVING_PROGRAMS: "weakref.WeakSet[Any]" = weakref.WeakSet()
-
 HASH_ENTRY = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+"""The hash in the metadata."""
+
+_LIVING_PROGRAMS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Programs that are loaded, each of which refers to the pool of threads."""
 
 
 class ExecuTorchFormat(ExportFormat):
@@ -111,11 +113,11 @@ class ExecuTorchFormat(ExportFormat):
             try:
                 program = _load_program(content)
                 entries = json.loads(program.load_method(METADATA_METHOD).execute([])[0])
-                method = program.load_method("forward")
-                taken = list(method.metadata.input_tensor_meta(0).sizes())
-                returned = list(method.metadata.output_tensor_meta(0).sizes())
-            # A method that the program lacks is a KeyError.
-            except (RuntimeError, ValueError, KeyError) as error:
+                facts = program.load_method("forward").metadata
+                taken = list(facts.input_tensor_meta(0).sizes())
+                returned = list(facts.output_tensor_meta(0).sizes())
+            # A method that the program lacks is a KeyError, and one that returns something else a TypeError.
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
                 reason = " ".join([first_line(error), *read_lines()[-1:]])
                 raise ValueError(f"{path} cannot be run by {self.runtime}: {reason}") from error
         if threads != torch.get_num_threads():
@@ -135,8 +137,8 @@ class ExecuTorchFormat(ExportFormat):
         def run(images: Tensor) -> Tensor:
             if metadata.preprocessing == "inside":
                 check_image_size(images.shape[1], images.shape[2])
-            # A program that is deleted takes the memory of its methods with it.
-            assert program is not None
+            # The program, which must outlive its methods, keeps this one.
+            method = program.load_method("forward")
             logits = []
             for batch in images.split(max_batch_size):
                 # Other memory formats are taken for this one.
@@ -224,7 +226,7 @@ def _quiet_executorch() -> Iterator[Callable[[], list[str]]]:
     """
     # When executorch is imported, it gives Python's root logger a handler, and torchao warns about one of its enumerations.
     root = logging.getLogger()
-    handlers = list(root.handlers)
+    root_level, handlers = root.level, list(root.handlers)
     about_enumerations = logging.getLogger("torch.utils._pytree")
     level = about_enumerations.level
     about_enumerations.setLevel(logging.ERROR)
@@ -235,4 +237,5 @@ def _quiet_executorch() -> Iterator[Callable[[], list[str]]]:
             yield read_lines
     finally:
         about_enumerations.setLevel(level)
+        root.setLevel(root_level)
         root.handlers[:] = handlers
