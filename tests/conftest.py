@@ -14,6 +14,8 @@ from nestnet.cli.log import show_notices
 # Without this, torch's inductor compiles a program for each vector instruction set of the CPU, and imports torch in a
 # process of its own to run it, before it compiles anything.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+# By default the garbage collector starts at every 700th object, and takes a fifteenth of the tests' time.
+gc.set_threshold(10_000)
 mpl.use("Agg")
 settings.register_profile("nestnet", deadline=None)  # a busy machine fails no test
 settings.load_profile("nestnet")
