@@ -12,7 +12,6 @@ from nestnet.config.names import suggest_name
 from nestnet.storage import safe_yaml
 from nestnet.storage.paths import expand_home, real_path
 from nestnet.storage.read_back import read_plain_text, shorten
-from nestnet.storage.safe_yaml import parse_yaml
 from nestnet.text.escape import quoted
 from nestnet.text.messages import in_one_line
 
@@ -90,7 +89,7 @@ def read_fields(
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = parse_yaml(read_plain_text(path), LOADERS)
+        content = safe_yaml.parse_yaml(read_plain_text(path), LOADERS)
         # YAML also has sets and bytes, which no field can take.
         json.dumps(content)
     except (OSError, ValueError, yaml.YAMLError, TypeError) as error:

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from nestnet.deploy.embedded_hash import HASH_PLACEHOLDER, check_hash, fill_in_hash, read_file
-from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
+from nestnet.deploy.export_format import LoadedModel, ProgramFormat, UsageCode, file_code
 from nestnet.deploy.exported_program import explain_torch_errors, trace_subnet
 from nestnet.deploy.native_output import captured_native_output
 from nestnet.nn.model import NestedModel
 from nestnet.runtime.log import log_notice
 from nestnet.storage.atomic import write_atomically
-from nestnet.text.escape import for_python, is_utf8
 from nestnet.text.messages import first_line
 from nestnet.text.units import format_count
 from nestnet.weights.metadata import Metadata
@@ -47,13 +46,12 @@ _LIVING_PROGRAMS: "weakref.WeakSet[Any]" = weakref.WeakSet()
 """Programs that are loaded, each of which refers to the pool of threads."""
 
 
-class ExecuTorchFormat(ExportFormat):
+class ExecuTorchFormat(ProgramFormat):
     """Format of ExecuTorch's programs, with the metadata in a method that returns it."""
 
     name = "executorch"
     suffix = ".pte"
     packages = ("executorch",)
-    holds_program = True
 
     @property
     def runtime(self) -> str:
@@ -87,26 +85,9 @@ class ExecuTorchFormat(ExportFormat):
                 f"format = {self.name!r}: {self.runtime} cannot convert {metadata.architecture}: {first_line(error)}"
             ) from error
 
-    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
-        read_metadata, model = self.read(path)
-        assert read_metadata == metadata
-        return model
-
     def read(self, path: Path) -> tuple[Metadata, LoadedModel]:
-        """Read a file, after checking that it is as it was written.
-
-        Args:
-            path: file that nestnet wrote.
-
-        Returns:
-            The metadata of the file, and its network.
-
-        Raises:
-            ValueError: If the file is absent or damaged, or was not written by nestnet.
-        """
         self.check_packages()
         content = read_file(path)
-        # Nothing else in the file is used before its hash has been checked.
         check_hash(content, HASH_ENTRY, path, "ExecuTorch")
         with _quiet_executorch() as read_lines:
             threads = _set_threads()
@@ -136,7 +117,7 @@ class ExecuTorchFormat(ExportFormat):
 
         def run(images: Tensor) -> Tensor:
             if metadata.preprocessing == "inside":
-                check_image_size(images.shape[1], images.shape[2])
+                self.check_image_size(images.shape[1], images.shape[2])
             # The program, which must outlive its methods, keeps this one.
             method = program.load_method("forward")
             logits = []
@@ -147,40 +128,26 @@ class ExecuTorchFormat(ExportFormat):
 
         return metadata, run
 
+    def check_image_size(self, height: int, width: int) -> None:
+        if max(height, width) > MAX_SIDE:
+            raise ValueError(
+                f"an image of {width} x {height} pixels is too large: files of the format executorch that prepare images "
+                f"themselves take up to {MAX_SIDE} x {MAX_SIDE}; make it smaller, or export with preprocessing = 'outside'"
+            )
+
     def describe_batches(self, preprocessing: str) -> str:
         if preprocessing == "inside":
             return f"one image of up to {MAX_SIDE} x {MAX_SIDE} pixels"
         return f"up to {MAX_BATCH_SIZE} of them"
 
     def usage(self, path: str, metadata: Metadata) -> UsageCode:
-        imports = ["from executorch.runtime import Runtime"]
-        file = for_python(path)
-        if not is_utf8(path):
-            imports.insert(0, "import pathlib")
-            file = read_bytes_code(path)
+        imports, file = file_code(path)
         return UsageCode(
-            imports,
+            [*imports, "from executorch.runtime import Runtime"],
             "program",
             f"Runtime.get().load_program({file})",
             "method.execute([images])[0]",
             ['method = program.load_method("forward")'],
-        )
-
-
-def check_image_size(height: int, width: int) -> None:
-    """Check that a program of ExecuTorch can prepare an image.
-
-    Args:
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-
-    Raises:
-        ValueError: If it is too large.
-    """
-    if max(height, width) > MAX_SIDE:
-        raise ValueError(
-            f"an image of {width} x {height} pixels is too large: files of the format executorch that prepare images "
-            f"themselves take up to {MAX_SIDE} x {MAX_SIDE}; make it smaller, or export with preprocessing = 'outside'"
         )
 
 

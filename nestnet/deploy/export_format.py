@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nestnet.nn.model import NestedModel
-from nestnet.text.escape import for_python
+from nestnet.text.escape import for_python, is_utf8
 from nestnet.weights.metadata import Metadata
 
 LoadedModel = Callable[[Tensor], Tensor]
@@ -156,6 +156,17 @@ class ExportFormat(ABC):
             ValueError: If it cannot.
         """
 
+    def check_image_size(self, height: int, width: int) -> None:  # noqa: B027  # most formats take every size
+        """Check that files of this format that prepare images can take one of this size.
+
+        Args:
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+
+        Raises:
+            ValueError: If they cannot.
+        """
+
     def weights_file(self, path: Path) -> Path:
         """Return the file of the weights.
 
@@ -179,6 +190,42 @@ class ExportFormat(ABC):
                 f"format = {self.name!r}: it needs {', '.join(absent)}; "
                 f'install them with pip install "nestnet[{self.name}]"'
             )
+
+
+class ProgramFormat(ExportFormat):
+    """A format of programs whose runtime reads any file without executing code from it."""
+
+    holds_program = True
+
+    @abstractmethod
+    def read(self, path: Path) -> tuple[Metadata, LoadedModel]:
+        """Read a file, after checking that it is as it was written.
+
+        Args:
+            path: file that nestnet wrote, with any companions beside it.
+
+        Returns:
+            The metadata of the file, and its network.
+
+        Raises:
+            ValueError: If the file or a companion is absent or damaged, or was not written by nestnet.
+        """
+
+    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
+        read_metadata, model = self.read(path)
+        assert read_metadata == metadata
+        return model
+
+
+def file_code(path: str) -> tuple[list[str], str]:
+    """Return Python code for a file that a library opens: the imports that it needs, and the expression.
+
+    Args:
+        path: path of the file in the code.
+    """
+    if is_utf8(path):
+        return [], for_python(path)
+    return ["import pathlib"], read_bytes_code(path)
 
 
 def read_bytes_code(path: str) -> str:

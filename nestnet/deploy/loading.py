@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nestnet.deploy.executorch_format import ExecuTorchFormat
-from nestnet.deploy.export_format import LoadedModel
+from nestnet.deploy.export_format import LoadedModel, ProgramFormat
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.openvino_format import OpenVinoFormat
 from nestnet.deploy.safetensors_format import SafetensorsFormat
@@ -21,7 +21,7 @@ from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
 from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
 
-PROGRAM_FORMATS = (OnnxFormat(), OpenVinoFormat(), ExecuTorchFormat())
+PROGRAM_FORMATS: tuple[ProgramFormat, ...] = (OnnxFormat(), OpenVinoFormat(), ExecuTorchFormat())
 """Formats of programs that their runtimes read without executing code of the file."""
 
 

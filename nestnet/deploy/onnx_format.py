@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from nestnet.deploy.embedded_hash import HASH_PLACEHOLDER, check_hash, fill_in_hash, read_file
-from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
+from nestnet.deploy.export_format import LoadedModel, ProgramFormat, UsageCode, file_code
 from nestnet.deploy.exported_program import dynamic_axes, explain_torch_errors, trace_subnet
 from nestnet.nn.model import NestedModel
 from nestnet.storage.atomic import write_atomically
-from nestnet.text.escape import for_python, is_utf8
 from nestnet.text.messages import first_line
 from nestnet.weights.metadata import Metadata
 
@@ -23,7 +22,7 @@ MIN_OPSET = 18
 HASH_ENTRY = re.compile(rb"\x0a\x06sha256\x12\x40([0-9a-f]{64})")
 
 
-class OnnxFormat(ExportFormat):
+class OnnxFormat(ProgramFormat):
     """Format of ONNX files with the input `images`, the output `logits`, and the metadata in `metadata_props`.
 
     Args:
@@ -33,7 +32,6 @@ class OnnxFormat(ExportFormat):
     name = "onnx"
     suffix = ".onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
-    holds_program = True
 
     def __init__(self, opset: int | None = None) -> None:
         self.opset = opset
@@ -97,23 +95,7 @@ class OnnxFormat(ExportFormat):
         onnx.helper.set_model_props(proto, entries)
         write_atomically(path, fill_in_hash(proto.SerializeToString()))
 
-    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
-        read_metadata, model = self.read(path)
-        assert read_metadata == metadata
-        return model
-
     def read(self, path: Path) -> tuple[Metadata, LoadedModel]:
-        """Read a file, after checking that it is as it was written.
-
-        Args:
-            path: file that nestnet wrote.
-
-        Returns:
-            The metadata of the file, and its network.
-
-        Raises:
-            ValueError: If the file is absent or damaged, or was not written by nestnet.
-        """
         self.check_packages()
         content = read_file(path)
         check_hash(content, HASH_ENTRY, path, "ONNX")
@@ -161,13 +143,11 @@ class OnnxFormat(ExportFormat):
             raise ValueError(f"{path} cannot be run by {self.runtime}: {first_line(error)}") from error
 
     def usage(self, path: str, metadata: Metadata) -> UsageCode:
-        imports = ["import onnxruntime"]
-        file = for_python(path)
-        if not is_utf8(path):
-            imports.insert(0, "import pathlib")
-            file = read_bytes_code(path)
+        imports, file = file_code(path)
         load = f"onnxruntime.InferenceSession({file})"
-        return UsageCode(imports, "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]')
+        return UsageCode(
+            [*imports, "import onnxruntime"], "session", load, 'session.run(["logits"], {"images": images.numpy()})[0]'
+        )
 
 
 def _find_opset(proto: Any) -> int:

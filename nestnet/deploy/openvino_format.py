@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nestnet.deploy.embedded_hash import HASH_PLACEHOLDER, check_hash, fill_in_hash, read_file
-from nestnet.deploy.export_format import ExportFormat, LoadedModel, UsageCode, read_bytes_code
+from nestnet.deploy.export_format import LoadedModel, ProgramFormat, UsageCode, read_bytes_code
 from nestnet.deploy.onnx_format import OnnxFormat
 from nestnet.deploy.signal_stack import kept_signal_stack
 from nestnet.nn.model import NestedModel
@@ -29,14 +29,13 @@ ANY_SIZE = -1
 PRECISION = '{"INFERENCE_PRECISION_HINT": "f32"}'
 
 
-class OpenVinoFormat(ExportFormat):
+class OpenVinoFormat(ProgramFormat):
     """Format of OpenVINO's intermediate representation, with the metadata in its `rt_info`."""
 
     name = "openvino"
     suffix = ".xml"
     companion_suffixes = (".bin",)
     packages = ("onnx", "onnxscript", "openvino")
-    holds_program = True
 
     @property
     def runtime(self) -> str:
@@ -73,23 +72,7 @@ class OpenVinoFormat(ExportFormat):
         write_atomically(self.weights_file(path), weights)
         write_atomically(path, fill_in_hash(content, weights))
 
-    def load(self, path: Path, metadata: Metadata) -> LoadedModel:
-        read_metadata, model = self.read(path)
-        assert read_metadata == metadata
-        return model
-
     def read(self, path: Path) -> tuple[Metadata, LoadedModel]:
-        """Read a file and its weights, after checking that both are as they were written.
-
-        Args:
-            path: file `.xml` that nestnet wrote, with the weights beside it.
-
-        Returns:
-            The metadata of the file, and its network.
-
-        Raises:
-            ValueError: If one of the two is absent or damaged, or was not written by nestnet.
-        """
         self.check_packages()
         content = read_file(path)
         weights = read_file(self.weights_file(path))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nestnet.data.image_decoding import read_image
 from nestnet.data.preprocessing import Transform, create_eval_transform
-from nestnet.deploy.executorch_format import ExecuTorchFormat, check_image_size
+from nestnet.deploy.formats import EXPORT_FORMATS
 from nestnet.deploy.loading import LoadedExport, load_export
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
 from nestnet.weights.metadata import Metadata
@@ -67,7 +67,7 @@ class Predictor:
             images itself, to logits `[B, K]`.
         device: device on which the network runs.
         transform: function from an image to the network's input, `[C, H, W]` or `[H, W, C]`.
-        has_largest_size: whether the network refuses images above a size.
+        export_format: format of the file.
 
     Raises:
         ValueError: If the file is absent, damaged, or no export of nestnet; nothing in it is executed.
@@ -91,7 +91,7 @@ class Predictor:
         # Pillow's modes are "L" for grey and "RGB" for colour.
         self.image_mode = "L" if self.metadata.input_size[0] == 1 else "RGB"
         self.transform = _choose_transform(self.metadata)
-        self.has_largest_size = export.format == ExecuTorchFormat.name and self.metadata.preprocessing == "inside"
+        self.export_format = EXPORT_FORMATS[export.format]
 
     def predict(self, files: Iterable[Path], *, top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
         """Classify image files.
@@ -147,9 +147,9 @@ class Predictor:
         if not os.path.exists(file):
             raise ValueError(f"{file}: there is no such file")
         image = self.transform(read_image(str(file), self.image_mode))
-        if self.has_largest_size:
+        if self.metadata.preprocessing == "inside":
             try:
-                check_image_size(image.shape[0], image.shape[1])
+                self.export_format.check_image_size(image.shape[0], image.shape[1])
             except ValueError as error:
                 raise ValueError(f"{file}: {error}") from error
         return image

@@ -9,11 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import randomised
 from PIL import Image
 
-import nestnet
-from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.deploy import executorch_format
 from nestnet.deploy.class_check import check_classes
@@ -24,22 +21,8 @@ from nestnet.deploy.loading import load_export
 from nestnet.deploy.logit_check import TOLERANCE, compare_logits
 from nestnet.deploy.native_output import captured_native_output
 from nestnet.text.units import format_count
-from nestnet.weights.metadata import Metadata
 
 NAMES = {"outside": "caf\udce9.pte", "inside": "inside.pte"}  # the first is not UTF-8
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    return randomised(nestnet.create_model("resnet8", "resnet14", num_classes=4)).eval()
-
-
-@pytest.fixture(scope="module")
-def metadata(network):
-    return Metadata.from_network(
-        network, Mode.BASE, class_names=["<a>", 'say "b"', "猫", "\x01"], input_size=(3, 16, 16)
-    )
 
 
 @pytest.fixture(scope="module")

@@ -8,31 +8,14 @@ import shutil
 
 import pytest
 import torch
-from helpers import randomised
 
-import nestnet
-from nestnet import Mode
 from nestnet.cli.main import main
 from nestnet.deploy.destination import choose_destination
 from nestnet.deploy.loading import load_export
 from nestnet.deploy.logit_check import TOLERANCE, compare_logits
 from nestnet.deploy.openvino_format import OpenVinoFormat
-from nestnet.weights.metadata import Metadata
 
 NAME = "caf\udce9.xml"  # is not UTF-8
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    return randomised(nestnet.create_model("resnet8", "resnet14", num_classes=4)).eval()
-
-
-@pytest.fixture(scope="module")
-def metadata(network):
-    return Metadata.from_network(
-        network, Mode.BASE, class_names=["<a>", 'say "b"', "猫", "\x01"], input_size=(3, 16, 16)
-    )
 
 
 @pytest.fixture(scope="module")
