@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +18,15 @@ POOL_SIZE = 1048583
 IN_PLACE_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
+@cache
+def _draw_pools() -> tuple[Tensor, Tensor]:
+    """Return normal values and uniform ones, of which every check of a pair takes the same."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(POOL_SIZE, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(POOL_SIZE, generator=generator, dtype=torch.float64)
+    return normal, uniform
+
+
 class RandomWeights:
     """Random values for parameters. Those of a parameter are the same each time.
 
@@ -25,9 +35,7 @@ class RandomWeights:
     """
 
     def __init__(self, offset: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.normal = torch.randn(POOL_SIZE, generator=generator, dtype=torch.float64)
-        self.uniform = torch.rand(POOL_SIZE, generator=generator, dtype=torch.float64)
+        self.normal, self.uniform = _draw_pools()
         self.next_start = offset
         self.starts: dict[int, int] = {}
 
