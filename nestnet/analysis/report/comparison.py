@@ -105,12 +105,13 @@ def describe_distinguishing_fields(groups: Sequence[RunGroup]) -> list[str]:
     """
     # The runs of a group train the same configuration: the first represents all.
     configs = [group[0].config for group in groups]
+    shown_fields = [_shown_fields(config) for config in configs]
     texts = []
-    for config in configs:
+    for config, shown in zip(configs, shown_fields, strict=True):
         fields: dict[str, Any] = {}
-        for other in configs:
-            # Groups that differ in a column of the table need no explanation.
-            if _shown_fields(other) == _shown_fields(config):
+        for other, other_shown in zip(configs, shown_fields, strict=True):
+            # Groups that differ in a column of the table need no explanation, and finding no differences takes long.
+            if other_shown == shown and other != config:
                 fields |= training_differences(config, other)
         texts.append(_format_fields(fields))
     return texts
