@@ -22,6 +22,9 @@ from nestnet.tuning.study_run import StudyRun
 
 Results = Generator[FoldResult, None, None]
 
+START_METHOD = "spawn"
+"""How the processes are started. A fork would copy torch's threads in an undefined state."""
+
 
 def train_in_turn(study: Study, images: ImageData, runs: Sequence[StudyRun], threads: int) -> Results:
     """Train runs one after another.
@@ -61,8 +64,7 @@ def train_side_by_side(study: Study, record: ImageRecord, runs: Sequence[StudyRu
     Raises:
         ChildProcessError: If a process is killed.
     """
-    # Use "spawn", because a fork would copy torch's threads in an undefined state.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
     other_children = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, context, _start_child, (threads, record, get_logging_setup())) as pool:
         try:
@@ -80,7 +82,8 @@ def train_side_by_side(study: Study, record: ImageRecord, runs: Sequence[StudyRu
             # Leaving the context of the pool would wait for runs that take hours.
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()).difference(other_children):
-                child.terminate()
+                # A process that is still importing torch has blocked SIGTERM, and would finish the import first.
+                child.kill()
             raise
 
 

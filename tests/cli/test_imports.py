@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from registries import forgotten
+from two_processes import fork_server
 
 from nestnet.cli.main import main
 from nestnet.config.imports import import_modules
 from nestnet.config.parsing import load, parse
+from nestnet.tuning import run_processes
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 CONDITION = """
@@ -89,7 +91,9 @@ def test_every_command_knows_the_modules_of_a_run(folder, capsys):
 
 
 @pytest.mark.slow
-def test_the_processes_that_tune_k_starts_know_them_too(folder, capsys):
+def test_the_processes_that_tune_k_starts_know_them_too(folder, capsys, monkeypatch):
+    fork_server()
+    monkeypatch.setattr(run_processes, "START_METHOD", "forkserver")
     Path("falls.py").write_text(CONDITION.replace("RandomBatches", "LossDecrease").replace("by_position", "by_loss"))
     tune = "tune-k --k 1 --folds 2 --jobs 2 --output study --import falls --motivation.name mine --epochs 1"
     tune += " --model.base resnet8 --model.motivated resnet8 --data.batch_size 64"

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from helpers import full_precision, make
 from together import everything, reduced_bytes, unlike_precisions
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.utils._pytree import tree_map_only
-from two_processes import run_in_two_processes
+from two_processes import run_in_two_processes, run_torchrun
 
 from nestnet.cli.main import main
 from nestnet.data.image_data import load_data
@@ -43,7 +44,8 @@ SMALL_PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14"]
 
 def signalled(rank, folder, device):
     """A run; and one whose second process gets a signal, which goes on afterwards."""
-    settings = ["--data.batch_size", "8", "--epochs", "1", "--ema_decay", "0.5", "--model.drop_rate", "0.2"]
+    settings = [*SMALL_PAIR, "--data.batch_size", "8", "--epochs", "1"]
+    settings += ["--ema_decay", "0.5", "--model.drop_rate", "0.2"]
     run = parse_with_recipe([*settings, "--device", device, "--deterministic", "true", "--run_dir", f"{folder}/whole"])
     images = load_data(run.data, run.model).resplit(range(160), range(160, 200))
     Trainer(run, images=images).fit()
@@ -249,7 +251,6 @@ def test_a_failed_process_ends_the_job(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import sys
-            import torch
             from nestnet.cli import main as cli
             from nestnet.training import trainer
 
@@ -260,22 +261,22 @@ def test_a_failed_process_ends_the_job(tmp_path):
                     return super().mix_batch(images, labels)
 
             trainer.Trainer = Failing
-            sys.exit(cli.main(sys.argv[1:]))
+            try:
+                code = cli.main(sys.argv[1:])
+            except BaseException:
+                sys.excepthook(*sys.exc_info())  # as Python itself does at the end of a program
+                raise
+            sys.exit(code)
         """)
     )
-    done = torchrun(
-        str(script),
-        "train",
-        "--config",
-        str(DIGITS),
-        *SMALL_PAIR,
-        "--device",
-        "cpu",
-        "--run_dir",
-        str(tmp_path / "run"),
-    )
-    assert done.returncode != 0
-    ours = [line for line in done.stderr.splitlines() if line.startswith("nestnet train: ")]
+    options = ["--standalone", "--nproc-per-node", "2", "--redirects", "2", "--log-dir", str(tmp_path / "logs")]
+    arguments = ["train", "--config", str(DIGITS), *SMALL_PAIR, "--device", "cpu", "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(ChildFailedError):
+        run_torchrun(*options, str(script), *arguments)
+    logs = sorted((tmp_path / "logs").rglob("stderr.log"))
+    assert len(logs) == 2
+    errors = "".join(log.read_text() for log in logs)
+    ours = [line for line in errors.splitlines() if line.startswith("nestnet train: ")]
     said = (
         "nestnet train: process 1: stopped: image.jpg cannot be read (at step 2 (epoch 1)); "
         f"`nestnet resume {tmp_path / 'run'}` continues from the last checkpoint"
@@ -285,7 +286,7 @@ def test_a_failed_process_ends_the_job(tmp_path):
     assert re.fullmatch(
         r"nestnet train: stopped: another process is gone \(at step \d+ \(epoch 1\)\); `nestnet resume .*", other
     )
-    assert "[rank0]: Traceback" not in done.stderr
+    assert "[rank0]: Traceback" not in errors
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 import torch
 from folders import plant
 from PIL import Image
+from two_processes import fork_server
 
 from nestnet.analysis.run_figure import draw_run
 from nestnet.cli.main import main
@@ -32,6 +33,7 @@ from nestnet.step.train_step import TrainStep
 from nestnet.storage import atomic
 from nestnet.training import exports
 from nestnet.training.trainer import Trainer
+from nestnet.tuning import run_processes
 from nestnet.tuning.figure import plot_summaries
 from nestnet.tuning.fold_result import FoldResult
 from nestnet.tuning.report import render_markdown, write_study_report
@@ -198,24 +200,38 @@ def test_values_of_k_can_be_added_later(run, whole, tmp_path):
     assert_same_study(folder, whole)
 
 
+def tune_side_by_side(arguments, folder, start_method, errors):
+    """Tune k as a command that a shell starts would: in a process group of its own, with `errors` as standard error."""
+    os.setsid()
+    os.dup2(errors.fileno(), sys.stderr.fileno())
+    errors.close()
+    if start_method == "forkserver":
+        fork_server()
+    run_processes.START_METHOD = start_method
+    tune_k(parse_with_recipe(arguments, needs_k=True), KS, folder, folds=FOLDS, jobs=2)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("whom", "after", "jobs"), [("all", "steps.csv", 2), ("the first", "fold.json", 1)])
-def test_processes_side_by_side(whom, after, jobs, run, arguments, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("whom", "after", "start_method", "jobs"),
+    [("all", "steps.csv", "forkserver", 2), ("the first", "fold.json", "spawn", 1)],
+)
+def test_processes_side_by_side(whom, after, start_method, jobs, run, arguments, whole, tmp_path, monkeypatch):
     """They leave what one process leaves, and none of them outlives a Ctrl-C, or the first if that is killed."""
     folder = tmp_path / "study"
-    program = (
-        "import sys, pathlib, nestnet.recipes.command_line, nestnet.tuning.tune_k\n"
-        "run, folder = nestnet.recipes.command_line.parse_with_recipe(sys.argv[2:], needs_k=True), pathlib.Path(sys.argv[1])\n"
-        "nestnet.tuning.tune_k.tune_k(run, [1, 2], folder, folds=2, jobs=2)\n"
-    )
-    command = [sys.executable, "-c", program, str(folder), *arguments]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as first:
-        while not any(folder.glob(f"k-*/fold-*/{after}")) and first.poll() is None:
-            time.sleep(0.05)
-        with suppress(ProcessLookupError):
-            os.killpg(first.pid, signal.SIGINT) if whom == "all" else first.kill()
-        _, errors = first.communicate(timeout=300)  # waits for all of them: they have the pipe in common
-    assert errors.count("Traceback") <= (whom == "all"), errors  # none where it ended before the signal came
+    context = fork_server()
+    reader, errors = context.Pipe(duplex=False)
+    first = context.Process(target=tune_side_by_side, args=(arguments, folder, start_method, errors))
+    first.start()
+    errors.close()
+    while not any(folder.glob(f"k-*/fold-*/{after}")) and first.is_alive():
+        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGINT) if whom == "all" else first.kill()
+    # this waits for all of them: they have the pipe in common
+    read = subprocess.run(["cat"], stdin=reader, capture_output=True, text=True, timeout=300, check=True)
+    assert read.stdout.count("Traceback") <= (whom == "all"), read.stdout  # none where it ended before the signal came
+    monkeypatch.setattr(run_processes, "START_METHOD", "forkserver")
     tune_k(run, KS, folder, folds=FOLDS, jobs=jobs)
     assert_same_study(folder, whole)
 
