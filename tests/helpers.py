@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,6 @@ from torch import nn
 
 import nestnet
 from nestnet import Mode, NestedModel
-from nestnet.models.efficientnet import NestedEfficientNet
-from nestnet.models.vit import NestedViT
 from nestnet.nn.batch_norm import BatchNorm2d
 
 FAMILIES = {
@@ -28,15 +27,22 @@ def make(family: str, **options) -> NestedModel:
     return nestnet.create_model(base, motivated, num_classes=5, **own, **options)
 
 
-def shallow(net: NestedModel) -> NestedModel:
-    """With two blocks of each kind, in place: the others are like them. It is no timm model any more."""
-    if isinstance(net, NestedViT):
-        net.blocks = net.blocks[:2]
-    if isinstance(net, NestedEfficientNet):
-        for stage in net.blocks:
-            del stage[2:]
-            stage.base_positions = stage.base_positions[:2]
-    return net
+@functools.cache
+def random_pool() -> torch.Tensor:
+    """Values from -1 to 1. Their number is a prime, so that no two rows of a large weight get the same ones."""
+    return torch.rand(1048583, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def fill_at_random(weight: torch.Tensor, bound: float) -> None:
+    """Fill a weight from `-bound` to `bound`. Reading them takes a ninth of drawing as many."""
+    pool, flat = random_pool(), weight.view(-1)
+    start = int(torch.randint(len(pool), ()))
+    filled = 0
+    while filled < len(flat):
+        part = pool[start : start + len(flat) - filled]
+        torch.mul(part, bound, out=flat[filled : filled + len(part)])
+        filled += len(part)
+        start = 0
 
 
 @torch.no_grad()
@@ -44,7 +50,7 @@ def randomised(net: NestedModel) -> NestedModel:
     """Weights and statistics of usual size at random: zeros and ones would hide a wrong index."""
     for parameter in net.parameters():
         if parameter.ndim > 1:
-            parameter.uniform_(-1, 1).mul_((3 / parameter[0].numel()) ** 0.5)
+            fill_at_random(parameter, (3 / parameter[0].numel()) ** 0.5)
         else:
             parameter.uniform_(0.5, 1.0)
     for module in net.modules():

@@ -25,6 +25,8 @@ default_cfgs = {
 }
 """How timm prepares images for the networks, where it looks for that."""
 
+VIT_DEPTH = 2
+
 
 @dataclass(frozen=True)
 class SmallViTArchitecture(ViTArchitecture):
@@ -37,7 +39,7 @@ class SmallEfficientNetArchitecture(EfficientNetArchitecture):
 
 
 def create_vit(name: str, heads: int, options: dict[str, Any]) -> VisionTransformer:
-    sizes = {"patch_size": 16, "embed_dim": HEAD_WIDTH * heads, "depth": 12, "num_heads": heads}
+    sizes = {"patch_size": 16, "embed_dim": HEAD_WIDTH * heads, "depth": VIT_DEPTH, "num_heads": heads}
     return _create_vision_transformer(name, **(sizes | options))
 
 
@@ -53,15 +55,15 @@ def vit_two_heads(**options: Any) -> VisionTransformer:
 
 @register_model
 def efficientnet_thin(**options: Any) -> EfficientNet:
-    return _gen_efficientnet("efficientnet_thin", 0.5, 0.5, **options)
+    return _gen_efficientnet("efficientnet_thin", 0.5, 0.25, **options)
 
 
 @register_model
 def efficientnet_wide(**options: Any) -> EfficientNet:
-    return _gen_efficientnet("efficientnet_wide", 0.75, 0.75, **options)
+    return _gen_efficientnet("efficientnet_wide", 0.75, 0.5, **options)
 
 
-nestnet.register_architecture("vit_one_head")(lambda: SmallViTArchitecture(HEAD_WIDTH))
-nestnet.register_architecture("vit_two_heads")(lambda: SmallViTArchitecture(2 * HEAD_WIDTH))
-nestnet.register_architecture("efficientnet_thin")(lambda: SmallEfficientNetArchitecture(0.5, 0.5))
-nestnet.register_architecture("efficientnet_wide")(lambda: SmallEfficientNetArchitecture(0.75, 0.75))
+nestnet.register_architecture("vit_one_head")(lambda: SmallViTArchitecture(HEAD_WIDTH, VIT_DEPTH))
+nestnet.register_architecture("vit_two_heads")(lambda: SmallViTArchitecture(2 * HEAD_WIDTH, VIT_DEPTH))
+nestnet.register_architecture("efficientnet_thin")(lambda: SmallEfficientNetArchitecture(0.5, 0.25))
+nestnet.register_architecture("efficientnet_wide")(lambda: SmallEfficientNetArchitecture(0.75, 0.5))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import make, set_cpu_features, shallow
+from helpers import make, set_cpu_features
 from torch import nn
 
 from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
@@ -20,7 +20,7 @@ BOTH = Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7)
 def trained(family, process_group, device, lr, batch_norm="private", loss=nn.functional.cross_entropy, **settings):
     """The modes and losses of training on fixed batches, with switches."""
     torch.manual_seed(0)
-    net = shallow(make(family, batch_norm=batch_norm)).to(device)
+    net = make(family, batch_norm=batch_norm).to(device)
     if family != "vit" and process_group.is_initialized:
         synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
@@ -44,7 +44,7 @@ def weighted(process_group, device):
 def both(process_group, device, **settings):
     """The gradients of one step of both modes, in two parts, and their agreement where it is measured."""
     torch.manual_seed(0)
-    net = shallow(make("vit")).to(device)
+    net = make("vit").to(device)
     step = TrainStep(
         net,
         torch.optim.SGD(net.parameters(), lr=0.0),
@@ -66,7 +66,7 @@ def both(process_group, device, **settings):
 def finished(process_group, device):
     """Training of both networks and then of what the base does not have, in two parts each, and both once more."""
     torch.manual_seed(0)
-    net = shallow(make("vit")).to(device)
+    net = make("vit").to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     step = TrainStep(net, optimizer, nn.functional.cross_entropy, accumulate=2, process_group=process_group)
     images, labels = torch.randn(8, 8, 3, 32, 32).to(device), torch.randint(5, (8, 8)).to(device)

@@ -28,7 +28,6 @@ from nestnet.text.arguments import check_choice, is_whole
 PATCH = 16
 """Height and width of a patch in pixels."""
 
-DEPTH = 12
 HEAD_WIDTH = 64
 MLP_RATIO = 4
 QKV_MAPS = ("heads", "prefix")
@@ -41,6 +40,7 @@ class ViTArchitecture(Architecture):
     Attributes:
         width: width of the tokens, a multiple of 64. All other sizes are the same in all networks of the
             family, or depend on the width.
+        depth: number of blocks. Networks of the same depth nest.
     """
 
     family = "ViT"
@@ -52,9 +52,10 @@ class ViTArchitecture(Architecture):
     )
 
     width: int
+    depth: int = 12
 
     def contains(self, base: "ViTArchitecture") -> bool:
-        return base.width <= self.width
+        return base.width <= self.width and base.depth == self.depth
 
     @staticmethod
     def nest(
@@ -109,6 +110,7 @@ class ViTArchitecture(Architecture):
         return NestedViT(
             names,
             Width(architectures.base.width, architectures.motivated.width),
+            architectures.motivated.depth,
             num_classes=num_classes,
             in_chans=in_chans,
             img_size=size,
@@ -202,15 +204,17 @@ class PatchEmbed(nn.Module):
 
 
 class NestedViT(NestedModel):
-    """A nested vision transformer: patch tokens and a class token pass 12 blocks, and the class token gives the logits.
+    """A nested vision transformer: patch tokens and a class token pass the blocks, and the class token gives the logits.
 
-    The arguments are those of `ViTArchitecture.nest`, with the width of the tokens and the rates of each mode.
+    The arguments are those of `ViTArchitecture.nest`, with the width of the tokens and the rates of each mode, and the
+    number of blocks.
     """
 
     def __init__(
         self,
         names: PerMode[str],
         width: Width,
+        depth: int,
         *,
         num_classes: int,
         in_chans: int,
@@ -235,8 +239,8 @@ class NestedViT(NestedModel):
 
         # The blocks, each with its stochastic depth in each mode.
         last_drop_path = rates["drop_path_rate"]
-        base_rates = _drop_path_rates(last_drop_path.base)
-        motivated_rates = _drop_path_rates(last_drop_path.motivated)
+        base_rates = _drop_path_rates(last_drop_path.base, depth)
+        motivated_rates = _drop_path_rates(last_drop_path.motivated, depth)
         blocks = []
         for base_rate, motivated_rate in zip(base_rates, motivated_rates, strict=True):
             blocks.append(Block(width, qkv_map, rates, Rate(base_rate, motivated_rate)))
@@ -281,9 +285,9 @@ def _check_img_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _drop_path_rates(last: float) -> list[float]:
+def _drop_path_rates(last: float, depth: int) -> list[float]:
     # Computed by torch in float32, as in timm, so that both agree bit for bit.
-    return torch.linspace(0, last, DEPTH, device="cpu").tolist()
+    return torch.linspace(0, last, depth, device="cpu").tolist()
 
 
 @register_architecture("vit_tiny_patch16_224")

@@ -11,9 +11,11 @@ from torch import nn
 import nestnet
 from nestnet import Mode
 from nestnet.models.cifar_resnet import CifarResNet
-from nestnet.models.vit import QKV_MAPS
+from nestnet.models.registry import check_pair
+from nestnet.models.vit import QKV_MAPS, ViTArchitecture
 from nestnet.nn.batch_norm import STATISTICS
 from nestnet.nn.meta_device import meta_device
+from nestnet.nn.mode import PerMode
 from nestnet.nn.parameter import NestedParameter
 
 NAMES = nestnet.list_models()
@@ -48,9 +50,10 @@ def layout(name: str, img_size: int | None) -> list[tuple[str, torch.Size]]:
 @torch.inference_mode()
 def test_both_subnets_are_timm_s_networks(base, motivated):
     images = torch.randn(2, 3, 32, 32)
+    pair = check_pair(base, motivated)
     for options in options_of(base, motivated):
-        with meta_device():  # the weights are drawn below
-            net = nestnet.create_model(base, motivated, num_classes=5, **options)
+        with meta_device():  # as `create_model` begins; it would go on with timm's weights, and here others are drawn
+            net = pair.motivated.nest(PerMode(base, motivated), pair, num_classes=5, in_chans=3, **options)
         net = randomised(net.to_empty(device="cpu")).eval()
         assert list(net.weights_map) == [key for key, _ in layout(base, options.get("img_size"))]
         for mode, name in zip(Mode, (base, motivated), strict=True):
@@ -112,6 +115,13 @@ def test_a_new_network_has_timm_s_initialisation_of_the_motivated_one(base, moti
     for name, tensor in net.subnet("base").state_dict().items():
         placement = net.weights_map[name]
         assert torch.equal(state[placement.name][placement.index], tensor), name
+
+
+def test_vision_transformers_of_other_depths_do_not_nest():
+    motivated = ViTArchitecture(width=384, depth=6)
+    assert motivated.contains(ViTArchitecture(width=192, depth=6))
+    assert not motivated.contains(ViTArchitecture(width=192, depth=3))
+    assert not motivated.contains(ViTArchitecture(width=192))
 
 
 def test_timm_s_motivated_state_loads_as_it_is():

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from helpers import FAMILIES, shallow
+from helpers import FAMILIES
 from test_pair_reference import OPTIMIZERS, modes_with_switches
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -21,11 +21,6 @@ def make(base, motivated, **options):
     elastic = nestnet.create_model(base, motivated, num_classes=5, **options)
     nesting = {name: options[name] for name in ("depth_map", "batch_norm") if name in options}
     plain = [elastic.standalone(mode) for mode in Mode]
-    if base == "vit_tiny_patch16_224":
-        shallow(elastic)
-        del elastic.weights_map  # it is kept, and has the other blocks
-        for network in plain:
-            network.blocks = network.blocks[:2]
     return elastic, nestnet.nest(*plain, check=False, **nesting)
 
 
@@ -62,8 +57,8 @@ CASES = [
     ("resnet20", "resnet32", "sgd", {"batch_norm": "private"}),
     ("resnet20", "resnet32", "rmsprop", {"batch_norm": "shared", "depth_map": "first"}),
     ("resnet20", "resnet32", "adamw", {"batch_norm": "separate", "drop_rate": 0.1}),
-    ("vit_tiny_patch16_224", "vit_small_patch16_224", "adamw", {"img_size": 32, "drop_path_rate": 0.1}),
-    ("vit_tiny_patch16_224", "vit_small_patch16_224", "sgd", {"img_size": 32}),
+    ("vit_one_head", "vit_two_heads", "adamw", {"img_size": 32, "drop_path_rate": 0.1}),
+    ("vit_one_head", "vit_two_heads", "sgd", {"img_size": 32}),
 ]
 
 FEWER = 12
@@ -71,7 +66,12 @@ FEWER = 12
 
 LARGER = [
     ("resnet18", "resnet34", "sgd", {"batch_norm": "shared"}),
-    ("efficientnet_b0", "efficientnet_b1", "rmsprop", {"depth_map": "last", "drop_rate": 0.2, "drop_path_rate": 0.1}),
+    (
+        "efficientnet_thin",
+        "efficientnet_wide",
+        "rmsprop",
+        {"depth_map": "last", "drop_rate": 0.2, "drop_path_rate": 0.1},
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import timm.optim
 import torch
-from helpers import batch, make, randomised, shallow, train_step
+from helpers import batch, make, randomised, train_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.utils import ModelEmaV3
@@ -64,7 +64,7 @@ def assert_same(before, after):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", ["resnet", "vit", "efficientnet"])
 def test_base_steps_leave_what_is_differential_bit_for_bit(family, optimizer):
-    net = shallow(make(family)).train()
+    net = make(family).train()
     cls, arguments = OPTIMIZERS[optimizer]
     optimizer = cls(net.parameters(), **arguments)
     fill_momentum(optimizer)
@@ -239,7 +239,7 @@ class TestLikeAnyModule:
     def net(self, request):
         if request.param == "separate":
             return randomised(make("resnet", batch_norm="separate"))
-        return randomised(shallow(make(request.param)))
+        return randomised(make(request.param))
 
     def same(self, net, other, images=None):
         images = torch.randn(2, 3, 32, 32) if images is None else images

@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from helpers import batch, make, randomised, shallow
+from helpers import batch, make, randomised
 from torch import nn
 
 from nestnet import Mode, PerMode, TrainStep
@@ -27,7 +27,7 @@ class Trained:
 def network(family, **options):
     """A small nested network in which a rounding error stays as small as it is: timm's first weights of an EfficientNet grow
     it by a factor of 100,000 in twelve steps on such small images."""
-    return randomised(shallow(make(family, **options)))
+    return randomised(make(family, **options))
 
 
 def sgd(parameters):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import make, shallow
+from helpers import make
 from torch import nn
 
 from nestnet import Mode, share_step_counts
@@ -60,7 +60,7 @@ def test_steps_are_those_of_two_learning_rates(family, name, lr, step_count):
     weights = []
     for is_ours in (True, False):
         torch.manual_seed(0)
-        net = shallow(make(family))
+        net = make(family)
         if is_ours:
             optimizer = create_optimizer(net, settings(name, lr, weight_decay=0.01))
             schedule = create_scheduler(optimizer, schema.ScheduleConfig(), 1, len(modes))

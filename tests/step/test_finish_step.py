@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import FAMILIES, batch, make, randomised, shallow
+from helpers import FAMILIES, batch, make, randomised
 from timm.optim import create_optimizer_v2
 from torch import nn
 
@@ -49,7 +49,7 @@ CASES = [(family, name) for family in FAMILIES for name in ("momentum", "adamw")
 
 @pytest.mark.parametrize(("family", "name"), [*CASES, ("resnet", "lamb")])
 def test_the_base_stands_still_and_everything_else_is_a_hand_written_loop(family, name):
-    net = shallow(make(family, drop_rate=0.1))
+    net = make(family, drop_rate=0.1)
     plain = copy.deepcopy(net)
     optimizer = create_optimizer_v2(net, opt=name, **OPTIMIZERS[name])
     own = create_optimizer_v2(plain, opt=name, **OPTIMIZERS[name])
@@ -110,7 +110,7 @@ def test_the_average_of_the_differential_weights_is_an_ordinary_one():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rest_is_trained_beside_the_averaged_base(family):
     """The averages of a finished base and of the rest are those of a run that began with the averaged base."""
-    net = randomised(shallow(make(family)))
+    net = randomised(make(family))
     step = TrainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), cross_entropy, ema_decay=0.6)
     for mode in ("base", "motivated", "base"):
         step(*batch(), mode)
@@ -149,7 +149,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(poison):
 
 
 def test_step_counts_of_the_paper_stand_still_too():
-    net = shallow(make("vit"))
+    net = make("vit")
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     share_step_counts(optimizer, net)
     step = TrainStep(net, optimizer, cross_entropy)
@@ -176,7 +176,7 @@ def test_frozen_layers_below_all_differential_ones_save_no_activations():
 
 def test_it_compiles_once_and_computes_the_same():
     torch._dynamo.reset()
-    net = shallow(make("resnet"))
+    net = make("resnet")
     plain = copy.deepcopy(net)
     images, labels = batch(2, pixels=8)
     ours, eager = (

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import batch, make, randomised, shallow
+from helpers import batch, make, randomised
 from torch import nn
 
 from nestnet import Mode, Policy, TrainStep, create_model
@@ -17,7 +17,7 @@ cross_entropy = nn.functional.cross_entropy
 def small(family="resnet"):
     """A small network of random weights: with timm's first ones, both networks compute the same."""
     if family == "vit":
-        return randomised(shallow(make(family)))
+        return randomised(make(family))
     return randomised(create_model("resnet8", "resnet14", num_classes=5))
 
 

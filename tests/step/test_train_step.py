@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import FAMILIES, batch, make, randomised, shallow
+from helpers import FAMILIES, batch, make, randomised
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -29,7 +29,7 @@ def same(net, other, **tolerance):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_is_the_plain_loop(family, precision):
-    net = shallow(make(family))
+    net = make(family)
     plain = copy.deepcopy(net)
     optimizer, own = sgd(plain), sgd(net)
     step = TrainStep(net, own, cross_entropy, precision=precision, clip_grad=1.0)
@@ -53,7 +53,7 @@ def test_it_is_the_plain_loop(family, precision):
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_parts_of_a_batch_add_up(parts):
     """A network without BatchNorm does not see that its batch came in parts."""
-    net = shallow(make("vit"))
+    net = make("vit")
     whole = copy.deepcopy(net)
     in_parts, at_once = (
         TrainStep(net, sgd(net), cross_entropy, accumulate=parts),
@@ -94,7 +94,7 @@ def test_a_batch_that_has_no_such_parts():
     ],
 )
 def test_a_batch_of_both_networks_is_a_hand_written_step_bit_for_bit(policy, accumulate, family):
-    net = shallow(make(family, drop_rate=0.1))
+    net = make(family, drop_rate=0.1)
     plain = copy.deepcopy(net)
     optimizer, step = sgd(plain), TrainStep(net, sgd(net), cross_entropy, policy=policy, accumulate=accumulate)
     for mode in MODES:
@@ -238,7 +238,7 @@ def test_the_gradient_norm_is_told_where_it_is_wanted():
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(family, poison):
-    net = shallow(make(family, drop_rate=0.2))
+    net = make(family, drop_rate=0.2)
     whole = copy.deepcopy(net)
     ours, theirs = (
         TrainStep(module, sgd(module), cross_entropy, ema_decay=0.5, skip_non_finite=True) for module in (net, whole)
@@ -281,7 +281,7 @@ def test_the_moving_average(family):
 def test_many_steps_in_turns_compile_nothing_anew(family):
     """One graph a mode, compiled at its first step; the losses are those of the eager network."""
     torch._dynamo.reset()
-    net = shallow(make(family))
+    net = make(family)
     plain = copy.deepcopy(net)
     images, labels = batch(2, pixels=32 if family == "vit" else 8)
     ours, eager = (

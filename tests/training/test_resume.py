@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import shallow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interrupted import Killed, content, few, kill, whole_run
@@ -19,7 +18,6 @@ from PIL import Image
 from nestnet.cli.main import main
 from nestnet.config import parsing
 from nestnet.data.loaders import create_train_loader
-from nestnet.models.build import build_model
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.checkpoint_file import read_checkpoint, write_checkpoint
 from nestnet.runs.checkpoints import Checkpoints
@@ -109,9 +107,6 @@ def test_a_run_that_is_killed_again_and_again(tiny, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [RESNET, VIT], ids=["resnet", "vit"])
 def test_families_with_workers_dropout_and_schedules(arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "nestnet.training.setup.build_model", lambda run: shallow(build_model(run))
-    )  # smaller checkpoints
     run, whole = whole_run([*arguments, *EACH], tmp_path / "whole")
     kill(run, tmp_path / "run", monkeypatch, "add_step", 7)
     assert content(resume(tmp_path / "run", images=few(run))) == content(whole)
