@@ -2,9 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,21 +24,46 @@ OTHER_FLAGS = ("--help", "--nproc-per-node", "--shm-size")
 """Flags that messages outside the command line may name: those of other programs, and the one that every command has."""
 
 
-def parse(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+class Contents(NamedTuple):
+    """What the tests ask of a module."""
+
+    imports: list[str]
+    imports_at_run_time: list[str]
+    """Without those in `if TYPE_CHECKING`."""
+    texts: list[str]
+    writes: bool
 
 
-def imports(module: str, *, for_types: bool = True) -> list[str]:
-    """The modules of the package that a module imports anywhere in it, also inside functions and, unless not `for_types`,
-    where only a type checker reads.
-    """
+@cache
+def read(module: str) -> Contents:
+    """Parse a module once for all tests, and keep no tree, which has thousands of objects."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+    nodes = list(ast.walk(tree))
+    return Contents(
+        imports=imports(module, nodes),
+        imports_at_run_time=imports(module, nodes_at_run_time(tree)),
+        texts=texts(nodes),
+        writes=any(map(is_output, nodes)),
+    )
+
+
+def nodes_at_run_time(tree: ast.Module) -> list[ast.AST]:
+    """The nodes of a tree without those that only a type checker reads."""
     found = []
-    ahead: list[ast.AST] = [parse(module)]
+    ahead: list[ast.AST] = [tree]
     while ahead:
         node = ahead.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
+        found.append(node)
         ahead += ast.iter_child_nodes(node)
+    return found
+
+
+def imports(module: str, nodes: list[ast.AST]) -> list[str]:
+    """The modules of the package that nodes of a module import, also inside functions."""
+    found = []
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} has a relative import"
             # A name may be a module of its own.
@@ -49,13 +75,27 @@ def imports(module: str, *, for_types: bool = True) -> list[str]:
     return [name.removeprefix("nestnet.") for name in found if name.startswith("nestnet.")]
 
 
+def texts(nodes: list[ast.AST]) -> list[str]:
+    """The string constants among the nodes of a module, without those that are statements of their own: docstrings."""
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    constants = [node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def is_output(node: ast.AST) -> bool:
+    """Whether code prints, or takes one of the streams to write to."""
+    if isinstance(node, ast.Name):
+        return node.id == "print"
+    return isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__")
+
+
 def room(module: str) -> str:
     return "config.schema" if module in SCHEMA else module.partition(".")[0]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
 def test_imports_point_down(module):
-    for other in imports(module):
+    for other in read(module).imports:
         is_at_home = room(other) == room(module)
         assert is_at_home or FLOORS[room(other)] < FLOORS[room(module)], f"{module} imports {other}"
 
@@ -69,22 +109,13 @@ def test_every_room_is_on_the_map():
 
 def test_no_modules_import_each_other():
     """What only a type checker reads is no import: the parts of a trainer name the trainer's type."""
-    graph = {module: set(imports(module, for_types=False)) & set(MODULES) for module in MODULES}
+    graph = {module: set(read(module).imports_at_run_time) & set(MODULES) for module in MODULES}
     TopologicalSorter(graph).prepare()  # it raises CycleError, which names the modules of a circle
 
 
 @pytest.mark.parametrize("module", SCHEMA)
 def test_the_schema_imports_nothing_but_itself(module):
-    assert set(imports(module)) <= set(SCHEMA)
-
-
-def texts(module: str) -> Iterator[str]:
-    """The string constants of a module, without those that are statements of their own: docstrings."""
-    tree = parse(module)
-    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
-            yield node.value
+    assert set(read(module).imports) <= set(SCHEMA)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) != "cli"])
@@ -92,7 +123,7 @@ def test_only_the_command_line_names_its_flags(module):
     """Everywhere else a message names a field, or writes a command with `nestnet.text.commands.format_command`."""
     if module in ("config.parsing", "config.parse_errors", "analysis.report.page_template"):
         pytest.skip("the files that read the flags, and a style sheet, whose variables look like them")
-    flags = [flag for text in texts(module) for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)]
+    flags = [flag for text in read(module).texts for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)]
     assert set(flags) <= set(OTHER_FLAGS)
 
 
@@ -101,20 +132,12 @@ def test_reading_images_does_not_import_the_network():
     while ahead:
         module = ahead.pop()
         reached.add(module)
-        ahead += [name for name in imports(module) if name in MODULES and name not in reached]
+        ahead += [name for name in read(module).imports if name in MODULES and name not in reached]
     assert {"data.image_files", "storage.opening"} <= reached
     assert not [name for name in reached if room(name) in ("nn", "models", "optim", "step", "training")]
-
-
-def is_output(node: ast.AST) -> bool:
-    """Whether code prints, or takes one of the streams to write to."""
-    if isinstance(node, ast.Name):
-        return node.id == "print"
-    return isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__")
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_library_never_prints(module):
     """It returns, raises or logs. The command line prints, and so does the progress display, through rich."""
-    writes = any(map(is_output, ast.walk(parse(module))))
-    assert not writes or room(module) == "cli", f"{module} writes to a stream"
+    assert not read(module).writes or room(module) == "cli", f"{module} writes to a stream"

@@ -1,9 +1,10 @@
 """What is imported before it is needed: nothing that takes time. `benchmarks/startup.py` measures what this saves."""
 
-import subprocess
 import sys
+from functools import partial
 
 import pytest
+from fresh import imported
 
 from nestnet.runtime.after_import import call_after_import
 
@@ -34,43 +35,54 @@ MISTAKES = [
 ]
 
 
-def run(code, *arguments):
-    """Run a program, and return its exit code, its output, and the first names of all modules that it has imported."""
-    code += "\nimport sys; sys.stderr.write('\\nMODULES ' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
-    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    error, _, modules = ended.stderr.rpartition("\nMODULES ")
-    return ended.stdout, error, set(modules.split())
+@pytest.fixture(scope="module")
+def fresh():
+    """Starts processes that have imported the command line, and nothing else."""
+    with imported("nestnet.cli.main") as starter:
+        yield starter
 
 
-def run_command(*arguments):
-    return run("from nestnet.cli.main import main; code = main(); print('exit code', code)", *arguments)
+@pytest.fixture(scope="module")
+def fresh_but_for_others():
+    """Starts processes that have imported the packages which timm imports, but neither timm nor nestnet."""
+    with imported("torch", "torchvision", "huggingface_hub.hf_api", "safetensors.torch", "wandb") as starter:
+        assert not starter.run("").modules & {"timm", "nestnet", "fvcore"}
+        yield starter
+
+
+@pytest.fixture
+def run_command(fresh):
+    """Runs `nestnet`, and gives what the process has imported, before it was forked and after."""
+    program = "from nestnet.cli.main import main; code = main(); print('exit code', code)"
+    return partial(fresh.run, program)
 
 
 def test_importing_nestnet_imports_nothing_heavy():
-    _, error, modules = run("import nestnet, nestnet.cost; assert 'create_model' in dir(nestnet)")
-    assert error == ""
-    assert "nestnet" in modules
-    assert not modules & {*HEAVY, *PARSERS}
+    with imported() as starter:
+        ended = starter.run("import nestnet, nestnet.cost; assert 'create_model' in dir(nestnet)")
+    assert ended.error == ""
+    assert "nestnet" in ended.modules
+    assert not ended.modules & {*HEAVY, *PARSERS}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])
-def test_help_imports_nothing_heavy(arguments):
-    output, error, modules = run_command(*arguments)
-    assert error == ""
-    assert "nestnet" in output
-    assert output.endswith("exit code 0\n")
-    assert not modules & set(HEAVY)
+def test_help_imports_nothing_heavy(arguments, run_command):
+    ended = run_command(*arguments)
+    assert ended.error == ""
+    assert "nestnet" in ended.output
+    assert ended.output.endswith("exit code 0\n")
+    assert not ended.modules & set(HEAVY)
     if arguments not in (["train", "--help"], ["cost", "--help"]):  # these list the fields, which jsonargparse does
-        assert not modules & set(PARSERS)
+        assert not ended.modules & set(PARSERS)
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_misspelt_option_imports_nothing_heavy(arguments):
-    output, error, modules = run_command(*arguments.split())
-    assert output == "exit code 2\n"
-    assert error.startswith("nestnet")
-    assert error.count("\n") == 1
-    assert not modules & {*HEAVY, *PARSERS}
+def test_a_misspelt_option_imports_nothing_heavy(arguments, run_command):
+    ended = run_command(*arguments.split())
+    assert ended.output == "exit code 2\n"
+    assert ended.error.startswith("nestnet")
+    assert ended.error.count("\n") == 1
+    assert not ended.modules & {*HEAVY, *PARSERS}
 
 
 ORDERS = [
@@ -81,26 +93,34 @@ ORDERS = [
     "from nestnet import *; from timm import create_model",
 ]
 
-IN_ANY_ORDER = """
-import os, sys, torch, torchvision  # once for all orders
 
-for order in sys.argv[1:]:
-    child = os.fork()
-    if child == 0:
-        exec(order)
-        import timm
+WHAT_CAME_OF_IT = """
+import sys, timm
 
-        print(type(create_model("resnet20")).__name__, type(timm.__spec__.loader).__name__)
-        print(any("nestnet" in type(finder).__module__ for finder in sys.meta_path), flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
+print(type(create_model("resnet20")).__name__, type(timm.__spec__.loader).__name__)
+print(any("nestnet" in type(finder).__module__ for finder in sys.meta_path))
 """
 
 
 @pytest.mark.slow
-def test_the_cifar_resnets_are_registered_in_any_order():
-    output, error, _ = run(IN_ANY_ORDER, *ORDERS)
-    assert (output, error) == (len(ORDERS) * "CifarResNet SourceFileLoader\nFalse\n", "")
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_cifar_resnets_are_registered_in_any_order(order, fresh_but_for_others):
+    ended = fresh_but_for_others.run(f"{order}\n{WHAT_CAME_OF_IT}")
+    assert (ended.output, ended.error) == ("CifarResNet SourceFileLoader\nFalse\n", "")
+
+
+def test_the_costs_need_no_import_of_their_own(fresh_but_for_others):
+    code = "import sys, nestnet; print(nestnet.cost.forward_cost.__name__); from nestnet import *; assert cost is nestnet.cost"
+    ended = fresh_but_for_others.run(code)
+    assert (ended.code, ended.output, ended.error) == (0, "forward_cost\n", "")
+
+
+def test_fvcore_is_imported_late_and_quietly(fresh_but_for_others):
+    """The figure is the one that `cifar_sizes` of tests/cost/test_cost.py comes to."""
+    program = "import sys, nestnet.cost as c; assert 'fvcore' not in sys.modules; print(c.forward_cost('resnet20', img_size=8))"
+    ended = fresh_but_for_others.run(program)
+    assert (ended.output, ended.error) == ("2614784\n", "")
+    assert "fvcore" in ended.modules
 
 
 def test_a_function_is_called_after_the_first_import(tmp_path, monkeypatch):
