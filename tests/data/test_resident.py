@@ -26,9 +26,17 @@ def resident(digits, **settings):
     return batches
 
 
+@pytest.fixture(scope="module")
+def cutting(digits):
+    """Loaders that cut out squares, by the length of their sides. Each reads all images when it is made."""
+    return [resident(digits, cutout=side) for side in range(6)]
+
+
 @given(st.integers(0, 2), st.integers(0, 2), st.booleans(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 5))
-def test_each_image_is_padded_cropped_flipped_normalised_and_cut_out(digits, top, left, flipped, row, column, side):
-    batches = resident(digits, cutout=side)
+def test_each_image_is_padded_cropped_flipped_normalised_and_cut_out(
+    digits, cutting, top, left, flipped, row, column, side
+):
+    batches = cutting[side]
     image = digits.to_train_pixels(digits.train.dataset[17][0])
     found = batches.augment(torch.tensor([17]), torch.tensor([[top], [left], [flipped], [row], [column]]))[0]
     expected = v2.functional.crop(v2.functional.pad(image, [1]), top, left, 8, 8)

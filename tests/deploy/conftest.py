@@ -1,5 +1,8 @@
 """What the tests of several formats of programs write."""
 
+import functools
+import importlib
+
 import pytest
 import torch
 from helpers import randomised
@@ -7,6 +10,19 @@ from helpers import randomised
 import nestnet
 from nestnet import Mode
 from nestnet.weights.metadata import Metadata
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_read_once():
+    """torch has onnxscript parse the source of all of ONNX's operators for each export, and lists its own operators anew."""
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
+        patch.setattr(
+            "torch._export.utils._collect_all_valid_cia_ops_for_namespace",
+            functools.cache(torch._export.utils._collect_all_valid_cia_ops_for_namespace),
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
