@@ -13,6 +13,7 @@ It reads cases from standard input and writes what came of each, both as JSON. A
 Each process is forked from this one and has a process group of its own, as a shell gives it.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -90,6 +91,8 @@ def be_command(case: dict[str, Any], environment: dict[str, str], ready: int, ou
     sys.argv = ["nestnet", *case["arguments"]]
     code = cli.main()
     sys.stdout.flush()
+    # As Python does at the end of a program. What watches over semaphores would complain of those that are left.
+    atexit._run_exitfuncs()
     os._exit(code)
 
 

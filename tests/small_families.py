@@ -53,9 +53,10 @@ def vit_two_heads(**options: Any) -> VisionTransformer:
     return create_vit("vit_two_heads", 2, options)
 
 
+# One stage of the first has two blocks, of which the second is residual; three of the second have.
 @register_model
 def efficientnet_thin(**options: Any) -> EfficientNet:
-    return _gen_efficientnet("efficientnet_thin", 0.5, 0.25, **options)
+    return _gen_efficientnet("efficientnet_thin", 0.5, 0.3, **options)
 
 
 @register_model
@@ -65,5 +66,5 @@ def efficientnet_wide(**options: Any) -> EfficientNet:
 
 nestnet.register_architecture("vit_one_head")(lambda: SmallViTArchitecture(HEAD_WIDTH, VIT_DEPTH))
 nestnet.register_architecture("vit_two_heads")(lambda: SmallViTArchitecture(2 * HEAD_WIDTH, VIT_DEPTH))
-nestnet.register_architecture("efficientnet_thin")(lambda: SmallEfficientNetArchitecture(0.5, 0.25))
+nestnet.register_architecture("efficientnet_thin")(lambda: SmallEfficientNetArchitecture(0.5, 0.3))
 nestnet.register_architecture("efficientnet_wide")(lambda: SmallEfficientNetArchitecture(0.75, 0.5))

@@ -79,9 +79,9 @@ class MLP(nn.Module):
 
 
 class SmallHRNet(HighResolutionNet):
-    """timm's HRNet with a head of 20 to 44 channels in place of 128 to 2048."""
+    """timm's HRNet of three branches in place of four, with a head of 20 to 36 channels in place of 128 to 2048."""
 
-    HEAD = (20, 28, 36, 44)
+    HEAD = (20, 28, 36)
 
     def _make_head(self, channels: list[int], conv_bias: bool = True, **options: Any) -> Any:
         self.head_channels = [width // Bottleneck.expansion for width in self.HEAD]
@@ -114,12 +114,13 @@ def hrnet(stem_width: int, width: int, blocks: int) -> Callable[..., nn.Module]:
     """A function that builds an HRNet with this many blocks in each branch of its second stage."""
     config: dict[str, Any] = {"stem_width": stem_width}
     for stage in range(1, 5):
+        branches = min(stage, len(SmallHRNet.HEAD))
         config[f"stage{stage}"] = {
             "num_modules": 1,
-            "num_branches": stage,
+            "num_branches": branches,
             "block_type": "BOTTLENECK" if stage == 1 else "BASIC",
-            "num_blocks": (blocks if stage == 2 else 1,) * stage,
-            "num_channels": tuple(width * 2**branch for branch in range(stage)),
+            "num_blocks": (blocks if stage == 2 else 1,) * branches,
+            "num_channels": tuple(width * 2**branch for branch in range(branches)),
             "fuse_method": "SUM",
         }
     return lambda **options: SmallHRNet(config, num_classes=CLASSES, **options)
