@@ -23,9 +23,12 @@ from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import PerMode, Width
 from nestnet.nn.stage import Stage, depth_map
 from nestnet.optim.initial_state import without_side_effects
-from nestnet.optim.trial_run import ROUNDING
 from nestnet.optim.trials import check_trainable
-from nestnet.optim.whole_tensor_updates import describe_whole_tensor_update, measure_block_difference
+from nestnet.optim.whole_tensor_updates import (
+    describe_whole_tensor_update,
+    measure_block_difference,
+    updates_whole_tensors,
+)
 from nestnet.verification.comparison import check_against_reference
 
 PAGE = Path(__file__).with_name("optimizers.md")
@@ -49,7 +52,7 @@ class Block(nn.Module):
 class Net(nn.Module):
     def __init__(self, width, depth):
         super().__init__()
-        self.stem = nn.Conv2d(1, width, 3, bias=False)
+        self.stem = nn.Conv2d(1, width, 3)
         self.norm = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(*[Block(width) for _ in range(depth)])
         self.head = nn.Linear(width, 3)
@@ -73,7 +76,7 @@ class NestedNet(NestedModel):
     def __init__(self, statistics="private"):
         super().__init__(PerMode("base", "motivated"), num_classes=3, in_chans=1, timm_options=PerMode({}, {}))
         width, depth = Width(4, 6), Width(1, 2)
-        self.stem = Conv2d(Width(1, 1), width, 3, bias=False)
+        self.stem = Conv2d(Width(1, 1), width, 3)
         self.norm = BatchNorm2d(width, statistics=statistics)
         positions = depth_map(depth, "last")
         widths = [width if position is not None else Width(0, width.motivated) for position in positions]
@@ -172,10 +175,9 @@ def make_row(name):
         return "refused", "refused", str(error)
     assert base_steps_leave_differential_weights(name), name
     reason = f"it computes {describe_whole_tensor_update(optimizer)}"
-    difference = measure_block_difference(optimizer)
-    if difference > ROUNDING:
+    if updates_whole_tensors(optimizer):
         return "trains", "trains" if shares_step_counts(name) else "refused", reason
-    if difference > 0:
+    if measure_block_difference(optimizer) > 0:
         return "to rounding", "to rounding", reason
     assert is_identical_to_copying(name, "own"), name
     assert is_identical_to_copying(name, "literal"), name

@@ -53,7 +53,7 @@ def vit_two_heads(**options: Any) -> VisionTransformer:
     return create_vit("vit_two_heads", 2, options)
 
 
-# One stage of the first has two blocks, of which the second is residual; three of the second have.
+# The second block of a stage is residual. One stage of the thin network has two blocks, and three of the wide one.
 @register_model
 def efficientnet_thin(**options: Any) -> EfficientNet:
     return _gen_efficientnet("efficientnet_thin", 0.5, 0.3, **options)

@@ -175,9 +175,10 @@ def test_cifar10(run, tmp_path, capsys, monkeypatch):
     run_process = subprocess.run
 
     def run_command(command, **options):
-        """A process of its own starts as the run would, and the run is in this one, which has imported torch already."""
+        """The first run has a process of its own, and the others run in this one, which has imported torch already."""
         processes.append(command)
-        run_process([*command[:3], "--version"], **options)
+        if len(processes) == 1:
+            return run_process(command, **options)
         assert run_nestnet(command) == 0
 
     monkeypatch.setattr(subprocess, "run", run_command)
