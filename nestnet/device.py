@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
             otherwise.
 
     Returns:
-        The device, on which a tensor could be allocated.
+        The device, on which a tensor could be allocated. A GPU has its number, which some of torch's functions need.
 
     Raises:
         ValueError: If torch does not know the name, the device is not available, or there are fewer GPUs than
@@ -45,12 +45,11 @@ def choose_device(name: str) -> torch.device:
         name = f"cuda:{local_rank}"
 
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)  # a device can have a valid name and still not be available
+        # A device can have a valid name and still not be available.
+        return torch.empty(0, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise ValueError(f"device = {name!r}: {reason}; set it to auto to use what is available") from error
-    return device
 
 
 def choose_memory_format(config: Config) -> torch.memory_format:
