@@ -2,8 +2,13 @@
 
 import os
 
+collect_ignore_glob = ["*/conftest.py"]  # pytest would look for examples in them, and take one of them for another
+
 
 def pytest_configure(config):
+    # By default a run chooses a GPU where there is one, whose bits are not those of a CPU.
+    if "cuda" not in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     hands_out = config.getoption("dist", "no") != "no" and "PYTEST_XDIST_WORKER" not in os.environ
     if not hands_out:
         config.pluginmanager.import_plugin("suite")

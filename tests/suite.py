@@ -31,7 +31,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 
 
-NO_GPU = pytest.mark.skip(reason="needs a CUDA GPU, and torch sees none here")
+NO_GPU = pytest.mark.skip(reason="needs a CUDA GPU, and `pytest -m cuda`")
 
 
 def pytest_collection_modifyitems(items):
