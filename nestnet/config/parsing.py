@@ -60,7 +60,8 @@ def parse(
     """
     check_option_names(arguments, others)
     arguments, modules = _take_imports(arguments)
-    arguments, files = _read_files(arguments)
+    # A recipe chooses by which fields are given, whatever their values are.
+    arguments, files = _read_files(arguments, keeps_defaults=choose is not None)
     # The given fields decide which modules are imported and what a recipe chooses.
     given = _parse_given(prog, arguments, literal)
     imports = list(dict.fromkeys([*given.get("imports", []), *modules]))
@@ -95,7 +96,7 @@ def read_given(arguments: Sequence[str], *, prog: str, others: Iterable[str] = (
     """
     check_option_names(arguments, others)
     arguments, _ = _take_imports(arguments)
-    arguments, _ = _read_files(arguments)
+    arguments, _ = _read_files(arguments, keeps_defaults=True)
     return _parse_given(prog, arguments, None)
 
 
@@ -241,7 +242,7 @@ def _find_run_directories(files: Iterable[Path]) -> list[Path]:
     return [folder for folder in folders if (folder / "steps.csv").exists() or (folder / "checkpoints").exists()]
 
 
-def _read_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+def _read_files(arguments: Sequence[str], *, keeps_defaults: bool) -> tuple[list[str], list[Path]]:
     """Return the arguments with the fields of configuration files, as JSON, in place of their names; and the files."""
     expanded: list[str] = []
     files: list[Path] = []
@@ -258,8 +259,25 @@ def _read_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
         file = Path(expand_home(name, "config"))
         files.append(file)
         for fields in read_fields(file, FIELD_NAMES, SECTIONS):
+            # What comes first replaces nothing. jsonargparse takes half a millisecond for each field, and the
+            # configuration of a run has all of them.
+            if not expanded and not keeps_defaults:
+                fields = _drop_defaults(fields, dataclasses.asdict(Config()))
             expanded.append(f"--config={json.dumps(fields)}")
     return expanded, files
+
+
+def _drop_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return nested fields without those that have the default's value and type."""
+    kept: dict[str, Any] = {}
+    for name, value in fields.items():
+        default = defaults[name]
+        if name in SECTIONS and isinstance(value, dict):
+            kept[name] = _drop_defaults(value, default)
+        # As JSON, in which 1, 1.0 and true are three values.
+        elif json.dumps(value) != json.dumps(default):
+            kept[name] = value
+    return kept
 
 
 def _expand_homes(namespace: jsonargparse.Namespace, literal: Collection[str] | None) -> jsonargparse.Namespace:

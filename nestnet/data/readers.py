@@ -48,10 +48,17 @@ def _read_digits(data: DataConfig, model: ModelConfig) -> StoredDataSet:
     """Read 1,797 images of 8 x 8 pixels. The held-out fifth is the same for every seed, so that runs are comparable."""
     if model.in_chans not in (None, 1):
         raise ValueError(f"model.in_chans = {model.in_chans}: the digits have 1 channel")
+    return _load_digits()
+
+
+@functools.cache
+def _load_digits() -> StoredDataSet:
+    """Return scikit-learn's digits, which it reads from text, with their split. No caller changes them."""
     # Importing scikit-learn takes a quarter of a command's start, which other images need not wait for.
+    from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = _load_digits()
+    digits = load_digits()
     # The digits have 17 grey levels, from 0 to 16.
     images = torch.from_numpy(digits.images * (255 / 16)).round().byte().unsqueeze(1)  # [N, 1, 8, 8]
     labels = digits.target.tolist()
@@ -67,14 +74,6 @@ def _read_digits(data: DataConfig, model: ModelConfig) -> StoredDataSet:
         mean=[images[train].div(255).mean().item()],
         std=[images[train].div(255).std().item()],
     )
-
-
-@functools.cache
-def _load_digits() -> Any:
-    """Return scikit-learn's digits, which it reads from text. No caller changes them."""
-    from sklearn.datasets import load_digits
-
-    return load_digits()
 
 
 def _read_cifar(data: DataConfig, model: ModelConfig) -> StoredDataSet:

@@ -20,6 +20,33 @@ def test_defaults_and_overrides_from_file_and_command_line(tmp_path):
     assert found.data == schema.DataConfig()
 
 
+def test_a_file_may_return_to_the_default(tmp_path):
+    default = schema.Config().epochs
+    (tmp_path / "other.yaml").write_text(f"epochs: {default + 1}\n")
+    (tmp_path / "default.yaml").write_text(f"epochs: {default}\n")
+    (tmp_path / "both.yaml").write_text(f"include: other.yaml\nepochs: {default}\n")
+    other, default_file, both = (f"--config={tmp_path / name}.yaml" for name in ("other", "default", "both"))
+    assert parsing.parse([other, default_file]).epochs == default
+    assert parsing.parse([f"--epochs={default + 1}", default_file]).epochs == default
+    assert parsing.parse([both]).epochs == default
+    assert parsing.parse([default_file, other]).epochs == default + 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data:\n  workers: false\n", "data.workers = False: it must be a whole number"),
+        ("schedule:\n  warmup_prefix: 0\n", "schedule.warmup_prefix = 0: it must be true or false"),
+        ("compile: 0\n", "compile = 0: it must be true or false"),
+    ],
+)
+def test_a_value_that_python_takes_for_the_default_is_still_of_another_type(content, message, tmp_path):
+    (tmp_path / "a.yaml").write_text(content)
+    for before in ([], ["--epochs=3"]):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            parsing.parse([*before, f"--config={tmp_path / 'a.yaml'}"])
+
+
 def test_configurations_share_nothing():
     first, second = parsing.parse([]), parsing.parse([])
     first.optimizer.options["nesterov"] = True
