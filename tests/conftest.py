@@ -6,8 +6,8 @@ collect_ignore_glob = ["*/conftest.py"]  # pytest would look for examples in the
 
 
 def pytest_configure(config):
-    # By default a run chooses a GPU where there is one, whose bits are not those of a CPU.
-    if "cuda" not in config.getoption("markexpr"):
+    # By default a run chooses a GPU where there is one, whose bits are not those of a CPU. `-m "not cuda"` hides it too.
+    if not config.getoption("markexpr").startswith("cuda"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     hands_out = config.getoption("dist", "no") != "no" and "PYTEST_XDIST_WORKER" not in os.environ
     if not hands_out:
