@@ -43,8 +43,9 @@ def imported(*modules: str) -> Iterator[Starter]:
     command = [sys.executable, "-W", "error", __file__, *modules]
     # numpy would start threads, and from Python 3.12 on a process with threads is warned when it forks.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         yield Starter(process)
 
 

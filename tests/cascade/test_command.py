@@ -6,23 +6,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
+from cascades import DIGITS, study_at_the_middle, write_images
 
 from nestnet import Mode, load_cascade
 from nestnet.cascade.deployment import deploy_cascade
 from nestnet.cascade.networks import CascadeNetworks
 from nestnet.cascade.recommendation import Recommendation
 from nestnet.cascade.report import describe_study, study_as_json
-from nestnet.cascade.study import judge, study_cascade
-from nestnet.cascade.targets import AccuracyTarget
+from nestnet.cascade.study import judge
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_run
 from nestnet.training.calibration import confidence
 from nestnet.training.trainer import Trainer
-
-PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--motivation.name", "random"]
-DIGITS = [*PAIR, "--data.name", "digits", "--data.batch_size", "64", "--epochs", "1", "--optimizer.lr", "0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +33,7 @@ def run_dir(tmp_path_factory):
 def study(run_dir):
     """The study of the run's cascade, as if its middle point had been recommended."""
     networks = CascadeNetworks(read_run(run_dir))
-    found = study_cascade(networks, AccuracyTarget(), batch_size=16, seconds=0.01)
-    point = found.curve.nearest(0.5)
-    found.cascade.threshold = float(found.curve.thresholds[point])
-    return networks, replace(found, recommendation=Recommendation(point, None))
+    return networks, study_at_the_middle(networks)
 
 
 @torch.no_grad()
@@ -129,15 +122,12 @@ def test_an_exported_cascade_predicts_as_it_was_judged(format_name, study, tmp_p
     assert variables["probabilities"].shape == (1, 10)
 
     cascade = load_cascade(output)
-    paths, expected = [], []
-    for index in range(12):
-        pixels = networks.images.test.dataset[index][0]
-        path = tmp_path / f"{index:02}.png"
-        Image.fromarray(pixels.squeeze(0).numpy()).save(path)
-        paths.append(str(path))
+    paths = write_images(networks.images.test, 12, tmp_path)
+    expected = []
+    for index in range(len(paths)):
         with torch.no_grad():
             expected.append(cascade.decide(networks.images.test[index][0].unsqueeze(0)))
-    assert main(["predict", *paths, "--cascade", str(output), "--format", "json", "--top", "1"]) == 0
+    assert main(["predict", *map(str, paths), "--cascade", str(output), "--format", "json", "--top", "1"]) == 0
     for answer, output_of_one in zip(json.loads(capsys.readouterr().out), expected, strict=True):
         assert answer["top"][0]["class"] == int(output_of_one.logits.argmax())
         assert answer["passed_on"] == bool(output_of_one.passed_on)

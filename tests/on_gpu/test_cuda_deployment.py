@@ -2,21 +2,17 @@
 
 import csv
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from cascades import DIGITS, study_at_the_middle, write_images
 from helpers import full_precision, randomised
-from PIL import Image
 
 from nestnet import Mode, create_model, export
 from nestnet.cascade.deployment import deploy_cascade
 from nestnet.cascade.networks import CascadeNetworks
 from nestnet.cascade.predictor import CascadePredictor
-from nestnet.cascade.recommendation import Recommendation
-from nestnet.cascade.study import study_cascade
-from nestnet.cascade.targets import AccuracyTarget
 from nestnet.cli.main import main
 from nestnet.data.image_data import load_data
 from nestnet.deploy.benchmark import benchmark
@@ -26,15 +22,12 @@ from nestnet.runs.reading import read_run, read_table
 from nestnet.training.calibration import confidence
 from nestnet.training.trainer import Trainer
 
-PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--motivation.name", "random"]
-DIGITS = [*PAIR, "--data.name", "digits", "--data.batch_size", "64", "--epochs", "2", "--optimizer.lr", "0.05"]
-
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def trained(request, tmp_path_factory):
     """A run of which a fifth of the training images is held out, and the type of the device that `auto` chooses."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    run = parse_with_recipe([*DIGITS, "--data.val_fraction", "0.2", "--run_dir", str(path)])
+    run = parse_with_recipe([*DIGITS, "--epochs", "2", "--data.val_fraction", "0.2", "--run_dir", str(path)])
     with full_precision():
         trainer = Trainer(run)
         assert trainer.device.type == request.param
@@ -71,16 +64,9 @@ def test_the_curve_of_a_cascade(trained):
 def test_a_deployed_cascade_predicts_the_same_on_both(trained, tmp_path):
     run_dir, kind = trained
     networks = CascadeNetworks(read_run(run_dir))
-    found = study_cascade(networks, AccuracyTarget(), batch_size=16, seconds=0.01)
-    point = found.curve.nearest(0.5)
-    found.cascade.threshold = float(found.curve.thresholds[point])
     output = tmp_path / "cascade.safetensors"
-    deploy_cascade(networks, replace(found, recommendation=Recommendation(point, None)), output, "safetensors")
-    paths = []
-    for index in range(40):
-        path = tmp_path / f"{index:02}.png"
-        Image.fromarray(networks.images.test.dataset[index][0].squeeze(0).numpy()).save(path)
-        paths.append(path)
+    deploy_cascade(networks, study_at_the_middle(networks), output, "safetensors")
+    paths = write_images(networks.images.test, 40, tmp_path)
     on_device = list(CascadePredictor(output, kind).predict(paths))
     on_cpu = list(CascadePredictor(output, "cpu").predict(paths))
     assert {prediction.passed_on for prediction in on_cpu} == {True, False}
@@ -97,10 +83,7 @@ def test_an_export_of_a_run(file, trained, tmp_path):
     assert main(["export", str(run_dir), "--mode", "base", "--output", str(output)]) == 0
     run = read_run(run_dir)
     test = run.images().test
-    pixels = np.stack([test.dataset[index][0].squeeze(0).numpy() for index in range(20)])
-    paths = [tmp_path / f"{index:02}.png" for index in range(20)]
-    for path, image in zip(paths, pixels, strict=True):
-        Image.fromarray(image).save(path)
+    paths = write_images(test, 20, tmp_path)
     predictor = Predictor(output, kind)
     assert predictor.device.type == (kind if file.endswith("safetensors") else "cpu")
     with torch.no_grad():
@@ -137,7 +120,7 @@ SETTINGS = {
 def test_a_setting_trains_as_on_the_cpu(name, trained, tmp_path):
     trained_run, here = trained
     setting = [argument.format(run=trained_run) for argument in SETTINGS[name]]
-    arguments = [*DIGITS, *setting, "--epochs", "1", "--data.batch_size", "32"]
+    arguments = [*DIGITS, *setting, "--data.batch_size", "32"]
     losses = {}
     for way, kind in {"here": here, "on the CPU": "cpu"}.items():
         config = parse_with_recipe([*arguments, "--device", kind, "--run_dir", str(tmp_path / way)])
