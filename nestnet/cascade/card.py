@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from nestnet.cascade.study import CascadeStudy
 from nestnet.deploy import card_sections
 from nestnet.nn.mode import Mode
 from nestnet.runs.reading import Run
+from nestnet.storage.safe_yaml import dump_yaml
 from nestnet.text.commands import format_command
 from nestnet.text.escape import for_markdown, markdown_block, markdown_code
 from nestnet.text.tables import markdown_table
@@ -78,7 +77,7 @@ def render_card(card: CascadeCard) -> str:
     parts = [f"# A cascade of {base} and {motivated}\n\n{introduction}\n"]
     for title, text in sections.items():
         parts.append(f"## {title}\n\n{text}\n")
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n" + "\n".join(parts)
+    return f"---\n{dump_yaml(head)}---\n\n" + "\n".join(parts)
 
 
 def _render_accuracy(study: CascadeStudy) -> str:

@@ -19,6 +19,7 @@ from nestnet.config.schema import SECTIONS, Config, dotted
 from nestnet.config.yaml_files import read_fields
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.paths import expand_home
+from nestnet.storage.safe_yaml import dump_yaml
 from nestnet.text.escape import is_utf8
 
 PATHS = ("run_dir", "data.root", "data.labels", "model.base_weights", "model.motivated_weights", "motivation.runs")
@@ -140,7 +141,7 @@ def dump(config: Config, path: Path) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    write_atomically(path, dump_yaml(dataclasses.asdict(config)))
 
 
 def option_of(path: Path) -> str:

@@ -9,6 +9,7 @@ import timm.data
 import torch
 from PIL import Image
 from timm.models import PretrainedCfg
+from torch import Tensor
 from torchvision.transforms import v2
 
 # Largest height and width in pixels of small images, which are evaluated as a whole; larger ones are
@@ -124,7 +125,29 @@ def create_pixel_transform(size: tuple[int, int]) -> Transform:
     Args:
         size: height and width of the result in pixels.
     """
-    return v2.Compose([v2.Resize(size, antialias=True), v2.ToImage(), v2.ToPureTensor()])
+    return _ToPixels(size)
+
+
+class _ToPixels:
+    """Transform of a PIL image, or of bytes `[C, H, W]`, to bytes `[C, *size]`.
+
+    Args:
+        size: height and width of the result in pixels.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.resize = v2.Compose([v2.Resize(size, antialias=True), v2.ToImage(), v2.ToPureTensor()])
+
+    def __call__(self, image: Any) -> Tensor:
+        # Every image of a data set such as CIFAR has the size already. The transforms would leave it as it is, and each of
+        # them takes as long as reading the image.
+        if isinstance(image, Tensor) and image.ndim == 3 and image.shape[1:] == self.size:
+            return image.as_subclass(Tensor)
+        if isinstance(image, Image.Image) and image.size == self.size[::-1]:
+            return v2.functional.pil_to_tensor(image)
+        pixels: Tensor = self.resize(image)
+        return pixels
 
 
 def describe_eval_transform(size: tuple[int, int], crop_pct: float | None) -> str:

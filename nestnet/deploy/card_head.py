@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import timm
-import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from nestnet.config.schema_sections import SLICE, DataConfig
@@ -13,6 +12,7 @@ from nestnet.nn.mode import Mode
 from nestnet.nn.recalibration import has_running_statistics
 from nestnet.runs.reading import Run, read_table
 from nestnet.runs.result import read_result
+from nestnet.storage.safe_yaml import dump_yaml
 from nestnet.text.escape import for_terminal
 from nestnet.weights.metadata import Metadata
 from nestnet.weights.source import HubName, TimmName, parse_source
@@ -75,7 +75,7 @@ def render_head(
         eval_results=None if result is None else [result],
         model_file=file,
     )
-    return yaml.safe_dump(data.to_dict(), sort_keys=False)
+    return dump_yaml(data.to_dict())
 
 
 def _measured_result(run: Run, metadata: Metadata, recalibration_batches: int) -> EvalResult | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import timm
 import torch
-import yaml
 
 from nestnet.conditions.description import describe_motivation
 from nestnet.config.data_sets import DATA_SETS
@@ -22,6 +21,7 @@ from nestnet.nn.recalibration import has_running_statistics
 from nestnet.runs.parts import describe_parts, read_parts
 from nestnet.runs.reading import Run, read_cost, read_table
 from nestnet.runs.result import read_result
+from nestnet.storage.safe_yaml import dump_yaml
 from nestnet.text.commands import format_command
 from nestnet.text.escape import for_markdown, markdown_block, markdown_code
 from nestnet.text.units import format_count, format_macs
@@ -287,7 +287,7 @@ def render_training(run: Run) -> str:
         "exported by": f"nestnet {__version__}, torch {torch.__version__}, timm {timm.__version__}",
     }
     # Fold the configuration, because few readers need it.
-    text = yaml.safe_dump(_without_places(asdict(config)), sort_keys=False)
+    text = dump_yaml(_without_places(asdict(config)))
     block = markdown_block(text, "yaml")
     details = f"<details><summary>The complete configuration</summary>\n\n{block}\n\n</details>"
     return f"{_table(rows)}\n\n{details}"

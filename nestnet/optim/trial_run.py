@@ -32,7 +32,7 @@ class TrialRun:
     """
 
     def __init__(self, optimizer: Optimizer, shapes: Sequence[tuple[int, ...]]) -> None:
-        self.device = _device_of(optimizer)
+        self.device = device_of(optimizer)
         # The weights are the same in each trial, whatever the state of the global generator.
         generator = torch.Generator().manual_seed(0)
         groups = []
@@ -103,7 +103,12 @@ class TrialRun:
         load_optimizer_state(self.optimizer, round_trip(other.optimizer.state_dict()))
 
 
-def _device_of(optimizer: Optimizer) -> torch.device:
+def device_of(optimizer: Optimizer) -> torch.device:
+    """Return the device of an optimizer's parameters.
+
+    Args:
+        optimizer: optimizer of parameters on one device.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             return parameter.device

@@ -1,11 +1,21 @@
 """Trials of an optimizer on small tensors, which show whether a run with it trains correctly and can be resumed."""
 
+import json
+
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nestnet.optim.trial_run import ROUNDING, SHAPES, TrialRun, largest_relative_difference
+from nestnet.optim.initial_state import PARAMETER_FIELDS
+from nestnet.optim.trial_run import ROUNDING, SHAPES, TrialRun, device_of, largest_relative_difference
 from nestnet.optim.whole_tensor_updates import updates_whole_tensors
+from nestnet.storage.state_codec import encode
 from nestnet.text.messages import first_line
+
+Settings = tuple[type[Optimizer], str, str]
+"""Class of an optimizer, device of its parameters, and its settings as JSON: all that the trials depend on."""
+
+_trainable: set[Settings] = set()
+"""Settings that have passed the trials in this process, in which a study trains many runs."""
 
 
 def check_trainable(optimizer: Optimizer) -> None:
@@ -19,6 +29,31 @@ def check_trainable(optimizer: Optimizer) -> None:
             times, or if the optimizer does not continue exactly from the state that it saves. The message gives
             the reason.
     """
+    settings = _settings_of(optimizer)
+    if settings in _trainable:
+        return
+    _try(optimizer)
+    if settings is not None:
+        _trainable.add(settings)
+
+
+def _settings_of(optimizer: Optimizer) -> Settings | None:
+    """Return what the trials of an optimizer depend on; `None` if it has a setting that is no plain value."""
+    groups = []
+    for group in optimizer.param_groups:
+        groups.append({name: value for name, value in group.items() if name not in PARAMETER_FIELDS})
+    tensors: dict[str, Tensor] = {}
+    try:
+        text = json.dumps(encode([optimizer.defaults, groups], "", tensors))
+    except ValueError:
+        return None
+    if tensors:
+        return None
+    return type(optimizer), str(device_of(optimizer)), text
+
+
+def _try(optimizer: Optimizer) -> None:
+    """Try an optimizer as `check_trainable` says."""
     name = type(optimizer).__name__
     try:
         # Some optimizers that compute with whole tensors mix tensors by design: Lamb uses the norm of all

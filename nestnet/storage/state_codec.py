@@ -5,7 +5,7 @@ dtypes and plain values. Nothing in the encoded form can be executed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 State = dict[str, Any]
 """State of a run or of a part of it, by name."""
+
+NUMBERS = {int, float}
+"""Types of numbers that JSON gives back as they are."""
 
 
 def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -44,7 +47,10 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             return {"dict": pairs}
         case tuple() | list():
             # Optimizers keep tuples, such as Adam's betas, which JSON would turn into lists.
-            items = [encode(item, _join(path, index), tensors) for index, item in enumerate(value)]
+            if _are_numbers(value):
+                items = list(value)
+            else:
+                items = [encode(item, _join(path, index), tensors) for index, item in enumerate(value)]
             if isinstance(value, tuple):
                 return {"tuple": items}
             return items
@@ -74,8 +80,10 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case {"dict": pairs}:
             return {key: decode(item, tensors) for key, item in pairs}
         case {"tuple": items}:
-            return tuple(decode(item, tensors) for item in items)
+            return tuple(decode(items, tensors))
         case list():
+            if _are_numbers(value):
+                return value
             return [decode(item, tensors) for item in value]
         case dict():
             raise TypeError(f"{sorted(value)} is not what a checkpoint has")
@@ -135,6 +143,11 @@ def describe_tensor(tensor: Any) -> str:
     if not isinstance(tensor, Tensor):
         return type(tensor).__name__
     return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Return whether all values are numbers, as in the state of Python's random generator, which has 625 of them."""
+    return NUMBERS.issuperset(map(type, values))
 
 
 def _encode_plain(value: Any, path: str) -> Any:

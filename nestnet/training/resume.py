@@ -131,6 +131,8 @@ def _change_config(path: Path, changes: Sequence[str]) -> Config:
         ValueError: If a change would alter what is trained, or the folder is not a run directory.
     """
     stored = read_config(path)
+    if not changes:
+        return replace(stored, run_dir=str(path))
     epochs = parsing.read_given(changes, prog="nestnet resume").get("epochs")
     if epochs is not None:
         check_epochs(stored, epochs)

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import yaml
-
 from nestnet.config.schema import Config, dotted
 from nestnet.data.image_data import ImageData
 from nestnet.runs.reading import read_table
@@ -25,6 +23,7 @@ from nestnet.storage.lock import Lock
 from nestnet.storage.outputs import check_output, make_output_folder
 from nestnet.storage.read_back import damaged, read_yaml
 from nestnet.storage.rules import Rule
+from nestnet.storage.safe_yaml import dump_yaml
 from nestnet.storage.unfinished import is_unfinished, remove_unfinished
 from nestnet.text.escape import quoted
 from nestnet.training.trainer import Trainer
@@ -182,7 +181,7 @@ class Study(ABC):
             if self._holds_something():
                 raise ValueError(f"{where}: it holds something else; name another folder, or remove this one")
             remove_unfinished(self.folder)
-            write_atomically(record, yaml.safe_dump(fields, sort_keys=False))
+            write_atomically(record, dump_yaml(fields))
             return
 
         recorded = read_yaml(record, dict.fromkeys(fields, ANY_VALUE), RECORD_REMEDY)

@@ -201,6 +201,34 @@ def test_ways_of_adam(options):
     check_trainable(create_optimizer_v2(nn.Linear(2, 2), opt="adamw", lr=0.01, **options))
 
 
+def test_settings_are_tried_once_in_a_process():
+    made = []
+
+    class Counted(torch.optim.SGD):
+        def __init__(self, params, lr=0.1):
+            super().__init__(params, lr)
+            made.append(lr)
+
+    def count(optimizer):
+        before = len(made)
+        check_trainable(optimizer)
+        return len(made) - before
+
+    weights = [nn.Parameter(torch.ones(2))]
+    optimizers = [
+        Counted(weights),
+        Counted(weights),
+        Counted(weights, 0.2),
+        Counted([{"params": weights, "momentum": 0.5}]),
+    ]
+    counts = [count(optimizer) for optimizer in optimizers]
+    assert counts[1] == 0
+    assert all(counts[index] > 0 for index in (0, 2, 3))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Forgets does not continue exactly"):
+            check_trainable(Forgets(weights))
+
+
 def test_a_fused_sgd_with_dampening_is_refused():
     """Its first step takes the whole gradient, and after a zero buffer it would be damped."""
     parameters = [nn.Parameter(torch.ones(2))]
