@@ -23,7 +23,7 @@ from nestnet.training.resume import resume
 from nestnet.training.trainer import Trainer
 from nestnet.verification.comparison import check_against_reference
 
-PAIR = ["--model.base", "resnet20", "--model.motivated", "resnet32", "--data.batch_size", "16", "--data.workers", "0"]
+PAIR = ["--model.base", "resnet8", "--model.motivated", "resnet14", "--data.batch_size", "16", "--data.workers", "0"]
 RANDOM = ["--motivation.name", "random"]
 """Many batches of both modes in short epochs."""
 
@@ -148,7 +148,7 @@ def test_a_run_of_each_condition_leaves_what_timm_loads(condition, way, tmp_path
     assert len({row["loss"] for row in rows}) == len(rows)
     last = trainer.train_batches.epoch(trainer.epochs_done - 1)
     ready = recalibrate(trainer.net, "base", [images for images, _ in last][:2]).eval()
-    model = timm.create_model("resnet20", num_classes=10, in_chans=1, checkpoint_path=path / "base.safetensors").eval()
+    model = timm.create_model("resnet8", num_classes=10, in_chans=1, checkpoint_path=path / "base.safetensors").eval()
     images = torch.randn(4, 1, 8, 8)
     with torch.inference_mode():
         logits = ready(images.to(trainer.device), "base").cpu()

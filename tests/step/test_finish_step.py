@@ -176,7 +176,7 @@ def test_frozen_layers_below_all_differential_ones_save_no_activations():
 
 def test_it_compiles_once_and_computes_the_same():
     torch._dynamo.reset()
-    net = make("resnet")
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=5)
     plain = copy.deepcopy(net)
     images, labels = batch(2, pixels=8)
     ours, eager = (

@@ -281,7 +281,7 @@ def test_the_moving_average(family):
 def test_many_steps_in_turns_compile_nothing_anew(family):
     """One graph a mode, compiled at its first step; the losses are those of the eager network."""
     torch._dynamo.reset()
-    net = make(family)
+    net = make("vit") if family == "vit" else nestnet.create_model("resnet8", "resnet14", num_classes=5)
     plain = copy.deepcopy(net)
     images, labels = batch(2, pixels=32 if family == "vit" else 8)
     ours, eager = (
