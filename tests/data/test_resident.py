@@ -10,6 +10,7 @@ from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.augmentation import Cutout
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader, create_train_loader, is_resident
+from nestnet.data.preprocessing import create_pixel_transform
 from nestnet.data.resident_loaders import ResidentTrainLoader
 from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
@@ -48,6 +49,23 @@ def test_each_image_is_padded_cropped_flipped_normalised_and_cut_out(
             if 0 <= y - row + side // 2 < side and 0 <= x - column + side // 2 < side:
                 expected[:, y, x] = 0
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "P", "I", "F", "LA", "RGBA"])
+@pytest.mark.parametrize("stored", [(8, 9), (9, 8), (12, 5)])
+def test_pixels_are_those_of_torchvision_also_where_the_size_is_right_already(mode, stored):
+    """Of images of Pillow in every mode, of bytes, and of torchvision's own tensors."""
+    to_pixels = create_pixel_transform((8, 9))
+    transforms = v2.Compose([v2.Resize((8, 9), antialias=True), v2.ToImage(), v2.ToPureTensor()])
+    pixels = torch.randint(256, (3, *stored), dtype=torch.uint8)
+    image = v2.functional.to_pil_image(pixels).convert(mode)
+    for stored_image in (image, pixels, pixels[:1], v2.functional.to_image(pixels)):
+        found = to_pixels(stored_image)
+        expected = transforms(stored_image)
+        assert type(found) is torch.Tensor
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+        assert found.shape[1:] == (8, 9)
 
 
 def test_an_epoch_has_each_image_once_in_an_order_of_its_own(digits):
