@@ -115,7 +115,8 @@ def test_no_modules_import_each_other():
 
 
 def test_the_schema_imports_nothing_but_itself():
-    assert {other for module in SCHEMA for other in read(module).imports} <= set(SCHEMA)
+    pairs = [(module, other) for module in SCHEMA for other in read(module).imports]
+    assert not [f"{module} imports {other}" for module, other in pairs if other not in SCHEMA]
 
 
 def test_only_the_command_line_names_its_flags():
@@ -145,4 +146,6 @@ def test_reading_images_does_not_import_the_network():
 
 def test_the_library_never_prints():
     """It returns, raises or logs. The command line prints, and so does the progress display, through rich."""
-    assert {room(module) for module in MODULES if read(module).writes} == {"cli"}
+    writing = [module for module in MODULES if read(module).writes]
+    assert writing, "the command line does"
+    assert not [module for module in writing if room(module) != "cli"]

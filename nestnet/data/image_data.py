@@ -19,10 +19,10 @@ from nestnet.data.image_files import ImageFiles, Label, numbers_of
 from nestnet.data.image_record import ImageRecord
 from nestnet.data.preprocessing import (
     MAX_SMALL_IMG_SIZE,
+    ToPixels,
     Transform,
     choose_crop_pct,
     create_eval_transform,
-    create_pixel_transform,
 )
 from nestnet.data.readers import DEFAULT_ROOT, read_data_set
 from nestnet.data.recorded_images import restore_recorded_images
@@ -277,8 +277,8 @@ def prepare_images(data: DataConfig, model: ModelConfig, stored: StoredDataSet) 
         std=std,
         augment=augment,
         eval_transform=eval_transform,
-        to_train_pixels=create_pixel_transform(size),
-        to_eval_pixels=create_pixel_transform(eval_size),
+        to_train_pixels=ToPixels(size),
+        to_eval_pixels=ToPixels(eval_size),
         reason_not_resident=_find_reason_not_resident(
             data, augment, (size, eval_size), stored.channels, len(stored.train_labels)
         ),

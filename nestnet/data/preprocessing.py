@@ -119,17 +119,8 @@ def create_normalizing_transforms(mean: Sequence[float], std: Sequence[float]) -
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize, v2.ToPureTensor()]
 
 
-def create_pixel_transform(size: tuple[int, int]) -> Transform:
-    """Return the transform of a stored image to bytes `[C, *size]`, not yet normalised.
-
-    Args:
-        size: height and width of the result in pixels.
-    """
-    return _ToPixels(size)
-
-
-class _ToPixels:
-    """Transform of a PIL image, or of bytes `[C, H, W]`, to bytes `[C, *size]`.
+class ToPixels:
+    """Transform of a PIL image, or of bytes `[C, H, W]`, to bytes `[C, *size]`, not yet normalised.
 
     Args:
         size: height and width of the result in pixels.

@@ -37,6 +37,15 @@ def is_scalar(value: Any) -> bool:
     return is_number(value)
 
 
+def group_settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings and counts of a parameter group by name, without its parameters.
+
+    Args:
+        group: group of an optimizer.
+    """
+    return {name: value for name, value in group.items() if name not in PARAMETER_FIELDS}
+
+
 def recreate_optimizer(
     optimizer: Optimizer, groups: Sequence[tuple[Mapping[str, Any], Sequence[nn.Parameter]]]
 ) -> Optimizer:
@@ -61,11 +70,8 @@ def recreate_optimizer(
             arguments[name] = copy.deepcopy(value)
     new_groups = []
     for group, parameters in groups:
-        new_group: dict[str, Any] = {}
-        for name, value in group.items():
-            if name not in PARAMETER_FIELDS:
-                # A copy, because some optimizers change the counts of a group in place.
-                new_group[name] = copy.deepcopy(value)
+        # A copy, because some optimizers change the counts of a group in place.
+        new_group = copy.deepcopy(group_settings(group))
         new_group["params"] = list(parameters)
         new_groups.append(new_group)
     try:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nestnet.optim.initial_state import PARAMETER_FIELDS, is_scalar, recreate_optimizer, without_side_effects
+from nestnet.optim.initial_state import group_settings, is_scalar, recreate_optimizer, without_side_effects
 from nestnet.storage.state_codec import describe_tensor
 
 
@@ -126,7 +126,7 @@ def _check_settings(saved: Mapping[str, Any], possible_groups: Sequence[Mapping[
 
 
 def _setting_names(group: Mapping[str, Any]) -> set[str]:
-    return set(group) - set(PARAMETER_FIELDS)
+    return set(group_settings(group))
 
 
 def _check_kind(saved: Any, expected: Any, place: str) -> None:

@@ -5,7 +5,7 @@ import json
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nestnet.optim.initial_state import PARAMETER_FIELDS
+from nestnet.optim.initial_state import group_settings
 from nestnet.optim.trial_run import ROUNDING, SHAPES, TrialRun, device_of, largest_relative_difference
 from nestnet.optim.whole_tensor_updates import updates_whole_tensors
 from nestnet.storage.state_codec import encode
@@ -20,6 +20,8 @@ _trainable: set[Settings] = set()
 
 def check_trainable(optimizer: Optimizer) -> None:
     """Check that a run of a nested network with an optimizer trains correctly, and can be resumed.
+
+    Settings that have passed are not tried again in this process.
 
     Args:
         optimizer: optimizer, which is tried on small tensors and is not changed.
@@ -39,9 +41,7 @@ def check_trainable(optimizer: Optimizer) -> None:
 
 def _settings_of(optimizer: Optimizer) -> Settings | None:
     """Return what the trials of an optimizer depend on; `None` if it has a setting that is no plain value."""
-    groups = []
-    for group in optimizer.param_groups:
-        groups.append({name: value for name, value in group.items() if name not in PARAMETER_FIELDS})
+    groups = [group_settings(group) for group in optimizer.param_groups]
     tensors: dict[str, Tensor] = {}
     try:
         text = json.dumps(encode([optimizer.defaults, groups], "", tensors))

@@ -21,8 +21,8 @@ FastDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """Safe dumper that writes in C, where PyYAML was built with libyaml. It takes a fifth of the time."""
 
 
-class _TooDeepError(yaml.YAMLError):
-    """A text that is nested too deeply for every loader."""
+class _LimitError(yaml.YAMLError):
+    """A text that is beyond a limit for every loader. The one in Python would take seconds to find the same."""
 
 
 def dump_yaml(value: Any) -> str:
@@ -60,8 +60,8 @@ def parse_yaml(text: str, loaders: Sequence[Callable[[str], Any]] = LOADERS) -> 
     for loader in faster:
         try:
             return _parse(text, loader)
-        except _TooDeepError:
-            raise  # another loader would take seconds to find the same
+        except _LimitError:
+            raise
         except yaml.YAMLError:
             continue
     return _parse(text, last)
@@ -77,15 +77,15 @@ def _parse(text: str, loader: Callable[[str], Any]) -> Any:
             if node is None:
                 return None
             if _expanded_size(node, {}) > LARGEST_VALUE:
-                raise yaml.YAMLError(f"its aliases stand for more than {LARGEST_VALUE:,} characters")
+                raise _LimitError(f"its aliases stand for more than {LARGEST_VALUE:,} characters")
             return loading.construct_document(node)
         finally:
             loading.dispose()
     except RecursionError as error:
-        raise _TooDeepError("it is nested too deeply") from error
+        raise _LimitError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):  # libyaml's words
-            raise _TooDeepError("it is nested too deeply") from error
+            raise _LimitError("it is nested too deeply") from error
         raise
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         # PyYAML raises these errors for a value that does not have the type that its tag names.

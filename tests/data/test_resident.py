@@ -10,7 +10,7 @@ from nestnet.config.schema_sections import DataConfig, ModelConfig
 from nestnet.data.augmentation import Cutout
 from nestnet.data.image_data import load_data
 from nestnet.data.loaders import create_eval_loader, create_train_loader, is_resident
-from nestnet.data.preprocessing import create_pixel_transform
+from nestnet.data.preprocessing import ToPixels
 from nestnet.data.resident_loaders import ResidentTrainLoader
 from nestnet.device import DeviceContext
 from nestnet.distributed.process_group import ProcessGroup
@@ -55,7 +55,7 @@ def test_each_image_is_padded_cropped_flipped_normalised_and_cut_out(
 @pytest.mark.parametrize("stored", [(8, 9), (9, 8), (12, 5)])
 def test_pixels_are_those_of_torchvision_also_where_the_size_is_right_already(mode, stored):
     """Of images of Pillow in every mode, of bytes, and of torchvision's own tensors."""
-    to_pixels = create_pixel_transform((8, 9))
+    to_pixels = ToPixels((8, 9))
     transforms = v2.Compose([v2.Resize((8, 9), antialias=True), v2.ToImage(), v2.ToPureTensor()])
     pixels = torch.randint(256, (3, *stored), dtype=torch.uint8)
     image = v2.functional.to_pil_image(pixels).convert(mode)

@@ -277,13 +277,14 @@ def test_the_moving_average(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["resnet", "vit"])
-def test_many_steps_in_turns_compile_nothing_anew(family):
+@pytest.mark.parametrize(("networks", "pixels"), [(("resnet8", "resnet14", {}), 8), (FAMILIES["vit"], 32)])
+def test_many_steps_in_turns_compile_nothing_anew(networks, pixels):
     """One graph a mode, compiled at its first step; the losses are those of the eager network."""
     torch._dynamo.reset()
-    net = make("vit") if family == "vit" else nestnet.create_model("resnet8", "resnet14", num_classes=5)
+    base, motivated, options = networks
+    net = nestnet.create_model(base, motivated, num_classes=5, **options)
     plain = copy.deepcopy(net)
-    images, labels = batch(2, pixels=32 if family == "vit" else 8)
+    images, labels = batch(2, pixels=pixels)
     ours, eager = (
         TrainStep(model, torch.optim.SGD(model.parameters(), lr=1e-3), cross_entropy, compile=backend)
         for model, backend in ((net, "aot_eager"), (plain, None))
