@@ -3,18 +3,22 @@
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import make, set_cpu_features
+from helpers import make, randomised, set_cpu_features
 from torch import nn
 
+import nestnet
 from nestnet import LossDecrease, Mode, Policy, TrainStep, synchronise_batch_norm
-from nestnet.config.schema_sections import DataConfig, LossConfig
+from nestnet.config.schema import Config
+from nestnet.config.schema_sections import DataConfig, LossConfig, OptimizerConfig
 from nestnet.distributed.gradients import distributed_forward
 from nestnet.nn.sync_batch_norm import sync_batch_norm
+from nestnet.optim.factory import create_optimizer
 from nestnet.precision import choose_precision
 from nestnet.training.objective import Objective
 
 STEPS = 16
 BOTH = Policy(trains="both", distillation=0.5, motivated_loss_weight=0.7)
+FINE_TUNING = {"decayed": {}, "checkpointed": {"grad_checkpointing": True}, "frozen": {"freeze": True}}
 
 
 def trained(family, process_group, device, lr, batch_norm="private", loss=nn.functional.cross_entropy, **settings):
@@ -41,6 +45,14 @@ def weighted(process_group, device):
     return trained("vit", process_group, device, 1e-3, loss=loss, accumulate=2, clip_grad=0.5, gradient_norm=True)
 
 
+def own_images(process_group):
+    """Which of 8 images a process has, so that those of all in its first part are the first part of one process alone."""
+    if process_group.size == 1:
+        return torch.arange(8)
+    order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])
+    return order[process_group.batch_slice(8)]
+
+
 def both(process_group, device, **settings):
     """The gradients of one step of both modes, in two parts, and their agreement where it is measured."""
     torch.manual_seed(0)
@@ -55,9 +67,7 @@ def both(process_group, device, **settings):
         **settings,
     )
     images, labels = torch.randn(8, 3, 32, 32).to(device), torch.randint(5, (8,)).to(device)
-    order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # each process's first part is half of a single process's first part
-    share = process_group.batch_slice(8)
-    own = order[share] if process_group.is_initialized else torch.arange(8)
+    own = own_images(process_group)
     outcome = step(images[own], labels[own], "motivated")
     agreement = outcome.gradient_agreement() if settings else None
     return {"loss": outcome.loss(), "agreement": agreement, "gradients": [p.grad for p in net.parameters()]}
@@ -81,12 +91,42 @@ def finished(process_group, device):
     return {"losses": losses, "weights": net.state_dict()}
 
 
-def normalised(process_group, device):
+def fine_tuned(family, process_group, device, *, freeze=False, grad_checkpointing=False):
+    """Training of the head alone, or with learning rates that decay from layer to layer, in two parts."""
+    torch.manual_seed(0)
+    # Parts of four images: BatchNorm of so few makes differences a hundred times larger in each step.
+    net = nestnet.create_model("resnet8", "resnet14", num_classes=5) if family == "resnet" else make(family)
+    net = randomised(net).double().to(device)
+    layer_decay = None
+    if freeze:
+        nestnet.freeze_backbone(net)
+    else:
+        layer_decay = 0.75
+        if process_group.is_initialized:
+            synchronise_batch_norm(net)
+    if grad_checkpointing:
+        net.set_grad_checkpointing()
+    settings = OptimizerConfig("sgd", lr=0.01, weight_decay=5e-4, layer_decay=layer_decay)
+    optimizer = create_optimizer(net, Config(optimizer=settings))
+    step = TrainStep(net, optimizer, nn.functional.cross_entropy, accumulate=2, process_group=process_group)
+    images, labels = torch.randn(3, 8, 3, 32, 32).double().to(device), torch.randint(5, (3, 8)).to(device)
+    own = own_images(process_group)
+    statistics = {name: buffer.clone() for name, buffer in net.named_buffers() if "running" in name}
+    losses = []
+    for number, mode in enumerate(["base", "motivated", "base"]):
+        losses.append(step(images[number, own], labels[number, own], mode).loss())
+    moved = {name for name, before in statistics.items() if not torch.equal(net.get_buffer(name), before)}
+    assert moved == (set() if freeze else statistics.keys())
+    return {"losses": losses, "weights": net.state_dict()}
+
+
+def normalised(process_group, device, dtype):
     """BatchNorm of all images: the output for a process's own images, gradients, and running statistics."""
     torch.manual_seed(0)
-    x = (torch.randn(8, 3, 5, 5) * 3 + 20).to(device)
-    weight, bias, out = torch.rand(3).to(device), torch.randn(3).to(device), torch.randn(8, 3, 5, 5).to(device)
-    mean, var, share = torch.zeros(3, device=device), torch.ones(3, device=device), process_group.batch_slice(8)
+    kind = {"device": device, "dtype": dtype}
+    x = (torch.randn(8, 3, 5, 5) * 3 + 20).to(**kind)
+    weight, bias, out = torch.rand(3).to(**kind), torch.randn(3).to(**kind), torch.randn(8, 3, 5, 5).to(**kind)
+    mean, var, share = torch.zeros(3, **kind), torch.ones(3, **kind), process_group.batch_slice(8)
     own = x[share].clone().requires_grad_()
     weight.requires_grad_()
     bias.requires_grad_()
@@ -135,5 +175,10 @@ def everything(process_group, device):
         "both": both(process_group, device),
         "kept apart": both(process_group, device, gradient_agreement=True),
         "finished": finished(process_group, device),
-        "normalised": normalised(process_group, device),
+        "normalised": normalised(process_group, device, torch.float32),
+        "normalised in float64": normalised(process_group, device, torch.float64),
+    } | {
+        (family, kind): fine_tuned(family, process_group, device, **settings)
+        for family in ("resnet", "nest")
+        for kind, settings in FINE_TUNING.items()
     }

@@ -97,8 +97,8 @@ class _SyncNormalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        # Statistics are computed in float32 also under autocast, as cuDNN does.
-        local_variance, local_mean = torch.var_mean(x.float(), REDUCED_DIMS, correction=0)
+        wide = _widen(x)
+        local_variance, local_mean = torch.var_mean(wide, REDUCED_DIMS, correction=0)
         local_statistics = torch.stack([local_mean, local_variance])  # [2, C]
         gathered = [torch.empty_like(local_statistics) for _ in range(dist.get_world_size())]
         dist.all_gather(gathered, local_statistics)
@@ -112,14 +112,14 @@ class _SyncNormalise(torch.autograd.Function):
 
         ctx.save_for_backward(x, weight, mean, inverse_std)
         ctx.mark_non_differentiable(mean, variance)
-        y = (x.float() - _per_channel(mean)) * _per_channel(inverse_std * weight) + _per_channel(bias)
+        y = (wide - _per_channel(mean)) * _per_channel(inverse_std * weight) + _per_channel(bias)
         return y.to(x.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse_std = ctx.saved_tensors
-        dy = gradients[0].float()
-        normalised = (x.float() - _per_channel(mean)) * _per_channel(inverse_std)
+        dy = _widen(gradients[0])
+        normalised = (_widen(x) - _per_channel(mean)) * _per_channel(inverse_std)
 
         # The gradients of bias and weight stay those of this process: DDP averages them with all others.
         local_sums = torch.stack([dy.sum(REDUCED_DIMS), (dy * normalised).sum(REDUCED_DIMS)])  # [2, C]
@@ -132,6 +132,11 @@ class _SyncNormalise(torch.autograd.Function):
         centred = dy - _per_channel(mean_dy) - normalised * _per_channel(mean_dy_normalised)
         dx = centred * _per_channel(weight * inverse_std)
         return dx.to(x.dtype), d_weight, d_bias, None
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Return values in at least float32, in which statistics are computed also under autocast, as by cuDNN."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _values_per_channel(x: Tensor) -> int:

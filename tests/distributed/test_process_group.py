@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import full_precision, make
-from together import everything, reduced_bytes, unlike_precisions
+from together import FINE_TUNING, everything, reduced_bytes, unlike_precisions
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.utils._pytree import tree_map_only
@@ -150,12 +150,27 @@ def test_the_agreement_is_that_of_the_averaged_gradients(one, two):
 
 
 @pytest.mark.slow
-def test_batch_norm_of_all_is_that_from_any_process(one, two):
+@pytest.mark.parametrize("family", ["resnet", "nest"])
+@pytest.mark.parametrize("kind", FINE_TUNING)
+def test_two_processes_fine_tune_as_one(family, kind, one, two):
+    """The head alone, or with a learning rate for each layer, also with activations that are computed again."""
+    ours, theirs, others = one[family, kind], two[0][family, kind], two[1][family, kind]
+    assert theirs["losses"] == others["losses"]
+    assert theirs["losses"] == pytest.approx(ours["losses"], rel=1e-9)
+    for name, tensor in theirs["weights"].items():
+        torch.testing.assert_close(tensor, ours["weights"][name], rtol=1e-6, atol=1e-9, msg=name)
+        if kind == "checkpointed":
+            assert torch.equal(tensor, two[0][family, "decayed"]["weights"][name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "tolerance"), [("normalised", 1e-5), ("normalised in float64", 1e-12)])
+def test_batch_norm_of_all_is_that_from_any_process(kind, tolerance, one, two):
     for rank, found in enumerate(two):
         own = slice(4 * rank, 4 * rank + 4)
-        for name, expected in one["normalised"].items():
+        for name, expected in one[kind].items():
             expected = expected[own] if name in ("y", "dx") else expected
-            torch.testing.assert_close(found["normalised"][name], expected, rtol=1e-5, atol=1e-5, msg=name)
+            torch.testing.assert_close(found[kind][name], expected, rtol=tolerance, atol=tolerance, msg=name)
 
 
 @pytest.mark.slow
