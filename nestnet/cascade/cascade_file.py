@@ -23,9 +23,11 @@ from nestnet.nn.placement import WeightsMap
 from nestnet.storage.atomic import write_atomically
 from nestnet.storage.hashed import read_hashed, serialize_hashed
 from nestnet.text.arguments import is_number
+from nestnet.text.commands import format_command
 from nestnet.text.escape import for_python
 from nestnet.weights.export_file import describe_network, describe_tensors
 from nestnet.weights.metadata import Metadata
+from nestnet.weights.metadata_rules import CASCADE_ENTRY
 
 Value = TypeVar("Value")
 
@@ -74,7 +76,7 @@ def write_cascade(cascade: Cascade, metadata: Mapping[Mode, Metadata], weights_m
                 parts[name] = part.to_json()
                 continue
         tensors[f"base.{name}"] = tensor
-    entries = {"format": "pt", "base_tensors": json.dumps(parts)}
+    entries = {"format": "pt", CASCADE_ENTRY: json.dumps(parts)}
     for setting in SETTINGS:
         entries[setting] = json.dumps(getattr(cascade, setting))
     for mode, of_mode in metadata.items():
@@ -96,6 +98,8 @@ def read_cascade(path: Path) -> StoredCascade:
         ValueError: If the file is absent, damaged, or no cascade of nestnet.
     """
     entries, tensors = read_hashed(path)
+    if "architecture" in entries:
+        raise ValueError(describe_network_alone(path))
     settings = {setting: _read_setting(entries, setting, path) for setting in SETTINGS}
     metadata: dict[Mode, Metadata] = {}
     for mode in Mode:
@@ -113,6 +117,16 @@ def read_cascade(path: Path) -> StoredCascade:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return StoredCascade(cascade.eval(), metadata)
+
+
+def describe_network_alone(path: Path) -> str:
+    """Return the message for the export of one network where a cascade is needed.
+
+    Args:
+        path: file of the network.
+    """
+    command = format_command("predict", "IMAGES", model=path)
+    return f"{path} holds one network, which `{command}` runs; name a cascade: a safetensors file, or a folder of ONNX files"
 
 
 def usage_without_nestnet(path: str, metadata: Mapping[Mode, Metadata]) -> str:
@@ -188,7 +202,7 @@ def _read_setting(entries: Mapping[str, str], name: str, path: Path) -> float:
 def _cut_base(entries: Mapping[str, str], motivated: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the tensors of the base that are parts of those of the motivated network."""
     try:
-        stored = json.loads(entries.get("base_tensors", ""))
+        stored = json.loads(entries.get(CASCADE_ENTRY, ""))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: base_tensors in its metadata is not JSON") from error
     if not isinstance(stored, dict):

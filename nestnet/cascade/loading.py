@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
-from nestnet.cascade.cascade_file import StoredCascade, read_cascade
+from nestnet.cascade.cascade_file import StoredCascade, describe_network_alone, read_cascade
 from nestnet.cascade.module import Cascade
 from nestnet.cascade.onnx_folder import read_onnx_folder
+from nestnet.deploy.formats import choose_format
+from nestnet.runs.contents import is_run_directory
+from nestnet.text.commands import format_command
 
 
 def load_cascade(path: str | os.PathLike[str]) -> Cascade:
@@ -42,5 +45,11 @@ def read_stored_cascade(path: Path) -> StoredCascade:
         ValueError: If there is no cascade there, or it is damaged.
     """
     if path.is_dir():
+        # A run directory has a cascade.json too, which says how the cascade was chosen.
+        if is_run_directory(path):
+            command = format_command("cascade", path, output="FILE")
+            raise ValueError(f"{path} is a run directory; name the file that `{command}` writes")
         return read_onnx_folder(path)
+    if choose_format(path).holds_program:
+        raise ValueError(describe_network_alone(path))
     return read_cascade(path)

@@ -128,7 +128,9 @@ def _conclusion(study: CascadeStudy) -> str:
         sentences.append(_explain_margin(study, study.recommendation.point_without_margin))
     if study.target.is_missed(verdict.cascade_top1, verdict.top1[Mode.MOTIVATED]):
         assert study.recommendation.point is not None
-        error = study.curve.standard_error[study.recommendation.point]
+        # Images about which both are right or wrong alike have no error, and still tell no less than one image.
+        one_image = 100 / study.curve.images
+        error = max(study.curve.standard_error[study.recommendation.point], one_image)
         sentences.append(
             f"That is less accurate than asked for: the {study.curve.images:,} held-out images tell the difference only "
             f"to ± {error:.2f} points. Ask for more accuracy, or hold more images out."

@@ -63,9 +63,9 @@ def cascade(arguments: list[str]) -> None:
     from nestnet.runs.reading import read_run
     from nestnet.storage.atomic import write_atomically
 
+    run = read_run(options.run_dir, best=None if options.best is None else Mode(options.best))
     if options.output is not None:
         choose_cascade_destination(options.output, options.format)
-    run = read_run(options.run_dir, best=None if options.best is None else Mode(options.best))
     networks = CascadeNetworks(run, options.recalibrate)
     print_text(for_terminal(describe_break_even(networks)), file=sys.stderr)
     study = study_cascade(networks, target, batch_size=options.batch_size, seconds=options.seconds)

@@ -14,6 +14,7 @@ from nestnet.deploy.accuracy import count_top1
 from nestnet.deploy.benchmark_images import LabelledImages, read_folder_images, read_run_images
 from nestnet.deploy.loading import LoadedExport
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
+from nestnet.runs.contents import is_run_directory
 from nestnet.runtime.log import log_notice
 from nestnet.text.messages import message_of
 from nestnet.weights.metadata import Metadata
@@ -119,7 +120,7 @@ class _ImageFinder:
         run_dir = self.choice.run_dir
         if run_dir is None:
             run_dir = path.parent
-            if not (run_dir / "config.yaml").exists():
+            if not is_run_directory(run_dir):
                 raise ValueError(
                     "it does not lie in a run directory; name its run with run, or a folder of test images with data.root"
                 )

@@ -16,9 +16,12 @@ from nestnet.deploy.openvino_format import OpenVinoFormat
 from nestnet.deploy.safetensors_format import SafetensorsFormat
 from nestnet.deploy.timm_format import TimmFormat
 from nestnet.deploy.torch_export_format import TorchExportFormat
+from nestnet.nn.mode import Mode
+from nestnet.runs.contents import is_run_directory
 from nestnet.storage.opening import utf8_name
 from nestnet.weights.export_file import read_export
 from nestnet.weights.metadata import Metadata
+from nestnet.weights.metadata_rules import describe_cascade
 from nestnet.weights.timm_folder import find_weights_file, is_timm_folder
 
 PROGRAM_FORMATS: tuple[ProgramFormat, ...] = (OnnxFormat(), OpenVinoFormat(), ExecuTorchFormat())
@@ -66,6 +69,8 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
     if is_timm_folder(path):
         format_name = TimmFormat.name
         path = find_weights_file(path)
+    elif path.is_dir():
+        _refuse_folder(path)
     suffix = path.suffix.lower()
     for program_format in PROGRAM_FORMATS:
         if suffix == program_format.suffix:
@@ -82,6 +87,15 @@ def load_export(path: Path, device: torch.device) -> LoadedExport:
     with utf8_name(path) as name:
         model.load_state_dict(load_file(name))
     return LoadedExport(metadata, model.to(device), device, format_name)
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raise ValueError for a folder that holds more than one network, with the name of one."""
+    if is_run_directory(path):
+        example = path / f"{Mode.BASE}.safetensors"
+        raise ValueError(f"{path} is a run directory; name the export of one network, such as {example}")
+    if all((path / f"{mode}{OnnxFormat.suffix}").exists() for mode in Mode):
+        raise ValueError(describe_cascade(path))
 
 
 def measure_size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from nestnet.conditions.base import WATCHED
@@ -49,6 +50,15 @@ COLUMNS = {
 
 CRITERIA = ("map", "top1")
 """Ends of the columns of `metrics.csv` by which the best epoch may be chosen, the preferred one first."""
+
+
+def is_run_directory(path: Path) -> bool:
+    """Return whether a folder holds a run, whatever the state of its files.
+
+    Args:
+        path: any path.
+    """
+    return (path / "config.yaml").exists()
 
 
 def choose_metric_columns(*, has_val: bool, multi_label: bool) -> dict[str, Rule]:

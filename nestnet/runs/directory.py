@@ -26,7 +26,7 @@ from nestnet.config import parsing
 from nestnet.config.schema import Config
 from nestnet.data.image_record import ImageRecord
 from nestnet.runs.checkpoints import Checkpoints
-from nestnet.runs.contents import RECORD, STEP_COLUMNS, choose_metric_columns
+from nestnet.runs.contents import RECORD, STEP_COLUMNS, choose_metric_columns, is_run_directory
 from nestnet.runs.held_folder import HeldFolder
 from nestnet.runs.parts import RunPart, write_parts
 from nestnet.runs.result import RunResult, write_result
@@ -97,7 +97,7 @@ class RunDirectory:
             path = _unused_path(Path("runs") / f"{config.model.base}-{config.model.motivated}-{config.data.name}")
         make_output_folder(path, "run_dir")
         try:
-            if (path / "config.yaml").exists():
+            if is_run_directory(path):
                 command = f"nestnet resume {for_shell(path)}"
                 raise ValueError(
                     f"run_dir = {quoted(path)}: a run is there, and `{command}` continues it; name another folder"

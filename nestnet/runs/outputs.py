@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nestnet.runs.contents import FILES
+from nestnet.runs.contents import FILES, is_run_directory
 from nestnet.storage.outputs import check_new_folder, check_output
 from nestnet.text.escape import quoted
 
@@ -25,5 +25,5 @@ def check_output_beside_runs(path: Path, field: str = "output", *, is_folder: bo
     else:
         check_output(path, field)
     is_own_name = path.name in FILES and path.suffix != ".safetensors"
-    if is_own_name and (path.parent / "config.yaml").exists():
+    if is_own_name and is_run_directory(path.parent):
         raise ValueError(f"{field} = {quoted(path)}: the run in {path.parent} needs its {path.name}; name another file")

@@ -15,7 +15,7 @@ from nestnet.models.build import build_model
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.runs.checkpoints import CHECKPOINT_REMEDY, Checkpoints
-from nestnet.runs.contents import CHECKPOINT_FIELDS, COLUMNS, COST_FIELDS, RECORD, TABLE_REMEDY
+from nestnet.runs.contents import CHECKPOINT_FIELDS, COLUMNS, COST_FIELDS, RECORD, TABLE_REMEDY, is_run_directory
 from nestnet.storage.paths import real_path
 from nestnet.storage.read_back import check_present, damaged, read_json, read_text
 from nestnet.storage.state_codec import State, check_tensors
@@ -150,7 +150,7 @@ def read_config(run_dir: Path) -> Config:
         ValueError: If the folder is not a run directory, or the file cannot be read.
     """
     path = run_dir / "config.yaml"
-    if not path.exists():
+    if not is_run_directory(run_dir):
         raise ValueError(f"{run_dir} is not a run directory: it has no config.yaml")
     # A damaged file is reported like the other files of a run, before it is parsed.
     read_text(path, TABLE_REMEDY)

@@ -20,7 +20,7 @@ from nestnet.nn.meta_device import meta_device
 from nestnet.nn.mode import Mode
 from nestnet.nn.model import NestedModel
 from nestnet.version import __version__
-from nestnet.weights.metadata_rules import decode_entry, encode_entry, find_broken_rule
+from nestnet.weights.metadata_rules import CASCADE_ENTRY, decode_entry, describe_cascade, encode_entry, find_broken_rule
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Metadata:
         values = {}
         for name in [entry.name for entry in fields(cls)]:
             if name not in entries:
-                raise ValueError(f"{path} is not an export of nestnet: its metadata has no {name}")
+                raise ValueError(_explain_absence(name, entries, path))
             try:
                 values[name] = decode_entry(name, entries[name])
             except (ValueError, RecursionError) as error:
@@ -237,6 +237,19 @@ class Metadata:
         values["mode"] = Mode(values["mode"])
         values["input_size"] = tuple(values["input_size"])
         return cls(**values)
+
+
+def _explain_absence(name: str, entries: Mapping[str, str], path: Path) -> str:
+    """Return what a file is whose metadata does not have an entry."""
+    if CASCADE_ENTRY in entries:
+        return describe_cascade(path)
+    version = entries.get("nestnet_version", __version__)
+    if version != __version__:
+        return (
+            f"{path} was exported by nestnet {reprlib.repr(version)}, whose metadata has no {name}; export it again with "
+            f"nestnet {__version__}"
+        )
+    return f"{path} is not an export of nestnet: its metadata has no {name}"
 
 
 def _default_normalisation(net: NestedModel, mode: Mode) -> tuple[Sequence[float], Sequence[float]]:

@@ -3,15 +3,20 @@
 import json
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nestnet.models.registry import is_known
 from nestnet.models.timm_options import RESERVED
 from nestnet.nn.mode import Mode
 from nestnet.text.arguments import is_number, is_whole
+from nestnet.text.commands import format_command
 
 TEXTS = ("architecture", "mode", "preprocessing", "image_reading", "nestnet_version")
 """Entries that are stored as they are. The others are stored as JSON, and a `crop_pct` of `None` as an empty string."""
+
+CASCADE_ENTRY = "base_tensors"
+"""Entry of a cascade's file, which the file of one network does not have. It is stored as JSON."""
 
 MAX_SIZE = 1_000_000
 """Largest number of classes, and of pixels a side, that a file may name."""
@@ -112,6 +117,16 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
         if not is_kept:
             return name, rule
     return None
+
+
+def describe_cascade(path: Path) -> str:
+    """Return the message for a cascade where the export of one network is needed.
+
+    Args:
+        path: file or folder of the cascade.
+    """
+    command = format_command("predict", "IMAGES", cascade=path)
+    return f"{path} holds a cascade of two networks, which `{command}` runs; name the export of one network"
 
 
 def _is_size(value: Any) -> bool:

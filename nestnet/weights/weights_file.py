@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -72,13 +74,21 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
 def _unpickling_reason(error: Exception) -> str:
     """Return the reason why a file could not be unpickled."""
-    # torch's message for values that could only be restored by executing code.
+    # Newer releases of timm raise an error of their own from torch's.
+    cause = error.__cause__
+    if isinstance(cause, pickle.UnpicklingError):
+        error = cause
     message = str(error)
-    if "weights_only" in message and "nsupported" in message:
+    # torch's messages for values that could only be restored by executing code.
+    if re.search("unsupported global|unrecognized function|allowlisted", message, re.IGNORECASE):
         return (
             "it holds more than tensors, such as a whole model, and loading that could execute code; save the weights alone, "
             "by torch.save(model.state_dict(), FILE)"
         )
+    # The rest of torch's message is advice to load the file in a way that could execute code.
+    reason = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+    if reason is not None:
+        return f"it is damaged, or holds no state dict ({reason[1]})"
     return f"it is damaged, or holds no state dict ({type(error).__name__}: {first_line(error)})"
 
 

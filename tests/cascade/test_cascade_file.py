@@ -1,7 +1,9 @@
 """A cascade in one file: bit for bit the two networks, which timm loads without nestnet, with shared weights once."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from nestnet import Cascade, Mode, export, load_cascade
 from nestnet.cascade.cascade_file import read_cascade, usage_without_nestnet, write_cascade
 from nestnet.cascade.tensor_part import TensorPart
+from nestnet.cli.main import main
 from nestnet.storage.hashed import serialize_hashed
 from nestnet.weights.metadata import Metadata
 
@@ -136,13 +139,53 @@ def test_files_of_other_kinds(written, tmp_path):
     with pytest.raises(ValueError, match="is damaged"):
         load_cascade(damaged)
     export(make("resnet"), "base", tmp_path / "base.safetensors", input_size=(3, 32, 32))
-    with pytest.raises(ValueError, match="is not a cascade of nestnet"):
+    with pytest.raises(ValueError, match="holds one network, which"):
         load_cascade(tmp_path / "base.safetensors")
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="has no sha256"):
         load_cascade(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         load_cascade(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        (
+            "--model",
+            "c.safetensors",
+            "holds a cascade of two networks, which `nestnet predict IMAGES --cascade c.safetensors`",
+        ),
+        ("--model", "folder", "holds a cascade of two networks, which `nestnet predict IMAGES --cascade folder` runs"),
+        ("--model", "run", "is a run directory; name the export of one network, such as run/base.safetensors"),
+        (
+            "--cascade",
+            "base.safetensors",
+            "holds one network, which `nestnet predict IMAGES --model base.safetensors` runs",
+        ),
+        (
+            "--cascade",
+            "folder/base.onnx",
+            "holds one network, which `nestnet predict IMAGES --model folder/base.onnx` runs",
+        ),
+        ("--cascade", "run", "is a run directory; name the file that `nestnet cascade run --output FILE` writes"),
+    ],
+)
+def test_what_was_taken_for_another_is_named(option, name, message, written, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(written[0], "c.safetensors")
+    export(make("resnet"), "base", Path("base.safetensors"), input_size=(3, 32, 32))
+    for file in (
+        "folder/base.onnx",
+        "folder/motivated.onnx",
+        "folder/cascade.json",
+        "run/config.yaml",
+        "run/cascade.json",
+    ):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    assert main(["predict", "photo.jpg", option, name]) == 2
+    assert capsys.readouterr().err.startswith(f"nestnet predict: error: {name} {message}")
 
 
 def test_the_metadata_comes_back(written):

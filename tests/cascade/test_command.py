@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from cascades import DIGITS, study_at_the_middle, write_images
@@ -14,6 +15,7 @@ from nestnet.cascade.networks import CascadeNetworks
 from nestnet.cascade.recommendation import Recommendation
 from nestnet.cascade.report import describe_study, study_as_json
 from nestnet.cascade.study import judge
+from nestnet.cascade.targets import AccuracyTarget
 from nestnet.cli.main import main
 from nestnet.recipes.command_line import parse_with_recipe
 from nestnet.runs.reading import read_run
@@ -149,6 +151,19 @@ def test_the_report_says_where_the_time_goes(study):
     assert document["held_out"]["passed_on_without_margin"] == share
     assert document["held_out"]["passed_on"] == found.curve.passed_on[point]
     assert "would do on the held-out images" not in describe_study(found)
+
+
+def test_a_missed_target_is_told_with_what_the_held_out_images_can_tell(study):
+    """Where both networks agree about every image that is kept, the standard error is 0; one image is still one."""
+    _, found = study
+    missed = replace(found, target=AccuracyTarget(within=-100.0))
+    errors = found.curve.standard_error
+    for error in (0.0, 5.0):
+        curve = replace(found.curve, standard_error=np.full_like(errors, error))
+        expected = max(error, 100 / curve.images)
+        assert f"images tell the difference only to ± {expected:.2f} points" in describe_study(
+            replace(missed, curve=curve)
+        )
 
 
 def test_a_cascade_that_is_not_recommended_is_not_written(study, tmp_path):

@@ -235,6 +235,11 @@ FORGED = [
         "in its metadata: it must be empty, or calibration_images and test_images of at least 1 and float32_top1",
     ),
     ({"crop_pct": None}, {}, "is not an export of nestnet: its metadata has no crop_pct"),
+    (
+        {"crop_pct": None, "nestnet_version": "0.0.9"},
+        {},
+        f"was exported by nestnet '0.0.9', whose metadata has no crop_pct; export it again with nestnet {nestnet.__version__}",
+    ),
     ({}, {"fc.weight": torch.zeros(5, 63)}, "fc.weight is floating-point [5, 63], and must be floating-point [5, 64]"),
     ({}, {"fc.bias": torch.zeros(5, dtype=torch.uint8)}, "fc.bias is U8 [5], and must be floating-point [5]"),
     ({}, {"fc.more": torch.zeros(5)}, "fc.more is floating-point [5], and must be absent"),

@@ -72,13 +72,32 @@ class Evil:
         return (print, ("executed",))
 
 
+class Blocked:
+    """torch has another message for modules that are never allowed."""
+
+    def __reduce__(self):
+        return (os.system, ("echo executed",))
+
+
+MORE_THAN_TENSORS = (
+    "cannot be read as weights: it holds more than tensors, such as a whole model, and loading that could execute code; save "
+    "the weights alone, by torch.save(model.state_dict(), FILE)"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
         (None, "x.safetensors", "cannot be read as weights: there is no such file"),
         (b"half", "x.safetensors", "is damaged: its header should have"),
         (b"half", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict ("),
-        (pickle.dumps(Evil()), "x.pth", "cannot be read as weights: "),
+        (
+            pickle.dumps(Evil()),
+            "x.pth",
+            "cannot be read as weights: it is damaged, or holds no state dict (Unsupported operand 149)",
+        ),
+        (pickle.dumps(Evil(), protocol=2), "x.pth", MORE_THAN_TENSORS),
+        (pickle.dumps(Blocked(), protocol=2), "x.pth", MORE_THAN_TENSORS),
         ("other", "x.safetensors", "holds resnet20, and the base network is resnet14: name a file of that network"),
         ("other", "x.pth", "holds no weights of resnet14 by timm's names: 'layer1.2.bn1.bias' is not of it"),
         ("part", "x.pth", "holds no weights of resnet14 by timm's names: 'bn1.bias' is absent"),
@@ -89,12 +108,7 @@ class Evil:
         ),
         ("number", "x.pth", "holds no weights of resnet14: fc.bias is not a tensor with the number of dimensions"),
         ("list", "x.pth", "cannot be read as weights: it is damaged, or holds no state dict (AttributeError: "),
-        (
-            "model",
-            "x.pth",
-            "cannot be read as weights: it holds more than tensors, such as a whole model, and loading that could execute "
-            "code; save the weights alone, by torch.save(model.state_dict(), FILE)",
-        ),
+        ("model", "x.pth", MORE_THAN_TENSORS),
         ("shape", "x.pth", "resnet14 cannot be started from it: Error(s) in loading state_dict"),
     ],
 )
@@ -119,6 +133,7 @@ def test_wrong_files(content, name, message, tmp_path, capsys):
     with pytest.raises(ValueError, match=re.escape(f"{path}") + ".*" + re.escape(message)) as raised:
         load_weights(net, "base", path)
     assert "\n" not in str(raised.value)
+    assert "weights_only" not in str(raised.value), "torch's advice to load it all the same"
     assert "executed" not in capsys.readouterr().out
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
 
