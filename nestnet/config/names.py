@@ -12,6 +12,9 @@ from nestnet.config.schema import SECTIONS, Config
 GENERAL_OPTIONS = ("config", "import", "help", "print_config")
 """Options, other than fields, of every command that takes a configuration."""
 
+MAIN_KEYS = ("name", "root", "base", "motivated")
+"""Keys that are probably meant where a section is given a value."""
+
 
 def _list_field_names() -> frozenset[str]:
     names = set()
@@ -43,7 +46,18 @@ def check_option_names(arguments: Iterable[str], others: Iterable[str] = ()) -> 
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and name not in known:
+            if name in SECTIONS:
+                raise ValueError(f"--{name} is a section; {_name_a_field(name)}")
             raise ValueError(f"--{name} is not an option{suggest_name(name, {*known, *others}, SECTIONS)}")
+
+
+def _name_a_field(section: str) -> str:
+    """Return which field of a section was probably meant, or which ones it has."""
+    keys = _keys_of(section, sorted(FIELD_NAMES))
+    meant = [f"{section}.{key}" for key in MAIN_KEYS if key in keys]
+    if meant:
+        return f"did you mean {' or '.join(meant)}?"
+    return f"it has {', '.join(keys)}"
 
 
 def names_of_options(arguments: Iterable[str]) -> set[str]:

@@ -40,7 +40,11 @@ def explain_parse_error(message: str) -> str:
     kinds = {_name_kind(kind) for kind in re.findall(r"Expected an? (.+?)(?:\. Got|\n|$)", explanation)}
     # `null` comes last.
     rule = " or ".join(sorted(kinds, key=lambda kind: (kind == "null", kind)))
-    return f"{name} = {shown_value}: it must be {rule or in_one_line(explanation)}"
+    remedy = ""
+    # Forgotten brackets, in a shell or in YAML.
+    if value is not None and kinds <= {"a list", "null"} and not shown_value.startswith("{"):
+        remedy = f"; write [{shown_value}]"
+    return f"{name} = {shown_value}: it must be {rule or in_one_line(explanation)}{remedy}"
 
 
 def _name_kind(kind: str) -> str:

@@ -58,7 +58,7 @@ train --weight-decay 1
 train --dry-run
     --dry-run is not an option; did you mean dry_run?
 train --data {}
-    --data is not an option
+    --data is a section; did you mean data.name or data.root?
 train stray
     unrecognized arguments: stray
 train --seed
@@ -154,7 +154,7 @@ train --checkpoint_minutes .inf
 train --run_dir ''
     run_dir = '': it must not be empty; leave the field out
 train --data.mean 0.5
-    data.mean = 0.5: it must be a list or null
+    data.mean = 0.5: it must be a list or null; write [0.5]
 train --data.mean [120]
     data.mean = [120.0]: it must be from 0 to 1 for each channel, like the values of the images
 train --data.std [0]

@@ -132,6 +132,8 @@ class _LabelReader:
 
     def _find_columns(self, header: Sequence[str]) -> tuple[int, int, int | None]:
         """Return the positions of the columns with the paths, the labels and the splits."""
+        if not header:
+            raise self._error(1, "it is empty; give it the columns path and label, with a row for each image")
         # Excel separates by semicolons where the comma is the decimal point.
         for separator, name in ((";", "semicolons"), ("\t", "tabs")):
             if len(header) == 1 and separator in header[0]:
@@ -149,7 +151,10 @@ class _LabelReader:
     def _find_column(self, header: Sequence[str], name: str, column: str) -> int:
         if column in header:
             return header.index(column)
-        present = ", ".join(map(quoted, header[:8])) or "none"
+        # The first image of a table without names of its columns.
+        if any(os.path.isfile(os.path.join(self.root, cell)) for cell in header):
+            raise self._error(1, "it is a row for an image; name the columns in a line above, such as path,label")
+        present = ", ".join(map(quoted, header[:8]))
         raise self._error(
             1, f"there is no column {quoted(column)}; its columns are {present}: set data.{name} to one of them"
         )
