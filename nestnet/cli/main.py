@@ -49,9 +49,9 @@ Train one nested image classifier, deploy two.
             [--preprocessing outside|inside] [--opset N]
             [--precision float32|int8] [--calibration_images N] [--tolerance POINTS]
   predict   print the most likely classes of image files
-            FILE|FOLDER [FILE|FOLDER ...] --model FILE [--top N] [--batch_size N] [--format text|csv|json]
+            FILE|FOLDER [FILE|FOLDER ...] --model FILE | --cascade FILE [--top N] [--batch_size N] [--format text|csv|json]
   cascade   run the base first, and the motivated network only where the base is unsure
-            RUN_DIR [--accuracy within POINTS | --cost TIMES | --milliseconds MS] [--output FILE]
+            RUN_DIR [--accuracy within POINTS | --cost TIMES | --milliseconds MS] [--output FILE] [--format safetensors|onnx]
   benchmark time exported files on this device, and print one table of accuracy, milliseconds and megabytes
             FILE [FILE ...] [--batch_sizes B ...] [--threads N] [--seconds S] [--device DEVICE] [--run RUN_DIR]
             [--data.root FOLDER] [--no_images] [--format text|csv|json]

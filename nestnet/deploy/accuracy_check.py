@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nestnet.deploy.accuracy import Measure
 from nestnet.text.units import format_count
 
 
@@ -14,8 +15,9 @@ class AccuracyCheck:
         runtime: name and version of the library that ran the file.
         calibration_images: number of training images on which the file was calibrated.
         test_images: number of test images.
-        float32_top1: top-1 of the network in percent.
-        int8_top1: top-1 of the file in percent.
+        measure: what the accuracy is.
+        in_float32: accuracy of the network in percent.
+        in_int8: accuracy of the file in percent.
         tolerance: percentage points by which the latter may be lower.
     """
 
@@ -23,14 +25,15 @@ class AccuracyCheck:
     runtime: str
     calibration_images: int
     test_images: int
-    float32_top1: float
-    int8_top1: float
+    measure: Measure
+    in_float32: float
+    in_int8: float
     tolerance: float
 
     @property
     def loss(self) -> float:
-        """Percentage points of top-1 that the file loses; negative if it is better than the network."""
-        return self.float32_top1 - self.int8_top1
+        """Percentage points of accuracy that the file loses; negative if it is better than the network."""
+        return self.in_float32 - self.in_int8
 
     @property
     def passed(self) -> bool:
@@ -45,15 +48,15 @@ class AccuracyCheck:
         elif self.loss < 0:
             change = f"{-self.loss:.2f} points more than"
         return (
-            f"{self.runtime} on {format_count(self.test_images, 'test image', 'test images')}: top-1 "
-            f"{self.int8_top1:.2f} % in int8, {change} in float32 ({self.float32_top1:.2f} %)"
+            f"{self.runtime} on {format_count(self.test_images, 'test image', 'test images')}: "
+            f"{self.measure.name} {self.in_int8:.2f} % in int8, {change} in float32 ({self.in_float32:.2f} %)"
         )
 
     def describe_failure(self) -> str:
         """Return why the file must not be written, for the end of a message."""
         return (
-            f"because in 8-bit integers {self.network} loses {self.loss:.2f} points of top-1, and tolerance = "
-            f"{self.tolerance:g}: {self.float32_top1:.2f} % in float32 and {self.int8_top1:.2f} % in int8 on "
+            f"because in 8-bit integers {self.network} loses {self.loss:.2f} points of {self.measure.name}, and tolerance "
+            f"= {self.tolerance:g}: {self.in_float32:.2f} % in float32 and {self.in_int8:.2f} % in int8 on "
             f"{self.test_images:,} test images, calibrated on {self.calibration_images:,} training images; set another "
             "number of calibration_images, allow a higher tolerance, or export it in float32"
         )

@@ -29,8 +29,7 @@ class BenchmarkRow:
         mode: mode of the subnet.
         format: name of its format.
         precision: `"float32"` or `"int8"`.
-        top1: top-1 accuracy in percent; `None` if it is not known.
-        test_images: number of images on which the accuracy was measured; 0 if it was not.
+        accuracy: accuracy, and the number of images on which it was measured.
         size: number of bytes of the files that hold the network.
         batch_size: number of images in a batch.
         device: device that ran the network.
@@ -43,8 +42,7 @@ class BenchmarkRow:
     mode: str
     format: str
     precision: str
-    top1: float | None
-    test_images: int
+    accuracy: Accuracy
     size: int
     batch_size: int
     device: str
@@ -89,8 +87,9 @@ def benchmark(
     # The threads are set first, because a session of onnxruntime keeps the number with which it was created.
     with _torch_threads(threads):
         exports = _load_files(files, chosen_device)
-        accuracies: dict[Path, Accuracy] = dict.fromkeys(exports, (None, 0))
-        if images is not None:
+        if images is None:
+            accuracies = {path: Accuracy.unknown(export.metadata) for path, export in exports.items()}
+        else:
             accuracies = measure_accuracies(exports, images)
         rows = []
         for batch_size in dict.fromkeys(batch_sizes):
@@ -134,15 +133,13 @@ def _create_call(export: LoadedExport, batch_size: int) -> Callable[[], object]:
 
 
 def _create_row(path: Path, export: LoadedExport, accuracy: Accuracy, batch_size: int, timing: Timing) -> BenchmarkRow:
-    top1, test_images = accuracy
     return BenchmarkRow(
         file=path,
         network=export.metadata.architecture,
         mode=str(export.metadata.mode),
         format=export.format,
         precision=export.metadata.precision,
-        top1=top1,
-        test_images=test_images,
+        accuracy=accuracy,
         size=measure_size(path),
         batch_size=batch_size,
         device=str(export.device),

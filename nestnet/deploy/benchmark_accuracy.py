@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nestnet.data.preprocessing import Transform, create_eval_transform
-from nestnet.deploy.accuracy import count_top1
+from nestnet.deploy.accuracy import Measure, choose_measure, measure_accuracy
 from nestnet.deploy.benchmark_images import LabelledImages, read_folder_images, read_run_images
 from nestnet.deploy.loading import LoadedExport
 from nestnet.deploy.raw_pixels import run_raw, to_raw_pixels
@@ -22,8 +22,39 @@ from nestnet.weights.metadata import Metadata
 # Number of images that pass through the networks at a time.
 BATCH_SIZE = 64
 
-Accuracy = tuple[float | None, int]
-"""Top-1 in percent, and the number of images on which it was measured; `None` and 0 if it is not known."""
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of one file.
+
+    Attributes:
+        measure: what the accuracy is.
+        percent: the accuracy in percent; `None` if it is not known.
+        images: number of images on which it was measured; 0 if it was not.
+    """
+
+    measure: Measure
+    percent: float | None = None
+    images: int = 0
+
+    @classmethod
+    def unknown(cls, metadata: Metadata) -> "Accuracy":
+        """Return the accuracy of a file that was not measured.
+
+        Args:
+            metadata: metadata of the file.
+        """
+        return cls(choose_measure(multi_label=metadata.multi_label))
+
+    def of(self, measure: Measure) -> float | None:
+        """Return the accuracy in percent if it is of a kind, and `None` otherwise or if it is not known.
+
+        Args:
+            measure: kind of accuracy.
+        """
+        if self.measure is measure:
+            return self.percent
+        return None
 
 
 @dataclass(frozen=True)
@@ -47,7 +78,7 @@ class ImageChoice:
 
 
 def measure_accuracies(exports: Mapping[Path, LoadedExport], choice: ImageChoice) -> dict[Path, Accuracy]:
-    """Measure the top-1 accuracy of files.
+    """Measure the accuracy of files: top-1, or the mean average precision where images may have several labels.
 
     Args:
         exports: loaded files by path.
@@ -64,7 +95,7 @@ def measure_accuracies(exports: Mapping[Path, LoadedExport], choice: ImageChoice
     groups: dict[object, _Group] = {}
     finder = _ImageFinder(choice)
     for path, export in exports.items():
-        accuracies[path] = (None, 0)
+        accuracies[path] = Accuracy.unknown(export.metadata)
         try:
             images = finder.find(path, export.metadata)
             outputs = images.map_labels(path, export.metadata)
@@ -78,9 +109,10 @@ def measure_accuracies(exports: Mapping[Path, LoadedExport], choice: ImageChoice
         group.exports[path] = export
     for group in groups.values():
         networks = [_as_classifier(export) for export in group.exports.values()]
-        top1 = count_top1(networks, _read_batches(group))
-        for path, value in zip(group.exports, top1, strict=True):
-            accuracies[path] = (value, len(group.images.dataset))
+        measure = choose_measure(multi_label=group.images.multi_label)
+        percents = measure_accuracy(networks, _read_batches(group), measure)
+        for path, percent in zip(group.exports, percents, strict=True):
+            accuracies[path] = Accuracy(measure, percent, len(group.images.dataset))
     return accuracies
 
 
@@ -150,7 +182,7 @@ def _as_classifier(export: LoadedExport) -> Any:
 
 
 def _read_batches(group: _Group) -> Iterator[tuple[Any, Tensor]]:
-    """Yield images as the networks take them, and the number of the right output for each.
+    """Yield images as the networks take them, and the right output for each, or the targets `[B, K]`.
 
     Networks that prepare images themselves take lists of raw pixels, because these may differ in size.
     """
@@ -168,8 +200,8 @@ def _read_batches(group: _Group) -> Iterator[tuple[Any, Tensor]]:
         for index in range(start, min(start + BATCH_SIZE, len(dataset))):
             image, label = dataset[index]
             inputs.append(transform(image))
-            labels.append(group.outputs[label])
+            labels.append(group.images.read_label(label, group.outputs))
         if is_raw:
-            yield inputs, torch.tensor(labels)
+            yield inputs, torch.stack(labels)
         else:
-            yield torch.stack(inputs).to(export.device), torch.tensor(labels)
+            yield torch.stack(inputs).to(export.device), torch.stack(labels)

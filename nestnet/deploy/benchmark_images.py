@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nestnet.data.folder.evaluation_folder import read_evaluation_folder
 from nestnet.data.image_files import ImageFiles
 from nestnet.runs.reading import read_run
@@ -21,12 +24,14 @@ class LabelledImages:
         dataset: gives a PIL image, or bytes `[C, H, W]`, and a label for an index.
         class_names: name of each class, in the order of the labels.
         channels: number of channels of each image.
+        multi_label: whether an image may have several labels, which are then a vector `[K]` of zeros and ones.
     """
 
     source: str
     dataset: Any
     class_names: list[str]
     channels: int
+    multi_label: bool = False
 
     def map_labels(self, path: Path, metadata: Metadata) -> list[int]:
         """Return the output of a file for each label. Classes are matched by name, in any order.
@@ -36,8 +41,14 @@ class LabelledImages:
             metadata: metadata of the file. If its classes have no names, they are assumed to be those of the images.
 
         Raises:
-            ValueError: If the file is for other classes or other numbers of channels.
+            ValueError: If the file is for other classes or other numbers of channels or labels.
         """
+        if metadata.multi_label != self.multi_label:
+            numbers = ("one label", "several labels")
+            raise ValueError(
+                f"{path}: it is for images of {numbers[metadata.multi_label]} each, and {self.source} have "
+                f"{numbers[self.multi_label]}"
+            )
         if metadata.input_size[0] != self.channels:
             raise ValueError(
                 f"{path}: it takes images of {metadata.input_size[0]} channels, and {self.source} have {self.channels}"
@@ -52,6 +63,19 @@ class LabelledImages:
             )
         return [outputs.index(name) for name in self.class_names]
 
+    def read_label(self, label: Any, outputs: list[int]) -> Tensor:
+        """Return a label as the outputs of a file have it: a number `[]`, or a vector `[K]` of zeros and ones.
+
+        Args:
+            label: label of an image of the data set.
+            outputs: output of the file for each label, as from `map_labels`.
+        """
+        if not self.multi_label:
+            return torch.tensor(outputs[label])
+        target = torch.zeros(len(outputs))
+        target[outputs] = label
+        return target
+
 
 def read_run_images(run_dir: Path) -> LabelledImages:
     """Read the test images of a run.
@@ -60,14 +84,16 @@ def read_run_images(run_dir: Path) -> LabelledImages:
         run_dir: run directory.
 
     Raises:
-        ValueError: If the folder is no run directory, its images are absent, or they have several labels each.
+        ValueError: If the folder is no run directory, or its images are absent.
     """
     run = read_run(run_dir)
-    if run.config.data.multi_label:
-        raise ValueError(f"{run_dir}: its images may have several labels each, for which there is no top-1")
     images = run.images(download=False)
     return LabelledImages(
-        f"the test images of {run_dir}", images.test.dataset, images.class_names, images.input_size[0]
+        f"the test images of {run_dir}",
+        images.test.dataset,
+        images.class_names,
+        images.input_size[0],
+        multi_label=run.config.data.multi_label,
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from nestnet.deploy.accuracy import MEASURES
 from nestnet.deploy.benchmark import BenchmarkRow
 from nestnet.deploy.turns import ROUNDS
 from nestnet.text.escape import csv_row, for_data, for_terminal
@@ -12,8 +13,11 @@ from nestnet.text.units import format_if_known
 
 Layout = Literal["text", "csv", "json"]
 
-HEAD = ["file", "network", "format", "precision", "device", "top-1 %", "MB", "batch", "ms", "quartiles", "ms/image"]
-"""Columns of the table for reading."""
+FIRST_COLUMNS = ["file", "network", "format", "precision", "device"]
+"""Columns of the table for reading, before the accuracies."""
+
+LAST_COLUMNS = ["MB", "batch", "ms", "quartiles", "ms/image"]
+"""Columns after them."""
 
 
 def as_text(rows: Sequence[BenchmarkRow]) -> list[str]:
@@ -25,9 +29,12 @@ def as_text(rows: Sequence[BenchmarkRow]) -> list[str]:
     Returns:
         The lines, without line breaks.
     """
-    table = [HEAD]
+    # A column for each kind of accuracy that a file has.
+    measures = [measure for measure in MEASURES if any(row.accuracy.measure is measure for row in rows)]
+    table = [[*FIRST_COLUMNS, *(f"{measure.short_name} %" for measure in measures), *LAST_COLUMNS]]
     for row in rows:
         timing = row.timing
+        accuracies = [format_if_known(row.accuracy.of(measure), ".2f") or "-" for measure in measures]
         table.append(
             [
                 for_terminal(row.file),
@@ -35,7 +42,7 @@ def as_text(rows: Sequence[BenchmarkRow]) -> list[str]:
                 row.format,
                 row.precision,
                 row.device,
-                format_if_known(row.top1, ".2f") or "-",
+                *accuracies,
                 f"{row.size / 1e6:.2f}",
                 str(row.batch_size),
                 _format_ms(timing.median),
@@ -83,6 +90,10 @@ def as_json(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 def _describe(row: BenchmarkRow) -> dict[str, Any]:
     """Return the entries of a row for programs; an accuracy that is not known is `None`."""
+    accuracies: dict[str, float | None] = {}
+    for measure in MEASURES:
+        percent = row.accuracy.of(measure)
+        accuracies[measure.key] = None if percent is None else round(percent, 4)
     return {
         "file": for_data(row.file),
         "network": for_data(row.network),
@@ -91,8 +102,8 @@ def _describe(row: BenchmarkRow) -> dict[str, Any]:
         "precision": row.precision,
         "device": row.device,
         "threads": row.threads,
-        "top1": None if row.top1 is None else round(row.top1, 4),
-        "test_images": row.test_images,
+        **accuracies,
+        "test_images": row.accuracy.images,
         "bytes": row.size,
         "batch_size": row.batch_size,
         "batches": row.timing.count,

@@ -7,6 +7,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCardData
 
 from nestnet.config.schema_sections import SLICE, DataConfig
+from nestnet.deploy.accuracy import choose_measure
 from nestnet.deploy.export_format import ExportFormat
 from nestnet.nn.mode import Mode
 from nestnet.nn.recalibration import has_running_statistics
@@ -81,8 +82,9 @@ def render_head(
 def _measured_result(run: Run, metadata: Metadata, recalibration_batches: int) -> EvalResult | None:
     """Return the accuracy of the file, or `None` if it was measured for other weights than the file's."""
     measured = _measured_by_run(run, metadata, recalibration_batches)
+    measure = choose_measure(multi_label=metadata.multi_label)
     if metadata.quantization:
-        measured = Measured("test", metadata.quantization["int8_top1"])
+        measured = Measured("test", metadata.quantization[f"int8_{measure.key}"])
     if measured is None:
         return None
     metric, name = "accuracy", "Top-1 accuracy"
@@ -111,7 +113,7 @@ def _measured_by_run(run: Run, metadata: Metadata, recalibration_batches: int) -
     if not is_measured or not has_same_statistics:
         return None
     mode = metadata.mode
-    column = f"{mode}_map" if metadata.multi_label else f"{mode}_top1"
+    column = f"{mode}_{choose_measure(multi_label=metadata.multi_label).key}"
     row = epochs[epochs_done - 1]
     if "val_images" not in row:
         return Measured("test", float(row[column]))

@@ -14,6 +14,7 @@ from nestnet.config.schema_sections import DataConfig
 from nestnet.cost.network import forward_cost
 from nestnet.data.image_data import ImageData
 from nestnet.data.preprocessing import describe_eval_transform
+from nestnet.deploy.accuracy import choose_measure
 from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.models.registry import find_architecture
 from nestnet.nn.mode import Mode
@@ -107,9 +108,8 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
         return "Not measured: the run had not finished its first epoch."
 
     row = epochs[epochs_done - 1]
-    accuracy = f"Top-1 {float(row[f'{mode}_top1']):.2f} %"
-    if config.data.multi_label:
-        accuracy = f"Mean average precision {float(row[f'{mode}_map']):.2f} %"
+    measure = choose_measure(multi_label=config.data.multi_label)
+    accuracy = f"{measure.name.capitalize()} {float(row[f'{mode}_{measure.key}']):.2f} %"
     # The epochs of a run with validation images are evaluated on these.
     kind = "validation" if "val_images" in row else "test"
     # Include only the parts of the sentence that are informative.
@@ -147,9 +147,8 @@ def _describe_test(run: Run, mode: Mode, finished_epochs: int) -> str:
     result = read_result(run.path, run.config, finished_epochs)
     if result is None or result.test is None or result.exported_epochs[mode] != run.checkpoint["epochs_done"]:
         return ""
-    accuracy = f"Top-1 {result.test[f'{mode}_top1']:.2f} %"
-    if run.config.data.multi_label:
-        accuracy = f"Mean average precision {result.test[f'{mode}_map']:.2f} %"
+    measure = choose_measure(multi_label=run.config.data.multi_label)
+    accuracy = f"{measure.name.capitalize()} {result.test[f'{mode}_{measure.key}']:.2f} %"
     return f"{accuracy} on the test images, which were evaluated once, when the run had ended."
 
 
@@ -160,9 +159,11 @@ def render_quantization(metadata: Metadata) -> str:
         metadata: metadata of the file, which was quantised.
     """
     measured = metadata.quantization
+    measure = choose_measure(multi_label=metadata.multi_label)
     return (
-        f"Top-1 {measured['int8_top1']:.2f} % on {measured['test_images']:,} test images: this file, which computes in "
-        f"8-bit integers. The same network in float32 has {measured['float32_top1']:.2f} % on them.\n\n"
+        f"{measure.name.capitalize()} {measured[f'int8_{measure.key}']:.2f} % on {measured['test_images']:,} test images: this "
+        "file, which computes in 8-bit integers. The same network in float32 has "
+        f"{measured[f'float32_{measure.key}']:.2f} % on them.\n\n"
         f"The file was calibrated on {measured['calibration_images']:,} training images by onnxruntime's static "
         "quantisation. Of the network in float32 it is known:"
     )

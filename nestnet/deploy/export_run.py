@@ -16,7 +16,6 @@ from nestnet.deploy.export_format import ExportFormat, UsageCode
 from nestnet.deploy.formats import choose_format
 from nestnet.deploy.int8_export import (
     Int8Settings,
-    check_has_top1,
     require_onnx,
     require_preprocessing_outside,
     write_int8,
@@ -92,7 +91,6 @@ def export_run(
     if int8 is not None:
         require_onnx(export_format)
         require_preprocessing_outside(preprocessing)
-        check_has_top1(run)
     export_format.check_packages()
     export_format.check_preprocessing(preprocessing)
     # Check that the output can be written before anything is computed.

@@ -12,7 +12,7 @@ from nestnet.data.image_data import ImageData
 from nestnet.data.loaders import create_eval_loader
 from nestnet.data.seeding import mix_seed
 from nestnet.data.transformed_images import EvalImages
-from nestnet.deploy.accuracy import count_top1
+from nestnet.deploy.accuracy import choose_measure, measure_accuracy
 from nestnet.deploy.accuracy_check import AccuracyCheck
 from nestnet.deploy.export_format import ExportFormat
 from nestnet.deploy.onnx_format import OnnxFormat
@@ -36,8 +36,8 @@ class Int8Settings:
     Attributes:
         calibration_images: number of training images on which the ranges of the activations are measured, at
             least 1; a run with fewer training images uses all of them. More of them take longer.
-        tolerance: percentage points of top-1, from 0 to 100, by which the file may be worse than the network in
-            float32 on the test images.
+        tolerance: percentage points of top-1, or of mean average precision where images may have several labels, from 0 to
+            100, by which the file may be worse than the network in float32 on the test images.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -50,7 +50,7 @@ class Int8Settings:
         if not is_whole(self.calibration_images, 1):
             raise ValueError(f"calibration_images = {self.calibration_images!r}: it must be a whole number, at least 1")
         if not is_number(self.tolerance) or not 0 <= self.tolerance <= 100:
-            raise ValueError(f"tolerance = {self.tolerance!r}: it must be from 0 to 100 percentage points of top-1")
+            raise ValueError(f"tolerance = {self.tolerance!r}: it must be from 0 to 100 percentage points")
 
 
 def choose_int8_settings(
@@ -111,22 +111,6 @@ def require_preprocessing_outside(preprocessing: str) -> None:
         )
 
 
-def check_has_top1(run: Run) -> None:
-    """Check that the accuracy of a run's networks is their top-1, by which 8-bit integers are judged.
-
-    Args:
-        run: run to export.
-
-    Raises:
-        ValueError: If its images may have several labels.
-    """
-    if run.config.data.multi_label:
-        raise ValueError(
-            "precision = 'int8': 8-bit integers are checked by top-1, and the images of this run have several labels; export "
-            "it in float32"
-        )
-
-
 def write_int8(
     export_format: OnnxFormat,
     net: NestedModel,
@@ -159,14 +143,17 @@ def write_int8(
 
     # Both networks see the same batches, which are those of `nestnet evaluate`.
     classify = export_format.create_network(quantized, path)
-    accuracies = count_top1([net.subnet(metadata.mode), classify], create_eval_loader(images, run.config.data))
+    measure = choose_measure(multi_label=metadata.multi_label)
+    batches = create_eval_loader(images, run.config.data)
+    accuracies = measure_accuracy([net.subnet(metadata.mode), classify], batches, measure)
     check = AccuracyCheck(
         network=f"{metadata.architecture} ({metadata.mode})",
         runtime=export_format.runtime,
         calibration_images=len(indices),
         test_images=len(images.test),
-        float32_top1=accuracies[0],
-        int8_top1=accuracies[1],
+        measure=measure,
+        in_float32=accuracies[0],
+        in_int8=accuracies[1],
         tolerance=settings.tolerance,
     )
 
@@ -174,8 +161,8 @@ def write_int8(
     quantization = {
         "calibration_images": check.calibration_images,
         "test_images": check.test_images,
-        "float32_top1": round(check.float32_top1, 4),
-        "int8_top1": round(check.int8_top1, 4),
+        f"float32_{measure.key}": round(check.in_float32, 4),
+        f"int8_{measure.key}": round(check.in_int8, 4),
     }
     metadata = replace(metadata, quantization=quantization)
     export_format.store(quantized, metadata, path)

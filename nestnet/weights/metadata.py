@@ -39,7 +39,8 @@ class Metadata:
             used whole.
         model_args: further keyword arguments with which timm builds the network, such as `window_size`; empty for most.
         quantization: how the network was quantised to 8-bit integers, and what that cost: `calibration_images`,
-            `test_images`, `float32_top1` and `int8_top1`; empty for a network in float32.
+            `test_images`, `float32_top1` and `int8_top1`, or `float32_map` and `int8_map` for several labels; empty for a
+            network in float32.
         preprocessing: `"outside"` if the network takes normalised images `[B, C, H, W]`; `"inside"` if it resizes, crops and
             normalises raw pixels itself, uint8 `[B, H, W, C]` of any size.
         multi_label: whether an image may have any number of labels: the probability of each class is then the sigmoid of

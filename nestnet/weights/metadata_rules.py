@@ -2,7 +2,7 @@
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ MAX_NUMBER = 3e38
 COUNTED_IMAGES = ("calibration_images", "test_images")
 """Parts of the entry `quantization` that are numbers of images."""
 
-MEASURED_ACCURACIES = ("float32_top1", "int8_top1")
-"""Parts of the entry `quantization` that are accuracies in percent."""
+MEASURED_ACCURACIES = {False: ("float32_top1", "int8_top1"), True: ("float32_map", "int8_map")}
+"""Parts of the entry `quantization` that are accuracies in percent, by whether images may have several labels: top-1, or mean
+average precision."""
 
 
 def encode_entry(name: str, value: Any) -> str:
@@ -77,6 +78,7 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
     num_classes = values["num_classes"]
     size = values["input_size"]
     channels = size[0] if _is_input_size(size) else 0
+    accuracies = MEASURED_ACCURACIES[values["multi_label"] is True]
     rules = (
         (
             "architecture",
@@ -109,8 +111,8 @@ def find_broken_rule(values: Mapping[str, Any], *, must_be_known: bool = True) -
         ("crop_pct", _is_crop(values["crop_pct"]), "empty, or above 0 and at most 1"),
         (
             "quantization",
-            _is_quantization(values["quantization"]),
-            "empty, or calibration_images and test_images of at least 1 and float32_top1 and int8_top1 from 0 to 100",
+            _is_quantization(values["quantization"], accuracies),
+            f"empty, or calibration_images and test_images of at least 1 and {' and '.join(accuracies)} from 0 to 100",
         ),
     )
     for name, is_kept, rule in rules:
@@ -156,13 +158,13 @@ def _is_crop(value: Any) -> bool:
     return _are_numbers([value], 1) and 0 < value <= 1
 
 
-def _is_quantization(value: Any) -> bool:
+def _is_quantization(value: Any, accuracy_names: Sequence[str]) -> bool:
     # It is empty for networks in float32.
     if value == {}:
         return True
-    if not isinstance(value, dict) or set(value) != {*COUNTED_IMAGES, *MEASURED_ACCURACIES}:
+    if not isinstance(value, dict) or set(value) != {*COUNTED_IMAGES, *accuracy_names}:
         return False
-    accuracies = [value[name] for name in MEASURED_ACCURACIES]
+    accuracies = [value[name] for name in accuracy_names]
     are_percentages = _are_numbers(accuracies, len(accuracies)) and all(0 <= number <= 100 for number in accuracies)
     return are_percentages and all(is_whole(value[name], 1) for name in COUNTED_IMAGES)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from PIL import Image
 import nestnet
 from nestnet.cli.main import main
 from nestnet.deploy.benchmark import benchmark
+from nestnet.deploy.benchmark_images import LabelledImages
 from nestnet.deploy.predict import list_image_files
 from nestnet.deploy.predictor import Predictor
 from nestnet.deploy.turns import ROUNDS, Timing, time_in_turns
+from nestnet.weights.export_file import read_export
 
 NAMES = ["ant", "bee", "cat"]
 QUICK = ["--seconds", "0.001", "--batch_sizes", "1"]
@@ -116,6 +119,20 @@ def test_the_accuracy_is_that_of_predict(files, folder, capsys):
     assert [row["network"] for row in rows] == ["resnet8", "resnet14"] * 2
 
 
+def test_several_labels_are_put_in_the_order_of_the_outputs(files, folder):
+    images = LabelledImages("these", [], list(NAMES), 3, multi_label=True)
+    metadata = replace(read_export(files / "base.safetensors"), multi_label=True)
+    outputs = images.map_labels(files, metadata)
+    assert outputs == [2, 1, 0], "the base has its classes the other way round"
+    assert images.read_label(torch.tensor([1.0, 1.0, 0.0]), outputs).tolist() == [0, 1, 1]
+    for choice, of_one in (
+        (replace(metadata, multi_label=False), images),
+        (metadata, replace(images, multi_label=False)),
+    ):
+        with pytest.raises(ValueError, match=r"it is for images of (one label|several labels) each, and these have "):
+            of_one.map_labels(files, choice)
+
+
 def test_layouts_say_the_same(files, capsys, monkeypatch):
     rows = benchmark([files / "base.safetensors"], batch_sizes=[1, 3], seconds=0.001)
     monkeypatch.setattr("nestnet.deploy.benchmark.benchmark", lambda *arguments, **options: rows)
@@ -127,7 +144,7 @@ def test_layouts_say_the_same(files, capsys, monkeypatch):
     records = list(csv.DictReader(found["csv"].splitlines()))
     for entry, record in zip(objects, records, strict=True):
         assert record == {name: "" if value is None else str(value) for name, value in entry.items()}
-        assert entry["top1"] is None
+        assert (entry["top1"], entry["map"], entry["test_images"]) == (None, None, 0)
     head, *table, note = found["text"].splitlines()
     assert re.split("  +", head)[:6] == ["file", "network", "format", "precision", "device", "top-1 %"]
     for line, entry in zip(table, objects, strict=True):

@@ -17,6 +17,7 @@ from nestnet.cli.main import main
 from nestnet.config.parsing import parse
 from nestnet.data.image_data import load_data
 from nestnet.deploy import int8_export
+from nestnet.deploy.accuracy import TOP1
 from nestnet.deploy.accuracy_check import AccuracyCheck
 from nestnet.deploy.int8_export import Int8Settings, choose_calibration_images
 from nestnet.deploy.loading import load_export
@@ -126,7 +127,7 @@ def test_integers_compute_nearly_what_the_network_computes(exported):
     ],
 )
 def test_the_tolerance_is_in_points(float32_top1, int8_top1, tolerance, passed, text):
-    check = AccuracyCheck("resnet8 (base)", "a runtime", 10, 1000, float32_top1, int8_top1, tolerance)
+    check = AccuracyCheck("resnet8 (base)", "a runtime", 10, 1000, TOP1, float32_top1, int8_top1, tolerance)
     assert check.passed == passed
     assert text in str(check)
 

@@ -234,6 +234,14 @@ FORGED = [
         {},
         "in its metadata: it must be empty, or calibration_images and test_images of at least 1 and float32_top1",
     ),
+    (
+        {
+            "quantization": '{"calibration_images": 1, "test_images": 1, "float32_top1": 9, "int8_top1": 9}',
+            "multi_label": "true",
+        },
+        {},
+        "at least 1 and float32_map and int8_map from 0 to 100",
+    ),
     ({"crop_pct": None}, {}, "is not an export of nestnet: its metadata has no crop_pct"),
     (
         {"crop_pct": None, "nestnet_version": "0.0.9"},
