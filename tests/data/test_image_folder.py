@@ -132,6 +132,33 @@ def test_parts_without_classes_are_not_taken_for_classes(tmp_path):
         read_folder(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["dataset_info.json", "state.json", "data-00000-of-00001.arrow"], "set data.name to hf_datasets"),
+        (["dataset_dict.json", "train/state.json", "test/state.json"], "set data.name to hf_datasets"),
+        (["train-000.tar", "test-000.tar"], "it holds tar files; set data.name to webdataset"),
+        (
+            ["a.jpg", "b.jpg", "labels.csv"],
+            r"if their labels are in '.*labels\.csv', set data.name to csv and data.labels",
+        ),
+    ],
+)
+def test_images_with_their_labels_beside_them_are_recognised(files, message, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=message):
+        read_folder(str(tmp_path))
+
+
+def test_other_files_beside_classes_are_left_out(tmp_path):
+    plant(tmp_path, FEW)
+    for name in ("backup.tar", "labels.csv"):
+        (tmp_path / name).touch()
+    assert read_folder(str(tmp_path)).class_names == ["cat", "dog"]
+
+
 def test_a_part_without_classes_is_left_out(tmp_path):
     """ImageNet's and many a competition's test images have no labels."""
     plant(tmp_path / "train", FEW)

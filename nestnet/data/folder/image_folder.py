@@ -14,6 +14,7 @@ from pathlib import Path
 from nestnet.data.folder.file_links import find_same_files
 from nestnet.data.folder.folder_walk import FolderWalk
 from nestnet.data.folder.held_out_images import hold_out_images
+from nestnet.data.folder.other_sources import check_has_no_table, check_is_no_other_source
 from nestnet.data.folder.split_names import SPLIT_NAMES, match_split
 from nestnet.data.image_decoding import USUAL_EXTENSIONS
 from nestnet.data.image_files import Sample
@@ -71,6 +72,7 @@ def read_folder(root: str, *, needs_splits: bool = False) -> ImageFolder:
     with naming_unreadable_folders(field):
         walk = FolderWalk(field, root)
         folder = walk.unwrap(root)
+        check_is_no_other_source(walk.get_listing(folder), field)
         split_folders = find_split_folders(walk, folder, field)
         if split_folders:
             _check_has_train_and_test(split_folders, needs_splits, field)
@@ -188,6 +190,7 @@ def _read_split_folders(walk: FolderWalk, folder: str, split_folders: dict[str, 
 
 def _read_class_folders(walk: FolderWalk, folder: str, field: str) -> ImageFolder:
     """Read a folder without splits, and hold out a fifth of each class for testing."""
+    check_has_no_table(walk.get_listing(folder), folder, field)
     classes = walk.read_classes(folder)
     walk.follow_links()
     # Otherwise an image could be held out while a link to it is trained on.
