@@ -32,10 +32,11 @@ MEAN_AVERAGE_PRECISION = Measure("map", "mean average precision", "mAP")
 """The mean over the classes of how well the logits order the images."""
 
 MEASURES = (TOP1, MEAN_AVERAGE_PRECISION)
+"""All of them, in the order of columns."""
 
 
 def choose_measure(*, multi_label: bool) -> Measure:
-    """Return the accuracy of networks for some images.
+    """Return what the accuracy of networks is for some images.
 
     Args:
         multi_label: whether an image may have several labels.

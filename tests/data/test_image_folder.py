@@ -154,7 +154,7 @@ def test_images_with_their_labels_beside_them_are_recognised(files, message, tmp
 
 def test_other_files_beside_classes_are_left_out(tmp_path):
     plant(tmp_path, FEW)
-    for name in ("backup.tar", "labels.csv"):
+    for name in ("backup.tar", "labels.csv", "dataset_info.json"):
         (tmp_path / name).touch()
     assert read_folder(str(tmp_path)).class_names == ["cat", "dog"]
 

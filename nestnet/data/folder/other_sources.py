@@ -6,8 +6,8 @@ from pathlib import Path
 from nestnet.data.folder.folder_listing import FolderListing
 from nestnet.text.escape import quoted
 
-HF_FILES = ("dataset_dict.json", "dataset_info.json")
-"""Files that `save_to_disk` of Hugging Face's datasets writes, one of them for several splits and the other for one."""
+HF_FILES = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
+"""Files that `save_to_disk` of Hugging Face's datasets writes: for several splits, and for one."""
 
 
 def check_is_no_other_source(listing: FolderListing, field: str) -> None:
@@ -20,7 +20,7 @@ def check_is_no_other_source(listing: FolderListing, field: str) -> None:
     Raises:
         ValueError: If it is a data set that was saved by Hugging Face's datasets, or holds tar files alone.
     """
-    if any(name in listing.other_files for name in HF_FILES):
+    if any(names.issubset(listing.other_files) for names in HF_FILES):
         raise ValueError(f"{field}: Hugging Face's datasets saved it; set data.name to hf_datasets")
     has_tar_files = any(name.endswith(".tar") for name in listing.other_files)
     if has_tar_files and not listing.folders and not listing.images:
