@@ -29,7 +29,8 @@ def store_datasets(
         The data set.
 
     Raises:
-        ValueError: If a data set has no length or no images, or an item is not an image and its label.
+        ValueError: If a data set has no length or no images, there is one class only, or an item is not an image and its
+            label.
     """
     if in_chans not in (None, 1, 3):
         raise ValueError(f"model.in_chans = {in_chans}: it must be 1 or 3")
@@ -45,6 +46,7 @@ def store_datasets(
         class_names = _find_class_names(train)
     if class_names is None:
         class_names = [str(number) for number in range(max(train_labels) + 1)]
+    _check_classes(train_labels, class_names)
     images = {name: PythonImages(dataset, name, mode, len(class_names)) for name, dataset in given.items()}
     # A wrong item is reported before anything is trained.
     for dataset in images.values():
@@ -58,6 +60,21 @@ def store_datasets(
         channels=channels,
         img_size=DATA_SETS["python"].img_size,
     )
+
+
+def _check_classes(train_labels: Sequence[int], class_names: Sequence[str]) -> None:
+    """Check that there are at least two classes, and log how many of them have no training images."""
+    # Labels beyond the names are refused with all images, whatever their source.
+    if len(class_names) == 1 and max(train_labels) == 0:
+        raise ValueError(f"train: it has only the class {class_names[0]}; training needs images of at least 2 classes")
+    trained = set(train_labels)
+    untrained = [name for label, name in enumerate(class_names) if label not in trained]
+    # Labels that count from 1 leave the first class without images.
+    if untrained:
+        log_notice(
+            f"train: {len(untrained):,} of {len(class_names):,} classes have no training images, such as {untrained[0]}; "
+            "labels count from 0"
+        )
 
 
 def _check_map_style(name: str, dataset: Any) -> None:

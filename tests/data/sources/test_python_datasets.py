@@ -59,6 +59,15 @@ def test_targets_spare_reading_and_subsets_have_them_too(capfd):
     assert "train: each image is read once for its label; an attribute `targets`" in capfd.readouterr().err
 
 
+def test_labels_that_count_from_1_are_noticed(capfd):
+    images = given([(PIXELS, 1), (PIXELS, 2)], [(PIXELS, 1)])
+    assert images.class_names == ["0", "1", "2"]
+    told = "train: 1 of 3 classes have no training images, such as 0; labels count from 0"
+    assert told in capfd.readouterr().err
+    given()
+    assert "have no training images" not in capfd.readouterr().err
+
+
 def test_random_numbers_of_a_data_set_follow_from_the_seed():
     images = given(Drawn("train", flips=True), Drawn("test", flips=True))
     torch.manual_seed(0)
@@ -104,6 +113,7 @@ WRONG = {
     ),
     "name": ([(PIXELS, "cat"), (PIXELS, 1)], r"train\[0\]: its label is a str; it must be a whole number from 0"),
     "negative": ([(PIXELS, -1), (PIXELS, 1)], r"train\[0\]: its label is -1; it must be a whole number from 0"),
+    "one class": ([(PIXELS, 0), (PIXELS, 0)], "train: it has only the class 0; training needs images of at least 2"),
     "boolean": ([(PIXELS, True), (PIXELS, 1)], r"train\[0\]: its label is True; it must be a whole number from 0"),
 }
 
