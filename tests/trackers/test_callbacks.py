@@ -106,7 +106,7 @@ def test_a_tracker_of_ones_own_is_named_in_a_configuration():
             r"^trackers = \['tensorbord'\]: 'tensorbord' is no tracker; did you mean tensorboard\? Known are",
         ),
         ("[wandb, wandb]", r"^trackers = \['wandb', 'wandb'\]: 'wandb' is there more than once; name it once$"),
-        ("tensorboard", "^trackers = tensorboard: it must be a list$"),
+        ("tensorboard", r"^trackers = tensorboard: it must be a list; write \[tensorboard\]$"),
     ],
 )
 def test_names_that_are_refused(value, message):
