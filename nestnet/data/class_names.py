@@ -1,7 +1,7 @@
 """The names of a classifier's outputs: what they must be, and what those of ImageNet-1k are."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -52,6 +52,22 @@ def validate_class_names(names: Sequence[Any] | None, num_classes: int) -> list[
         index_of_name[name] = index
     # The strings in a numpy array are instances of `numpy.str_`.
     return [str(name) for name in listed]
+
+
+def describe_untrained_classes(class_names: Sequence[str], trained: Collection[str]) -> str:
+    """Return how many classes have no training images, with one of them, for a notice; an empty string if none.
+
+    Args:
+        class_names: name of each class.
+        trained: names of the classes that have training images.
+
+    >>> describe_untrained_classes(["cat", "dog"], {"dog"})
+    '1 of 2 classes have no training images, such as cat'
+    """
+    untrained = [name for name in class_names if name not in trained]
+    if not untrained:
+        return ""
+    return f"{len(untrained):,} of {len(class_names):,} classes have no training images, such as {untrained[0]}"
 
 
 @cache

@@ -24,6 +24,17 @@ class Measure:
     name: str
     short_name: str
 
+    def format(self, percent: float) -> str:
+        """Return an accuracy for the middle of a sentence.
+
+        Args:
+            percent: the accuracy in percent.
+
+        >>> TOP1.format(93.2)
+        'top-1 93.20 %'
+        """
+        return f"{self.name} {percent:.2f} %"
+
 
 TOP1 = Measure("top1", "top-1", "top-1")
 """The share of images whose class has the largest logit."""

@@ -49,7 +49,7 @@ class AccuracyCheck:
             change = f"{-self.loss:.2f} points more than"
         return (
             f"{self.runtime} on {format_count(self.test_images, 'test image', 'test images')}: "
-            f"{self.measure.name} {self.in_int8:.2f} % in int8, {change} in float32 ({self.in_float32:.2f} %)"
+            f"{self.measure.format(self.in_int8)} in int8, {change} in float32 ({self.in_float32:.2f} %)"
         )
 
     def describe_failure(self) -> str:

@@ -30,7 +30,8 @@ def as_text(rows: Sequence[BenchmarkRow]) -> list[str]:
         The lines, without line breaks.
     """
     # A column for each kind of accuracy that a file has.
-    measures = [measure for measure in MEASURES if any(row.accuracy.measure is measure for row in rows)]
+    used = {row.accuracy.measure for row in rows}
+    measures = [measure for measure in MEASURES if measure in used]
     table = [[*FIRST_COLUMNS, *(f"{measure.short_name} %" for measure in measures), *LAST_COLUMNS]]
     for row in rows:
         timing = row.timing

@@ -109,7 +109,7 @@ def render_accuracy(run: Run, mode: Mode, images: ImageData | None, recalibratio
 
     row = epochs[epochs_done - 1]
     measure = choose_measure(multi_label=config.data.multi_label)
-    accuracy = f"{measure.name.capitalize()} {float(row[f'{mode}_{measure.key}']):.2f} %"
+    accuracy = measure.format(float(row[f"{mode}_{measure.key}"])).capitalize()
     # The epochs of a run with validation images are evaluated on these.
     kind = "validation" if "val_images" in row else "test"
     # Include only the parts of the sentence that are informative.
@@ -148,7 +148,7 @@ def _describe_test(run: Run, mode: Mode, finished_epochs: int) -> str:
     if result is None or result.test is None or result.exported_epochs[mode] != run.checkpoint["epochs_done"]:
         return ""
     measure = choose_measure(multi_label=run.config.data.multi_label)
-    accuracy = f"{measure.name.capitalize()} {result.test[f'{mode}_{measure.key}']:.2f} %"
+    accuracy = measure.format(result.test[f"{mode}_{measure.key}"]).capitalize()
     return f"{accuracy} on the test images, which were evaluated once, when the run had ended."
 
 
@@ -160,10 +160,10 @@ def render_quantization(metadata: Metadata) -> str:
     """
     measured = metadata.quantization
     measure = choose_measure(multi_label=metadata.multi_label)
+    accuracy = measure.format(measured[f"int8_{measure.key}"]).capitalize()
     return (
-        f"{measure.name.capitalize()} {measured[f'int8_{measure.key}']:.2f} % on {measured['test_images']:,} test images: this "
-        "file, which computes in 8-bit integers. The same network in float32 has "
-        f"{measured[f'float32_{measure.key}']:.2f} % on them.\n\n"
+        f"{accuracy} on {measured['test_images']:,} test images: this file, which computes in 8-bit integers. The same network "
+        f"in float32 has {measured[f'float32_{measure.key}']:.2f} % on them.\n\n"
         f"The file was calibrated on {measured['calibration_images']:,} training images by onnxruntime's static "
         "quantisation. Of the network in float32 it is known:"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nestnet.data.class_names import describe_untrained_classes
 from nestnet.data.folder.held_out_images import hold_out_images
 from nestnet.data.image_files import Sample
 from nestnet.data.image_store import ImageStore
@@ -100,11 +101,9 @@ def divide_images(labelled: LabelledImages, field: str) -> OwnImages:
         by_split["test"], by_split["val"] = by_split["val"], []
     trained = _check_splits(by_split, field)
     notices = labelled.notices
-    untrained = [name for name in class_names if name not in trained]
+    untrained = describe_untrained_classes(class_names, trained)
     if untrained:
-        notices += (
-            f"{len(untrained):,} of {len(class_names):,} classes have no training images, such as {untrained[0]}",
-        )
+        notices += (untrained,)
     label_of_name = {name: label for label, name in enumerate(class_names)}
     samples: dict[str | None, list[Sample]] = {}
     for split, images in by_split.items():

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from nestnet.config.data_sets import DATA_SETS
+from nestnet.data.class_names import describe_untrained_classes
 from nestnet.data.sources.python_images import PythonImages, check_label, describe_value
 from nestnet.data.stored_data_set import StoredDataSet
 from nestnet.runtime.log import log_notice
@@ -64,17 +65,15 @@ def store_datasets(
 
 def _check_classes(train_labels: Sequence[int], class_names: Sequence[str]) -> None:
     """Check that there are at least two classes, and log how many of them have no training images."""
-    # Labels beyond the names are refused with all images, whatever their source.
-    if len(class_names) == 1 and max(train_labels) == 0:
-        raise ValueError(f"train: it has only the class {class_names[0]}; training needs images of at least 2 classes")
-    trained = set(train_labels)
-    untrained = [name for label, name in enumerate(class_names) if label not in trained]
+    # Labels beyond the names, and names that are no strings, are refused with all images, whatever their source.
+    names = [str(name) for name in class_names]
+    if len(names) == 1 and max(train_labels) == 0:
+        raise ValueError(f"train: it has only the class {names[0]}; training needs images of at least 2 classes")
+    trained = {names[label] for label in set(train_labels) if label < len(names)}
+    untrained = describe_untrained_classes(names, trained)
     # Labels that count from 1 leave the first class without images.
     if untrained:
-        log_notice(
-            f"train: {len(untrained):,} of {len(class_names):,} classes have no training images, such as {untrained[0]}; "
-            "labels count from 0"
-        )
+        log_notice(f"train: {untrained}; labels count from 0")
 
 
 def _check_map_style(name: str, dataset: Any) -> None:
